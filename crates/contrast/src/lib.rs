@@ -1,0 +1,1 @@
+//! Adversarial contrastive learning, and attacks one can trust.

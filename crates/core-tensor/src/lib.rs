@@ -1,0 +1,1 @@
+//! What every method shares: networks, data, training, checkpoints, and the workload that hardware models price.

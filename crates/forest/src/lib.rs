@@ -1,0 +1,1 @@
+//! Deep forests of probabilistic trees that learn their routing and their shape.

@@ -1,0 +1,1 @@
+//! What a network costs on an accelerator: cycles, traffic, energy, latency. No libtorch.

@@ -1,0 +1,1 @@
+//! Lottery tickets: masks, pruning criteria, rewinding, knowledge-distillation tickets.

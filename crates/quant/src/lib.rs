@@ -1,0 +1,1 @@
+//! Precision as a resource: FracTrain and SmartDeal.

@@ -1,0 +1,1 @@
+//! Experiments, runs, claims and the report: the only room where methods meet.

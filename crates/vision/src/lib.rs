@@ -1,0 +1,1 @@
+//! Face anti-spoofing, attentive grouping for metric learning, shift-invariance probes.
