@@ -1,0 +1,55 @@
+//! What a network computes, seen by running it once.
+
+use super::Network;
+use crate::workload::{Layer, Operator, Workload};
+use std::cell::RefCell;
+use tch::{Device, Kind, Tensor};
+
+thread_local! {
+    static RECORDING: RefCell<Option<Vec<Layer>>> = const { RefCell::new(None) };
+}
+
+/// Called by a layer in its forward pass: notes `name` and the operator if somebody on this thread is tracing.
+///
+/// Costs one thread-local look-up when nobody is; `operator` is then not called.
+pub fn record(name: &str, operator: impl FnOnce() -> Operator) {
+    RECORDING.with_borrow_mut(|layers| {
+        if let Some(layers) = layers {
+            layers.push(Layer::new(name, operator()));
+        }
+    });
+}
+
+/// The dense workload of one sample of shape `[channels, height, width]` (or `[features]`), found by running the network
+/// on zeros in evaluation mode.
+///
+/// # Errors
+/// A workload that does not validate; in practice an input too small for the network.
+pub fn trace_workload(name: &str, network: &dyn Network, sample: &[i64], device: Device) -> crate::Result<Workload> {
+    /// Stops recording even if the forward pass panics.
+    struct Stop;
+    impl Drop for Stop {
+        fn drop(&mut self) {
+            RECORDING.take();
+        }
+    }
+
+    let too_small = || crate::Error::setting("sample", "sizes that the network accepts", format!("{sample:?}"));
+    if sample.iter().any(|size| *size < 1) {
+        return Err(too_small());
+    }
+    let mut shape = vec![1];
+    shape.extend_from_slice(sample);
+    let zeros = Tensor::f_zeros(&shape, (Kind::Float, device))?;
+    let stop = Stop;
+    RECORDING.set(Some(Vec::new()));
+    // tch turns libtorch's exceptions into panics; here they mean that the sample does not fit.
+    let forward = std::panic::AssertUnwindSafe(|| tch::no_grad(|| network.forward(&zeros, false)));
+    let _logits = std::panic::catch_unwind(forward).map_err(|_| too_small())?;
+    let layers = RECORDING.take().unwrap_or_default();
+    drop(stop);
+
+    let workload = Workload::new(name, layers);
+    workload.validate()?;
+    Ok(workload)
+}
