@@ -1,5 +1,22 @@
 //! Readers of published formats, generators, augmentation, and the prefetching batch loader.
+//!
+//! A reader makes a [`Dataset`]; a [`Loader`] walks through it epoch by epoch, applies an [`Augmentation`] and yields
+//! [`Batch`]es. Everything random is fixed by a seed, the epoch and a sample's position.
 
+mod augment;
 mod batch;
+mod dataset;
+mod idx;
+mod loader;
+mod prefetch;
+mod samples;
+mod statistics;
 
+pub use augment::{Augmentation, Draw, Pipeline, Transform};
 pub use batch::{Batch, BatchSource};
+pub use dataset::{Dataset, Splits};
+pub use idx::{IdxArray, fashion_mnist, mnist, parse_idx, read_idx, read_labelled};
+pub use loader::{Loader, LoaderConfig, shuffled};
+pub use prefetch::prefetch;
+pub use samples::{Image, ImageShape, Samples};
+pub use statistics::ChannelStatistics;
