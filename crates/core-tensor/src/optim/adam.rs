@@ -1,0 +1,120 @@
+//! Adam and AdamW.
+
+use super::{NamedTensors, Optimizer, Parameter, check_state};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor, no_grad};
+
+/// Settings of [`Adam`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct AdamConfig {
+    /// Decay of the mean of gradients, in `[0, 1)`.
+    pub beta1: f64,
+    /// Decay of the mean of squared gradients, in `[0, 1)`.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Whether weight decay shrinks the weights directly (AdamW) or enters the gradient (Adam).
+    pub decoupled: bool,
+}
+
+impl Default for AdamConfig {
+    /// Adam with 0.9, 0.999, 1e-8.
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, decoupled: false }
+    }
+}
+
+impl AdamConfig {
+    /// AdamW (Loshchilov and Hutter, arXiv 1711.05101) with the same numbers.
+    pub fn decoupled() -> Self {
+        Self { decoupled: true, ..Self::default() }
+    }
+}
+
+/// `m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²; w ← w − lr·(m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + ε)`.
+#[derive(Debug)]
+pub struct Adam {
+    config: AdamConfig,
+    parameters: Vec<Parameter>,
+    mean: Vec<Tensor>,
+    square: Vec<Tensor>,
+    /// Steps taken, as a tensor so that it is saved with the rest.
+    steps: Tensor,
+}
+
+impl Adam {
+    /// An optimizer that has taken no step.
+    ///
+    /// # Errors
+    /// A β outside `[0, 1)` or a negative ε.
+    pub fn new(parameters: Vec<Parameter>, config: AdamConfig) -> Result<Self> {
+        for (setting, beta) in [("beta1", config.beta1), ("beta2", config.beta2)] {
+            if !(0.0..1.0).contains(&beta) {
+                return Err(Error::setting(setting, "in [0, 1)", beta));
+            }
+        }
+        if config.epsilon.is_nan() || config.epsilon < 0.0 {
+            return Err(Error::setting("epsilon", "at least 0", config.epsilon));
+        }
+        let zeros = || parameters.iter().map(|p| p.tensor.zeros_like().set_requires_grad(false)).collect();
+        let (mean, square) = (zeros(), zeros());
+        Ok(Self { config, parameters, mean, square, steps: Tensor::from(0_i64) })
+    }
+}
+
+impl Optimizer for Adam {
+    fn step(&mut self, learning_rate: f64) -> Result<()> {
+        let AdamConfig { beta1, beta2, epsilon, decoupled } = self.config;
+        let _ = self.steps.f_add_scalar_(1)?;
+        let steps = self.steps.int64_value(&[]) as f64;
+        let (correction1, correction2) = (1.0 - beta1.powf(steps), 1.0 - beta2.powf(steps));
+        no_grad(|| {
+            for (index, parameter) in self.parameters.iter_mut().enumerate() {
+                let mut gradient = parameter.tensor.grad();
+                if !gradient.defined() {
+                    continue;
+                }
+                let rate = learning_rate * parameter.learning_rate_scale;
+                if parameter.weight_decay != 0.0 && decoupled {
+                    let _ = parameter.tensor.f_mul_scalar_(1.0 - rate * parameter.weight_decay)?;
+                } else if parameter.weight_decay != 0.0 {
+                    gradient = gradient.f_add(&(&parameter.tensor * parameter.weight_decay))?;
+                }
+                let (mean, square) = (&mut self.mean[index], &mut self.square[index]);
+                let _ = mean.f_mul_scalar_(beta1)?.f_add_(&(&gradient * (1.0 - beta1)))?;
+                let _ = square.f_mul_scalar_(beta2)?.f_add_(&(gradient.square() * (1.0 - beta2)))?;
+                let scale = (&*square / correction2).sqrt_() + epsilon;
+                let _ = parameter.tensor.f_sub_(&(&*mean / scale * (rate / correction1)))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    fn parameters_mut(&mut self) -> &mut [Parameter] {
+        &mut self.parameters
+    }
+
+    fn state(&self) -> NamedTensors {
+        let mut state = NamedTensors::from_iter([("steps".to_owned(), self.steps.shallow_clone())]);
+        for (index, parameter) in self.parameters.iter().enumerate() {
+            state.insert(format!("{}.mean", parameter.name), self.mean[index].shallow_clone());
+            state.insert(format!("{}.square", parameter.name), self.square[index].shallow_clone());
+        }
+        state
+    }
+
+    fn load_state(&mut self, state: &NamedTensors) -> Result<()> {
+        let current = self.state();
+        check_state(&current, state)?;
+        if state["steps"].kind() != Kind::Int64 {
+            return Err(Error::tensor("steps", "an i64", format!("{:?}", state["steps"].kind())));
+        }
+        no_grad(|| current.into_iter().for_each(|(name, mut tensor)| tensor.copy_(&state[&name])));
+        Ok(())
+    }
+}

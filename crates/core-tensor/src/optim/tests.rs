@@ -1,0 +1,120 @@
+use super::*;
+use tch::{Device, Kind, nn};
+
+/// One scalar weight of 1 under the loss `w²/2`.
+fn scalar_descent(steps: usize, make: impl Fn(Vec<Parameter>) -> Box<dyn Optimizer>, decay: f64) -> Vec<f64> {
+    let store = nn::VarStore::new(Device::Cpu);
+    let weight = store.root().ones("w", &[1]);
+    let mut optimizer = make(parameters(&store, decay));
+    let rate = 0.1;
+    (0..steps)
+        .map(|_| {
+            optimizer.zero_grad();
+            (weight.square() / 2.0).sum(Kind::Float).backward();
+            optimizer.step(rate).unwrap();
+            weight.double_value(&[0])
+        })
+        .collect()
+}
+
+fn assert_close(found: &[f64], expected: &[f64]) {
+    // f32 arithmetic: a few units in the seventh digit.
+    for (a, b) in found.iter().zip(expected) {
+        assert!((a - b).abs() < 2e-6, "{found:?} against {expected:?}");
+    }
+}
+
+#[test]
+fn sgd_decays_then_gathers_momentum_then_scales() {
+    // By hand: g = 1.1, v = 1.1, w = .89; g = .979, v = 1.969, w = .6931; …
+    let sgd = |parameters| Box::new(Sgd::new(parameters, SgdConfig::default()).unwrap()) as Box<dyn Optimizer>;
+    assert_close(&scalar_descent(3, sgd, 0.1), &[0.89, 0.6931, 0.439649]);
+}
+
+#[test]
+fn nesterov_looks_ahead() {
+    // By hand: g = 1, v = 1, w = 1 − .1·(1 + .9) = .81; g = .81, v = 1.71, w = .81 − .1·(.81 + 1.539) = .5751.
+    let config = SgdConfig { momentum: 0.9, nesterov: true };
+    let sgd = |parameters| Box::new(Sgd::new(parameters, config).unwrap()) as Box<dyn Optimizer>;
+    assert_close(&scalar_descent(2, sgd, 0.0), &[0.81, 0.5751]);
+}
+
+#[test]
+fn adam_first_step_is_the_learning_rate_and_adamw_shrinks_first() {
+    // By hand: bias-corrected m/√v is g/|g| = 1 in the first step, whatever g.
+    let adam = |parameters| Box::new(Adam::new(parameters, AdamConfig::default()).unwrap()) as Box<dyn Optimizer>;
+    assert_close(&scalar_descent(1, adam, 0.0), &[0.9]);
+    let adamw = |parameters| Box::new(Adam::new(parameters, AdamConfig::decoupled()).unwrap()) as Box<dyn Optimizer>;
+    assert_close(&scalar_descent(1, adamw, 0.5), &[1.0 * (1.0 - 0.1 * 0.5) - 0.1]);
+}
+
+#[test]
+fn lars_scales_by_the_trust_ratio_unless_told_not_to() {
+    // By hand: ‖w‖/‖g‖ = 1/1.1, so the step is lr·η·(1/1.1)·1.1 = 1e-4.
+    let lars = |parameters| Box::new(Lars::new(parameters, LarsConfig::default()).unwrap()) as Box<dyn Optimizer>;
+    assert_close(&scalar_descent(1, lars, 0.1), &[1.0 - 1e-4]);
+    let plain = |mut parameters: Vec<Parameter>| {
+        parameters[0].adapt = false;
+        Box::new(Lars::new(parameters, LarsConfig::default()).unwrap()) as Box<dyn Optimizer>
+    };
+    assert_close(&scalar_descent(1, plain, 0.1), &[0.89]);
+}
+
+#[test]
+fn saved_state_goes_on_bit_for_bit() {
+    let make: [fn(Vec<Parameter>) -> Box<dyn Optimizer>; 3] = [
+        |parameters| Box::new(Sgd::new(parameters, SgdConfig::default()).unwrap()),
+        |parameters| Box::new(Adam::new(parameters, AdamConfig::default()).unwrap()),
+        |parameters| Box::new(Lars::new(parameters, LarsConfig::default()).unwrap()),
+    ];
+    for make in make {
+        let store = nn::VarStore::new(Device::Cpu);
+        let weight = store.root().randn("w", &[5, 3], 0.0, 1.0);
+        let target = Tensor::randn([5, 3], (Kind::Float, Device::Cpu));
+        let train = |optimizer: &mut dyn Optimizer| {
+            for _ in 0..4 {
+                optimizer.zero_grad();
+                (&weight - &target).square().sum(Kind::Float).backward();
+                optimizer.step(0.01).unwrap();
+            }
+        };
+        let mut optimizer = make(parameters(&store, 1e-3));
+        train(optimizer.as_mut());
+        let saved: NamedTensors = optimizer.state().into_iter().map(|(name, tensor)| (name, tensor.copy())).collect();
+        let saved_weight = weight.detach().copy();
+        train(optimizer.as_mut());
+        let undisturbed = weight.detach().copy();
+
+        tch::no_grad(|| weight.shallow_clone().copy_(&saved_weight));
+        let mut resumed = make(parameters(&store, 1e-3));
+        resumed.load_state(&saved).unwrap();
+        train(resumed.as_mut());
+        assert!(weight.equal(&undisturbed));
+
+        let mut foreign = saved;
+        foreign.shift_remove("w.momentum").or_else(|| foreign.shift_remove("w.mean"));
+        assert!(resumed.load_state(&foreign).unwrap_err().to_string().contains("missing"));
+    }
+}
+
+#[test]
+fn clipping_scales_the_joint_norm() {
+    let store = nn::VarStore::new(Device::Cpu);
+    let (a, b) = (store.root().ones("a", &[1]), store.root().ones("b", &[1]));
+    (&a * 3.0 + &b * 4.0).sum(Kind::Float).backward();
+    let all = parameters(&store, 0.0);
+    assert!((clip_gradient_norm(&all, 1.0) - 5.0).abs() < 1e-6);
+    // 3/5 and 4/5, up to the 1e-6 in the denominator.
+    assert_close(&[a.grad().double_value(&[0]), b.grad().double_value(&[0])], &[0.6, 0.8]);
+    assert!((clip_gradient_norm(&all, 10.0) - 1.0).abs() < 1e-6);
+}
+
+#[test]
+fn settings_outside_their_range_are_refused() {
+    let refuse = |result: Result<()>| result.unwrap_err().to_string();
+    let momentum = SgdConfig { momentum: 1.0, nesterov: false };
+    assert!(refuse(Sgd::new(Vec::new(), momentum).map(drop)).contains("momentum is 1"));
+    let beta = AdamConfig { beta2: f64::NAN, ..AdamConfig::default() };
+    assert!(refuse(Adam::new(Vec::new(), beta).map(drop)).contains("beta2 is NaN"));
+    assert!(refuse(Lars::new(Vec::new(), LarsConfig { trust: 0.0, momentum: 0.9 }).map(drop)).contains("trust"));
+}

@@ -1,0 +1,133 @@
+use super::*;
+use crate::data::Batch;
+use crate::networks::Architecture;
+use crate::nn::Standard;
+use crate::optim::{Sgd, SgdConfig, parameters};
+use crate::train::{CrossEntropy, EachEpoch, Loss};
+use tch::{Device, Kind, Tensor, nn};
+
+/// Four batches of eight noisy vectors whose class is their largest entry; other numbers in every epoch.
+struct Vectors;
+
+impl BatchSource for Vectors {
+    type Batch = Batch;
+
+    fn batches_per_epoch(&self) -> u64 {
+        4
+    }
+
+    fn epoch(&self, epoch: u64) -> Result<Box<dyn Iterator<Item = Result<Batch>> + '_>> {
+        Ok(Box::new((0..4).map(move |step| {
+            let grid = Tensor::arange(8 * 784, (Kind::Float, Device::Cpu)) + (epoch * 4 + step) as f64;
+            let input = (grid * 0.37).sin().view([8, 1, 28, 28]);
+            let target = input.flatten(1, -1).slice(1, 0, 10, 1).argmax(-1, false);
+            Ok(Batch { input, target, index: (0..8).collect() })
+        })))
+    }
+}
+
+fn lenet() -> (nn::VarStore, Box<dyn crate::nn::Network>) {
+    seed_libtorch(7, Purpose::Initialisation, 0);
+    let store = nn::VarStore::new(Device::Cpu);
+    let network = Architecture::LeNet300100 { classes: 10 }.build(&store.root(), &Standard).unwrap();
+    (store, network)
+}
+
+fn config(epochs: u64) -> TrainConfig {
+    TrainConfig { epochs, seed: 3, schedule: Schedule::Step { peak: 0.05, milestones: vec![6], gamma: 0.1 } }
+}
+
+fn weights(store: &nn::VarStore) -> Vec<Tensor> {
+    crate::optim::named_trainable(store).into_iter().map(|(_, tensor)| tensor.detach().copy()).collect()
+}
+
+#[test]
+fn a_resumed_run_is_bit_identical_to_an_undisturbed_one() {
+    let (whole, network) = lenet();
+    let mut objective = CrossEntropy::new(network.as_ref());
+    let mut optimizer = Sgd::new(parameters(&whole, 1e-3), SgdConfig::default()).unwrap();
+    Trainer::new(config(4), &mut objective, &mut optimizer).unwrap().fit(&Vectors).unwrap();
+
+    let (first, network) = lenet();
+    let mut objective = CrossEntropy::new(network.as_ref());
+    let mut optimizer = Sgd::new(parameters(&first, 1e-3), SgdConfig::default()).unwrap();
+    let mut trainer = Trainer::new(config(2), &mut objective, &mut optimizer).unwrap();
+    let progress = trainer.fit(&Vectors).unwrap();
+    let state = trainer.state();
+
+    let (mut second, network) = lenet();
+    second.copy(&first).unwrap();
+    let mut objective = CrossEntropy::new(network.as_ref());
+    let mut optimizer = Sgd::new(parameters(&second, 1e-3), SgdConfig::default()).unwrap();
+    let mut trainer = Trainer::new(config(4), &mut objective, &mut optimizer).unwrap();
+    trainer.resume(progress, &state).unwrap();
+    assert_eq!(trainer.fit(&Vectors).unwrap(), Progress { epoch: 4, step: 16 });
+    assert!(weights(&whole).iter().zip(weights(&second)).all(|(a, b)| a.equal(&b)));
+}
+
+#[test]
+fn a_loss_that_is_not_a_number_stops_with_its_step_and_part() {
+    struct Breaks;
+    impl Objective<Batch> for Breaks {
+        fn loss(&mut self, _: &Batch, progress: &Progress) -> Result<Loss> {
+            let value = if progress.step == 2 { f64::NAN } else { 1.0 };
+            let total = Tensor::from(value).set_requires_grad(true);
+            let parts = vec![("fine", Tensor::from(1.0)), ("broken", Tensor::from(value))];
+            Ok(Loss { total, parts })
+        }
+    }
+    let store = nn::VarStore::new(Device::Cpu);
+    let mut optimizer = Sgd::new(parameters(&store, 0.0), SgdConfig::default()).unwrap();
+    let error = Trainer::new(config(1), &mut Breaks, &mut optimizer).unwrap().fit(&Vectors).unwrap_err();
+    assert!(matches!(&error, Error::NotFinite { step: 2, part, .. } if part == "broken"), "{error}");
+}
+
+#[test]
+fn observers_see_every_point_in_order_and_can_stop() {
+    #[derive(Default)]
+    struct Diary(Vec<String>);
+    impl Observer for Diary {
+        fn name(&self) -> &str {
+            "diary"
+        }
+        fn before_epoch(&mut self, progress: Progress, _: &mut dyn Optimizer) -> Result<()> {
+            self.0.push(format!("epoch {}", progress.epoch));
+            Ok(())
+        }
+        fn after_backward(&mut self, step: &mut StepContext, optimizer: &mut dyn Optimizer) -> Result<()> {
+            assert!(optimizer.parameters()[0].tensor.grad().defined());
+            self.0.push(format!("backward {}", step.progress.step));
+            Ok(())
+        }
+        fn after_step(&mut self, step: &StepContext, _: &mut dyn Optimizer) -> Result<Control> {
+            Ok(if step.progress.step == 4 { Control::Stop } else { Control::Continue })
+        }
+    }
+    let (store, network) = lenet();
+    let mut objective = CrossEntropy::new(network.as_ref());
+    let mut optimizer = Sgd::new(parameters(&store, 0.0), SgdConfig::default()).unwrap();
+    let (mut diary, mut reports) = (Diary::default(), Vec::new());
+    let mut log = EachEpoch("log", |report: &mut EpochReport| {
+        reports.push((report.epoch, report.step, report.metrics.keys().cloned().collect::<Vec<_>>()));
+        Ok(Control::Continue)
+    });
+    let mut trainer = Trainer::new(config(9), &mut objective, &mut optimizer).unwrap();
+    trainer.observe(&mut diary).observe(&mut log);
+    // The first step of the second epoch asks to stop: that epoch still gets its report.
+    assert_eq!(trainer.fit(&Vectors).unwrap(), Progress { epoch: 2, step: 5 });
+    assert_eq!(diary.0, ["epoch 0", "backward 0", "backward 1", "backward 2", "backward 3", "epoch 1", "backward 4"]);
+    let names = ["loss", "cross_entropy", "train_accuracy"].map(String::from).to_vec();
+    assert_eq!(reports, [(0, 4, names.clone()), (1, 5, names)]);
+}
+
+#[test]
+fn a_state_with_foreign_entries_is_refused() {
+    let (store, network) = lenet();
+    let mut objective = CrossEntropy::new(network.as_ref());
+    let mut optimizer = Sgd::new(parameters(&store, 0.0), SgdConfig::default()).unwrap();
+    let mut trainer = Trainer::new(config(1), &mut objective, &mut optimizer).unwrap();
+    let mut state = trainer.state();
+    state.insert("observer/mask/x".into(), Tensor::from(1.0));
+    let error = trainer.resume(Progress::default(), &state).unwrap_err().to_string();
+    assert!(error.contains("observer/mask/x"), "{error}");
+}
