@@ -39,6 +39,7 @@
 mod metrics;
 mod objective;
 mod observer;
+mod resume;
 mod trainer;
 
 pub use metrics::{Evaluation, evaluate};

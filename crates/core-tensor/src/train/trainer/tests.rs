@@ -52,15 +52,18 @@ fn a_resumed_run_is_bit_identical_to_an_undisturbed_one() {
     let mut objective = CrossEntropy::new(network.as_ref());
     let mut optimizer = Sgd::new(parameters(&first, 1e-3), SgdConfig::default()).unwrap();
     let mut trainer = Trainer::new(config(2), &mut objective, &mut optimizer).unwrap();
-    let progress = trainer.fit(&Vectors).unwrap();
-    let state = trainer.state();
+    trainer.fit(&Vectors).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("training.safetensors");
+    trainer.save(&file, &first, &"kept").unwrap();
 
-    let (mut second, network) = lenet();
-    second.copy(&first).unwrap();
+    let (second, network) = lenet();
     let mut objective = CrossEntropy::new(network.as_ref());
     let mut optimizer = Sgd::new(parameters(&second, 1e-3), SgdConfig::default()).unwrap();
     let mut trainer = Trainer::new(config(4), &mut objective, &mut optimizer).unwrap();
-    trainer.resume(progress, &state).unwrap();
+    let nothing = trainer.restore_if_present::<String>(&folder.path().join("absent"), &second).unwrap();
+    assert_eq!(nothing, None);
+    assert_eq!(trainer.restore::<String>(&file, &second).unwrap(), "kept");
     assert_eq!(trainer.fit(&Vectors).unwrap(), Progress { epoch: 4, step: 16 });
     assert!(weights(&whole).iter().zip(weights(&second)).all(|(a, b)| a.equal(&b)));
 }
