@@ -1,1 +1,8 @@
 //! What a network costs on an accelerator: cycles, traffic, energy, latency. No libtorch.
+
+mod error;
+pub mod scalesim;
+pub mod stall;
+pub mod systolic;
+
+pub use error::HwError;

@@ -1,0 +1,74 @@
+//! Stalls of a double-buffered memory: loads for the next tile overlap the current one, only the first load and the
+//! last store are bare (the form of BitFusion's simulator, Sharma et al., arXiv 1712.01507).
+
+use serde::Serialize;
+
+/// One layer at one memory boundary; all amounts in the same unit (bits or words).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct DoubleBuffer {
+    /// Cycles that the array computes.
+    pub compute: u64,
+    /// Everything that crosses the boundary, the first load and last store included.
+    pub traffic: u64,
+    /// What must arrive before anything can start.
+    pub first_load: u64,
+    /// What leaves after everything is done.
+    pub last_store: u64,
+}
+
+impl DoubleBuffer {
+    /// Cycles beyond `compute`: `max(0, ⌈(D − d₀ − d₁)/b⌉ − compute) + ⌈d₀/b⌉ + ⌈d₁/b⌉` at `b` units a cycle.
+    /// `compute + stall` is never below `traffic / b`, nor does more bandwidth raise it.
+    pub fn stall(&self, bandwidth: u64) -> u64 {
+        let bandwidth = bandwidth.max(1);
+        let middle = self.traffic.saturating_sub(self.first_load).saturating_sub(self.last_store);
+        middle.div_ceil(bandwidth).saturating_sub(self.compute)
+            + self.first_load.div_ceil(bandwidth)
+            + self.last_store.div_ceil(bandwidth)
+    }
+}
+
+/// Cycles of a tile sequence on one shared port:
+/// `load(0) + Σ max(computeᵢ, load(i+1) + store(i−1)) + store(last)`.
+///
+/// Each tile is `[load, compute, store]` cycles.
+pub fn per_tile_cycles(tiles: &[[u64; 3]]) -> u64 {
+    let Some(([first, ..], [.., last])) = tiles.first().zip(tiles.last()) else { return 0 };
+    let load = |index: usize| tiles.get(index).map_or(0, |tile| tile[0]);
+    let middle = tiles.iter().enumerate().map(|(index, tile)| {
+        let store = index.checked_sub(1).map_or(0, |before| tiles[before][2]);
+        tile[1].max(load(index + 1) + store)
+    });
+    first + middle.sum::<u64>() + last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn three_tiles_by_hand() {
+        // 40 + max(100, 40) + max(100, 50) + max(100, 10) + 10
+        assert_eq!(per_tile_cycles(&[[40, 100, 10]; 3]), 350);
+        assert_eq!(per_tile_cycles(&[]), 0);
+    }
+
+    #[test]
+    fn overlapped_traffic_is_hidden_behind_compute() {
+        let layer = DoubleBuffer { compute: 100, traffic: 1000, first_load: 50, last_store: 30 };
+        assert_eq!(layer.stall(10), 5 + 3); // 920/10 = 92 < 100: only the ends show
+        assert_eq!(layer.stall(8), 15 + 7 + 4); // 920/8 = 115: 15 more than compute
+    }
+
+    proptest! {
+        #[test]
+        fn the_roofline_holds_and_bandwidth_helps(compute in 0_u64..1 << 40, traffic in 0_u64..1 << 40, a in 0_u64..1 << 20, b in 0_u64..1 << 20, bandwidth in 1_u64..4096) {
+            let (first_load, last_store) = (a.min(traffic), b.min(traffic - a.min(traffic)));
+            let layer = DoubleBuffer { compute, traffic, first_load, last_store };
+            let total = compute + layer.stall(bandwidth);
+            prop_assert!(total >= compute.max(traffic.div_ceil(bandwidth)));
+            prop_assert!(compute + layer.stall(bandwidth + 1) <= total);
+        }
+    }
+}

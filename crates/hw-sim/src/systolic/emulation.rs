@@ -1,0 +1,693 @@
+//! Demand-by-demand emulation of the operand buffers, equal to SCALE-Sim 3.0.0 in its bandwidth-estimating mode.
+//!
+//! The array demands addresses in a fixed order: folds run over columns outside and rows inside; within a fold the
+//! skewed operand's element `(t, port)` is demanded in cycle `t + port`, and a stationary tile is loaded row by row,
+//! last row first. Each operand has a buffer that remembers the addresses since its last flush. A demand for a
+//! remembered address is free, any other is one DRAM read; when `50·⌊words/100⌋` addresses are remembered, all are
+//! forgotten. Outputs fill lines of `columns` words that drain half a buffer at a time.
+//!
+//! The rule is the tool's, quirks included: a larger buffer may read *more* (the flush falls elsewhere). The models
+//! under [`crate::accelerator`] do not use it.
+
+use serde::Serialize;
+
+use super::{Dataflow, NmRatio, SystolicArray};
+use crate::error::{HwError, narrow};
+
+/// Most demands that one emulation walks through: minutes of work.
+const MAX_DEMANDS: u64 = 1 << 37;
+/// Most distinct addresses: one 4-byte stamp each.
+const MAX_ADDRESSES: u64 = 1 << 28;
+/// Words a cycle that the tool prefetches before the first demand.
+const PREFETCH_WORDS: i64 = 10;
+/// Cycles between a buffer's request and its answer, and between a buffer's backing store and the buffer.
+const LATENCY: i64 = 1;
+
+/// A layer as addresses: a convolution without padding (`kh = 1, kw = K, w = K` makes a matrix product).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Operands {
+    /// Input height and width.
+    pub input: [u64; 2],
+    /// Kernel height and width.
+    pub kernel: [u64; 2],
+    /// Channels.
+    pub channels: u64,
+    /// Filters.
+    pub filters: u64,
+    /// Vertical and horizontal stride.
+    pub stride: [u64; 2],
+    /// Structured sparsity of the filters.
+    pub sparsity: Option<NmRatio>,
+}
+
+/// What one read buffer saw. Cycles may be negative: prefetching runs ahead of the first demand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ReadStream {
+    /// First and last cycle in which the array was served.
+    pub sram_cycles: [i64; 2],
+    /// First and last cycle of DRAM reads.
+    pub dram_cycles: [i64; 2],
+    /// DRAM reads, in words.
+    pub dram_reads: u64,
+}
+
+/// What the write buffer saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct WriteStream {
+    /// First and last cycle in which the array wrote.
+    pub sram_cycles: [i64; 2],
+    /// First and last cycle of DRAM writes.
+    pub dram_cycles: [i64; 2],
+    /// DRAM writes, in words; a line that was drained half full counts as full unless it was the last of its drain.
+    pub dram_writes: u64,
+}
+
+/// The three streams of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Emulation {
+    /// Input reads.
+    pub input: ReadStream,
+    /// Weight reads.
+    pub weight: ReadStream,
+    /// Output writes.
+    pub output: WriteStream,
+    /// Cycles in which a full write buffer held the array up.
+    pub stall_cycles: u64,
+}
+
+/// Walks every demand of a layer. `buffer_kb` are the sizes of the input, weight and output buffers; words are bytes.
+///
+/// # Errors
+/// Sizes that make no sense, or more demands or addresses than can be walked.
+pub fn emulate(
+    layer: &str,
+    array: &SystolicArray,
+    operands: &Operands,
+    buffer_kb: [u64; 3],
+) -> Result<Emulation, HwError> {
+    array.validate()?;
+    let walk = Walk::new(layer, array, operands)?;
+    for (name, kb) in ["input", "weight", "output"].into_iter().zip(buffer_kb) {
+        if !(1..=1 << 30).contains(&kb) {
+            return Err(HwError::field("operand buffers", format!("{name} size in KiB"), "1 to 2^30", kb));
+        }
+    }
+    let (output, stalls) = walk.outputs(buffer_kb[2]);
+    Ok(Emulation {
+        input: walk.reads(Stream::Input, buffer_kb[0], &stalls),
+        weight: walk.reads(Stream::Weight, buffer_kb[1], &stalls),
+        output,
+        stall_cycles: stalls.last().map_or(0, |&(_, total)| total as u64),
+    })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    Input,
+    Weight,
+}
+
+/// Stall cycles: after the cycle of the first field, time runs the second field late.
+type Stalls = Vec<(i64, i64)>;
+
+struct Walk {
+    array: SystolicArray,
+    m: u64,
+    n: u64,
+    /// Kept window elements.
+    k: u64,
+    folds: [u64; 2],
+    cycles_per_fold: i64,
+    /// Address of a pixel's window origin, and its row and column in the input.
+    pixel: Vec<Place>,
+    /// Offset of a window element, and its row and column in the window.
+    window: Vec<Place>,
+    /// Words of a dense filter.
+    filter_words: u64,
+    input: [u32; 2],
+    /// Whether some window reaches past the input's edge.
+    ragged: bool,
+    /// Distinct input addresses.
+    input_words: u64,
+    input_space: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    address: u32,
+    row: u32,
+    col: u32,
+}
+
+impl Walk {
+    fn new(layer: &str, array: &SystolicArray, operands: &Operands) -> Result<Self, HwError> {
+        let Operands { input, kernel, channels, filters, stride, sparsity } = *operands;
+        let thing = || format!("layer `{layer}`");
+        let sizes = [input[0], input[1], kernel[0], kernel[1], channels, filters, stride[0], stride[1]];
+        if let Some(position) = sizes.iter().position(|&size| size == 0) {
+            let fields = ["input height", "input width", "kernel height", "kernel width"];
+            let field = fields.get(position).copied().unwrap_or("channels, filters or stride");
+            return Err(HwError::field(thing(), field, "at least 1", 0));
+        }
+        for axis in 0..2 {
+            if kernel[axis] > input[axis] {
+                return Err(HwError::field(
+                    thing(),
+                    "kernel",
+                    format!("at most the input {input:?}"),
+                    format!("{kernel:?}"),
+                ));
+            }
+        }
+        if let Some(ratio) = sparsity {
+            ratio.validate(layer)?;
+        }
+        // A partial last window counts: ⌈(input − kernel + stride) / stride⌉ positions an axis.
+        let outputs: [u64; 2] = std::array::from_fn(|axis| (input[axis] - kernel[axis]).div_ceil(stride[axis]) + 1);
+        let wide = |a: u64, b: u64, c: u64| u128::from(a) * u128::from(b) * u128::from(c);
+        let address_limit = |quantity, found: u128| {
+            let limit = MAX_ADDRESSES;
+            if found > u128::from(limit) {
+                return Err(HwError::TooLarge { layer: layer.to_owned(), quantity, found, limit });
+            }
+            Ok(found as u64)
+        };
+        if let Some(&size) = sizes.iter().find(|&&size| size > MAX_ADDRESSES) {
+            let found = u128::from(size);
+            return Err(HwError::TooLarge { layer: layer.to_owned(), quantity: "size", found, limit: MAX_ADDRESSES });
+        }
+        let input_space = address_limit("input words", wide(input[0], input[1], channels))?;
+        let filter_words = address_limit("filter words", wide(kernel[0], kernel[1], channels))?;
+        address_limit("weight words", wide(filter_words, filters, 1))?;
+        let m = address_limit("output pixels", wide(outputs[0], outputs[1], 1))?;
+        address_limit("output words", wide(m, filters, 1))?;
+        let k = sparsity.map_or(filter_words, |ratio| ratio.kept(filter_words));
+        let gemm = super::Gemm { m, n: filters, k };
+        let cost = array.cost(layer, gemm)?;
+        let demands = u128::from(cost.input_reads) + u128::from(cost.weight_reads) + u128::from(cost.output_writes);
+        if demands > u128::from(MAX_DEMANDS) {
+            let (layer, limit) = (layer.to_owned(), MAX_DEMANDS);
+            return Err(HwError::TooLarge { layer, quantity: "demands", found: demands, limit });
+        }
+        let cycles_per_fold = i64::try_from(narrow(u128::from(cost.cycles_per_fold), layer, "cycles")?)
+            .map_err(|_| HwError::Overflow { layer: layer.to_owned(), quantity: "cycles" })?;
+
+        let place = |row: u64, col: u64, channel: u64| Place {
+            address: ((row * input[1] + col) * channels + channel) as u32,
+            row: row as u32,
+            col: col as u32,
+        };
+        let pixel =
+            (0..m).map(|index| place(index / outputs[1] * stride[0], index % outputs[1] * stride[1], 0)).collect();
+        let window = (0..k)
+            .map(|index| sparsity.map_or(index, |ratio| ratio.position(index)))
+            .map(|index| {
+                let tap = index / channels;
+                place(tap / kernel[1], tap % kernel[1], index % channels)
+            })
+            .collect();
+        let reach: [u64; 2] = std::array::from_fn(|axis| (outputs[axis] - 1) * stride[axis] + kernel[axis]);
+        let ragged = reach[0] > input[0] || reach[1] > input[1];
+        let touched: [u64; 2] = std::array::from_fn(|axis| reach[axis].min(outputs[axis] * kernel[axis]));
+        Ok(Self {
+            array: *array,
+            m,
+            n: filters,
+            k,
+            folds: cost.folds,
+            cycles_per_fold,
+            pixel,
+            window,
+            filter_words,
+            input: [input[0] as u32, input[1] as u32],
+            ragged: ragged || sparsity.is_some(),
+            input_words: touched[0] * touched[1] * channels,
+            input_space: input_space as usize,
+        })
+    }
+
+    /// `(first cycle, row range, column range)` of every fold, in demand order.
+    fn each_fold(&self, mut visit: impl FnMut(i64, std::ops::Range<u64>, std::ops::Range<u64>)) {
+        let [down, across, _] = self.array.layout(super::Gemm { m: self.m, n: self.n, k: self.k });
+        let mut base = 0;
+        for fold_col in 0..self.folds[1] {
+            for fold_row in 0..self.folds[0] {
+                let rows = fold_row * self.array.rows..((fold_row + 1) * self.array.rows).min(down);
+                let cols = fold_col * self.array.cols..((fold_col + 1) * self.array.cols).min(across);
+                visit(base, rows, cols);
+                base += self.cycles_per_fold;
+            }
+        }
+    }
+
+    fn reads(&self, stream: Stream, buffer_kb: u64, stalls: &Stalls) -> ReadStream {
+        let distinct = match stream {
+            Stream::Input => self.input_words,
+            Stream::Weight => self.n * self.k,
+        };
+        let capacity = 50 * (1024 * buffer_kb / 100);
+        let never_flushed = distinct < capacity && stalls.is_empty();
+        if never_flushed && (stream == Stream::Weight || !self.ragged) {
+            return self.resident(stream, buffer_kb, distinct);
+        }
+        let space = match stream {
+            Stream::Input => self.input_space,
+            Stream::Weight => (self.n * self.filter_words) as usize,
+        };
+        let mut buffer = ReadBuffer::new(space, buffer_kb, stalls);
+        let rows = self.array.rows as i64;
+        self.each_fold(|base, down, across| match (self.array.dataflow, stream) {
+            (Dataflow::OutputStationary, Stream::Input) => {
+                self.walk_input_skewed(&mut buffer, base, &self.window, slice(&self.pixel, &down));
+            }
+            (Dataflow::OutputStationary, Stream::Weight) => {
+                self.walk_weight_skewed(&mut buffer, base, 0..self.k, across, true);
+            }
+            (Dataflow::WeightStationary, Stream::Input) => {
+                self.walk_input_skewed(&mut buffer, base + rows, &self.pixel, slice(&self.window, &down));
+            }
+            (Dataflow::WeightStationary, Stream::Weight) => {
+                for element in down.clone().rev() {
+                    let cycle = base + rows - 1 - (element - down.start) as i64;
+                    for filter in across.clone() {
+                        buffer.demand(self.weight_address(filter, element), cycle);
+                    }
+                    buffer.served(cycle);
+                }
+            }
+            (Dataflow::InputStationary, Stream::Weight) => {
+                self.walk_weight_skewed(&mut buffer, base + rows, 0..self.n, down, false);
+            }
+            (Dataflow::InputStationary, Stream::Input) => {
+                for element in down.clone().rev() {
+                    let cycle = base + rows - 1 - (element - down.start) as i64;
+                    let tap = self.window[element as usize];
+                    let mut any = false;
+                    for &pixel in slice(&self.pixel, &across) {
+                        if self.inside(pixel, tap) {
+                            buffer.demand(pixel.address + tap.address, cycle);
+                            any = true;
+                        }
+                    }
+                    if any {
+                        buffer.served(cycle);
+                    }
+                }
+            }
+        });
+        buffer.finish()
+    }
+
+    /// The stream of an operand that never fills its buffer: nothing is read twice, so nothing needs walking.
+    fn resident(&self, stream: Stream, buffer_kb: u64, distinct: u64) -> ReadStream {
+        let rows = self.array.rows as i64;
+        let (first, last) = match (self.array.dataflow, stream) {
+            (Dataflow::WeightStationary, Stream::Weight) | (Dataflow::InputStationary, Stream::Input) => {
+                (rows - self.array.rows.min(self.k) as i64, rows - 1)
+            }
+            (Dataflow::OutputStationary, _) => (0, 0),
+            _ => (rows, rows),
+        };
+        let [down, across, streamed] = self.array.layout(super::Gemm { m: self.m, n: self.n, k: self.k });
+        let tail = |size: u64, side: u64| (size - (size.div_ceil(side) - 1) * side) as i64;
+        let last_base = self.cycles_per_fold * (self.folds[0] * self.folds[1] - 1) as i64;
+        let skewed_end = |ports: i64| streamed as i64 - 1 + ports - 1;
+        let last = last_base
+            + match (self.array.dataflow, stream) {
+                (Dataflow::OutputStationary, Stream::Weight) => last + skewed_end(tail(across, self.array.cols)),
+                (Dataflow::WeightStationary, Stream::Weight) | (Dataflow::InputStationary, Stream::Input) => last,
+                _ => last + skewed_end(tail(down, self.array.rows)),
+            };
+        ReadStream {
+            sram_cycles: [first + LATENCY, last + LATENCY],
+            dram_cycles: [first_prefetch(-LATENCY - 1, distinct, buffer_kb) + LATENCY, -LATENCY - 1 + LATENCY],
+            dram_reads: distinct,
+        }
+    }
+
+    #[inline]
+    fn inside(&self, pixel: Place, tap: Place) -> bool {
+        !self.ragged || (pixel.row + tap.row < self.input[0] && pixel.col + tap.col < self.input[1])
+    }
+
+    #[inline]
+    fn weight_address(&self, filter: u64, element: u64) -> u32 {
+        // Kept elements are numbered densely: the buffer only tells addresses apart.
+        (filter * self.k + element) as u32
+    }
+
+    /// Element `(t, port)` in cycle `t + port`; one of the two slices holds pixels, the other window elements.
+    fn walk_input_skewed(&self, buffer: &mut ReadBuffer, base: i64, time: &[Place], ports: &[Place]) {
+        for diagonal in 0..time.len() + ports.len() - 1 {
+            let cycle = base + diagonal as i64;
+            let first = diagonal.saturating_sub(time.len() - 1);
+            let last = diagonal.min(ports.len() - 1);
+            let along = time[diagonal - last..=diagonal - first].iter().rev();
+            if self.ragged {
+                let mut any = false;
+                for (&port, &element) in ports[first..=last].iter().zip(along) {
+                    if self.inside(port, element) {
+                        buffer.demand(port.address + element.address, cycle);
+                        any = true;
+                    }
+                }
+                if any {
+                    buffer.served(cycle);
+                }
+            } else {
+                for (port, element) in ports[first..=last].iter().zip(along) {
+                    buffer.demand(port.address + element.address, cycle);
+                }
+                buffer.served(cycle);
+            }
+        }
+    }
+
+    /// The weight's skewed walk: ports are filters and time window elements (`filters_are_ports`), or the reverse.
+    fn walk_weight_skewed(
+        &self,
+        buffer: &mut ReadBuffer,
+        base: i64,
+        time: std::ops::Range<u64>,
+        ports: std::ops::Range<u64>,
+        filters_are_ports: bool,
+    ) {
+        let (steps, width) = (time.end - time.start, ports.end - ports.start);
+        for diagonal in 0..steps + width - 1 {
+            let cycle = base + diagonal as i64;
+            let first = diagonal.saturating_sub(steps - 1);
+            let last = diagonal.min(width - 1);
+            for port in first..=last {
+                let (port, element) = (ports.start + port, time.start + diagonal - port);
+                let address = if filters_are_ports {
+                    self.weight_address(port, element)
+                } else {
+                    self.weight_address(element, port)
+                };
+                buffer.demand(address, cycle);
+            }
+            buffer.served(cycle);
+        }
+    }
+
+    fn outputs(&self, buffer_kb: u64) -> (WriteStream, Stalls) {
+        let mut buffer = WriteBuffer::new(buffer_kb, self.array.cols);
+        let rows = self.array.rows as i64;
+        self.each_fold(|base, down, across| {
+            let width = (across.end - across.start) as i64;
+            // Rows of results leave one a cycle, skewed over the columns.
+            let (first, steps) = match self.array.dataflow {
+                // Bottom rows first; the idle rows of an edge tile are below its busy ones.
+                Dataflow::OutputStationary => {
+                    let used = (down.end - down.start) as i64;
+                    (base + self.k as i64 - 1 + rows - used, used)
+                }
+                Dataflow::WeightStationary => (base + 2 * rows - 1, self.m as i64),
+                Dataflow::InputStationary => (base + 2 * rows - 1, self.n as i64),
+            };
+            for diagonal in 0..steps + width - 1 {
+                let words = diagonal.min(width - 1) - (diagonal - steps + 1).max(0) + 1;
+                buffer.write(first + diagonal, words);
+            }
+        });
+        let last_cycle = self.cycles_per_fold * (self.folds[0] * self.folds[1]) as i64 - 1;
+        buffer.finish(last_cycle)
+    }
+}
+
+fn slice<'a>(places: &'a [Place], range: &std::ops::Range<u64>) -> &'a [Place] {
+    &places[range.start as usize..range.end as usize]
+}
+
+/// Request cycle of the first prefetch of `words` that must end in cycle `end`.
+fn first_prefetch(end: i64, words: u64, buffer_kb: u64) -> i64 {
+    let set = 1024 * buffer_kb / 100;
+    let requested = (words.div_ceil(set) * set) as i64;
+    end - (requested + PREFETCH_WORDS - 1) / PREFETCH_WORDS + 1
+}
+
+struct ReadBuffer<'a> {
+    stamps: Vec<u32>,
+    epoch: u32,
+    since_flush: u64,
+    capacity: u64,
+    buffer_kb: u64,
+    words: u64,
+    served: Option<[i64; 2]>,
+    /// First DRAM cycle, once known, and the request cycles of the prefetch under way.
+    dram_start: Option<i64>,
+    prefetch: [i64; 2],
+    stalls: &'a Stalls,
+}
+
+impl<'a> ReadBuffer<'a> {
+    fn new(space: usize, buffer_kb: u64, stalls: &'a Stalls) -> Self {
+        Self {
+            stamps: vec![0; space],
+            epoch: 1,
+            since_flush: 0,
+            capacity: 50 * (1024 * buffer_kb / 100),
+            buffer_kb,
+            words: 0,
+            served: None,
+            dram_start: None,
+            prefetch: [-2, -1],
+            stalls,
+        }
+    }
+
+    #[inline]
+    fn demand(&mut self, address: u32, cycle: i64) {
+        let stamp = &mut self.stamps[address as usize];
+        if *stamp != self.epoch {
+            *stamp = self.epoch;
+            self.since_flush += 1;
+            if self.since_flush == self.capacity {
+                self.flush(cycle);
+            }
+        }
+    }
+
+    /// Notes that the array was served in a cycle; called after the cycle's demands.
+    #[inline]
+    fn served(&mut self, cycle: i64) {
+        self.served = Some([self.served.map_or(cycle, |[first, _]| first), cycle]);
+    }
+
+    #[cold]
+    fn flush(&mut self, cycle: i64) {
+        let cycle = late(self.stalls, cycle);
+        if self.dram_start.is_none() {
+            let first = self.served.map_or(cycle, |[first, _]| late(self.stalls, first));
+            let end = first - 1 - LATENCY;
+            self.prefetch = [first_prefetch(end, self.capacity, self.buffer_kb), end];
+            self.dram_start = Some(self.prefetch[0] + LATENCY);
+        }
+        self.words += self.since_flush;
+        self.since_flush = 0;
+        self.epoch = self.epoch.wrapping_add(1);
+        if self.epoch == 0 {
+            self.stamps.fill(0);
+            self.epoch = 1;
+        }
+        self.prefetch = [self.prefetch[1] + 1, cycle];
+    }
+
+    fn finish(mut self) -> ReadStream {
+        if self.dram_start.is_none() {
+            let end = -1 - LATENCY;
+            self.prefetch = [first_prefetch(end, self.since_flush, self.buffer_kb), end];
+            self.dram_start = Some(self.prefetch[0] + LATENCY);
+        }
+        let served = self.served.unwrap_or([0, 0]).map(|cycle| late(self.stalls, cycle) + LATENCY);
+        ReadStream {
+            sram_cycles: served,
+            dram_cycles: [self.dram_start.unwrap_or(0), self.prefetch[1] + LATENCY],
+            dram_reads: self.words + self.since_flush,
+        }
+    }
+}
+
+/// When a cycle of an unstalled run really happens.
+fn late(stalls: &Stalls, cycle: i64) -> i64 {
+    match stalls.partition_point(|&(after, _)| after < cycle) {
+        0 => cycle,
+        position => cycle + stalls[position - 1].1,
+    }
+}
+
+/// Lines of `line` words; the half that drains is `size − ⌈size/2⌉` words.
+struct WriteBuffer {
+    line: i64,
+    size: i64,
+    drain_words: i64,
+    free: i64,
+    fill: i64,
+    lines: i64,
+    drained_lines: i64,
+    /// Lines that were closed before they were full, oldest first: `(line, words)`.
+    short_lines: std::collections::VecDeque<(i64, i64)>,
+    drain_end: i64,
+    words: i64,
+    served: Option<[i64; 2]>,
+    dram: Option<[i64; 2]>,
+    stalls: Stalls,
+}
+
+impl WriteBuffer {
+    fn new(buffer_kb: u64, cols: u64) -> Self {
+        let size = (1024 * buffer_kb) as i64;
+        Self {
+            line: cols as i64,
+            size,
+            drain_words: size - (size + 1) / 2,
+            free: size,
+            fill: 0,
+            lines: 0,
+            drained_lines: 0,
+            short_lines: std::collections::VecDeque::new(),
+            drain_end: 0,
+            words: 0,
+            served: None,
+            dram: None,
+            stalls: Vec::new(),
+        }
+    }
+
+    fn write(&mut self, cycle: i64, words: i64) {
+        let due = cycle + self.stalls.last().map_or(0, |&(_, total)| total);
+        let mut now = due;
+        for _ in 0..words {
+            self.fill += 1;
+            self.free -= 1;
+            if self.fill == self.line {
+                self.lines += 1;
+                self.fill = 0;
+            }
+            if now < self.drain_end {
+                if self.free <= 0 {
+                    now = self.drain_end;
+                }
+            } else if self.free < self.size - self.drain_words {
+                self.close_line();
+                self.drain_end = self.drain(now);
+            }
+        }
+        if now > due {
+            let total = now - cycle;
+            self.stalls.push((cycle, total));
+        }
+        self.served = Some([self.served.map_or(now, |[first, _]| first), now]);
+    }
+
+    fn close_line(&mut self) {
+        if self.fill > 0 {
+            self.short_lines.push_back((self.lines, self.fill));
+            self.lines += 1;
+            self.fill = 0;
+        }
+    }
+
+    /// Drains up to half a buffer from cycle `start`; the cycle of its last line.
+    fn drain(&mut self, start: i64) -> i64 {
+        let end = (self.drained_lines + (self.drain_words + self.line - 1) / self.line).min(self.lines);
+        let lines = end - self.drained_lines;
+        if lines == 0 {
+            return start;
+        }
+        let mut words = lines * self.line;
+        while let Some(&(line, fill)) = self.short_lines.front().filter(|&&(line, _)| line < end) {
+            self.short_lines.pop_front();
+            if line == end - 1 {
+                words -= self.line - fill;
+            }
+        }
+        self.words += words;
+        self.free += words;
+        self.drained_lines = end;
+        let last = start + lines - 1;
+        self.dram = Some(self.dram.map_or([start, last], |[first, end]| [first.min(start), end.max(last)]));
+        last
+    }
+
+    fn finish(mut self, last_cycle: i64) -> (WriteStream, Stalls) {
+        self.close_line();
+        let mut cycle = last_cycle + self.stalls.last().map_or(0, |&(_, total)| total);
+        while self.drained_lines < self.lines {
+            cycle = self.drain(cycle) + 1;
+        }
+        let stream = WriteStream {
+            sram_cycles: self.served.unwrap_or([0, 0]),
+            dram_cycles: self.dram.unwrap_or([0, 0]),
+            dram_writes: self.words as u64,
+        };
+        (stream, self.stalls)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn gemm(m: u64, n: u64, k: u64) -> Operands {
+        Operands { input: [m, k], kernel: [1, k], channels: 1, filters: n, stride: [1, 1], sparsity: None }
+    }
+
+    #[test]
+    fn operands_that_fit_are_read_once() {
+        // 100 × 70 inputs and 50 × 70 weights against 50·655 words of a 64 KiB buffer.
+        for dataflow in Dataflow::ALL {
+            let array = SystolicArray::new(16, 16, dataflow);
+            let found = emulate("fc", &array, &gemm(100, 50, 70), [64; 3]).unwrap();
+            assert_eq!((found.input.dram_reads, found.weight.dram_reads), (7000, 3500));
+        }
+    }
+
+    #[test]
+    fn walking_and_the_shortcut_for_resident_operands_agree() {
+        let mut ragged = gemm(1, 1, 1);
+        ragged = Operands { input: [9, 7], kernel: [3, 2], channels: 5, filters: 20, stride: [2, 1], ..ragged };
+        for dataflow in Dataflow::ALL {
+            let array = SystolicArray::new(8, 4, dataflow);
+            for operands in [gemm(31, 29, 30), gemm(3, 2, 5), ragged] {
+                let mut walk = Walk::new("l", &array, &operands).unwrap();
+                for stream in [Stream::Input, Stream::Weight] {
+                    walk.ragged = false;
+                    let short = walk.reads(stream, 64, &Vec::new());
+                    // A stall that never applies forces the walk.
+                    let long = walk.reads(stream, 64, &vec![(i64::MAX, 0)]);
+                    assert_eq!(short, long);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_kernel_larger_than_the_input_is_refused() {
+        let array = SystolicArray::new(4, 4, Dataflow::OutputStationary);
+        let operands = Operands { kernel: [3, 3], input: [2, 5], ..gemm(1, 1, 1) };
+        assert!(emulate("c", &array, &operands, [1; 3]).unwrap_err().to_string().contains("kernel"));
+        assert!(emulate("c", &array, &gemm(1, 1, 1), [1, 0, 1]).unwrap_err().to_string().contains("weight"));
+        assert!(matches!(emulate("c", &array, &gemm(1 << 40, 1, 1), [1; 3]), Err(HwError::TooLarge { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn reads_lie_between_compulsory_and_demanded(
+            rows in 1_u64..20, cols in 1_u64..20, h in 3_u64..12, w in 3_u64..12, c in 1_u64..6, f in 1_u64..30, s in 1_u64..4,
+        ) {
+            let operands = Operands { input: [h, w], kernel: [3, 2], channels: c, filters: f, stride: [s, s], sparsity: None };
+            for dataflow in Dataflow::ALL {
+                let array = SystolicArray::new(rows, cols, dataflow);
+                let found = emulate("l", &array, &operands, [1; 3]).unwrap();
+                let m = ((h - 3).div_ceil(s) + 1) * ((w - 2).div_ceil(s) + 1);
+                let cost = array.cost("l", super::super::Gemm { m, n: f, k: 6 * c }).unwrap();
+                prop_assert!(found.weight.dram_reads >= f * 6 * c && found.weight.dram_reads <= cost.weight_reads);
+                prop_assert!(found.input.dram_reads <= cost.input_reads);
+                prop_assert!(found.output.dram_writes >= cost.output_writes);
+                prop_assert!(found.output.dram_writes < cost.output_writes + cols * (1 + cost.output_writes / 512));
+            }
+        }
+    }
+}
