@@ -1,13 +1,15 @@
 //! Models to files and back, in the names PyTorch uses.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use indexmap::IndexMap;
 use serde::Serialize;
 use tch::{Kind, Tensor, nn::VarStore};
 
-use super::{Header, LoadPolicy, LoadReport, load_state, read_safetensors, write_safetensors};
-use crate::Result;
+use super::{Header, LoadPolicy, LoadReport, PickleFile, load_state, pickle, read_safetensors, write_safetensors};
+use crate::{Error, Result};
 
 /// A model's variables by name, sorted, as PyTorch's `state_dict()` has them: next to each batch norm's
 /// `running_mean` stands a `num_batches_tracked` of 0, which tch does not keep but `load_state_dict(strict=True)`
@@ -46,12 +48,17 @@ pub fn load_variables(path: &Path, variables: &VarStore, policy: &LoadPolicy) ->
     load_state(variables, &read_state(path)?, policy)
 }
 
-/// The named tensors of a file.
+/// The named tensors of a file: safetensors, or a PyTorch checkpoint with the model in [one of the usual
+/// places](PickleFile::state). The file's first bytes tell which; its name does not matter.
 ///
 /// # Errors
-/// As [`read_safetensors`].
+/// As [`read_safetensors`], or as [`PickleFile::open`] and [`PickleFile::state`].
 pub fn read_state(path: &Path) -> Result<IndexMap<String, Tensor>> {
-    read_safetensors(path)
+    let mut start = Vec::new();
+    let file = File::open(path).map_err(Error::io(path, "open"))?;
+    file.take(16).read_to_end(&mut start).map_err(Error::io(path, "read"))?;
+    pickle::refuse_legacy(path, &start)?;
+    if pickle::has_zip_signature(&start) { PickleFile::open(path)?.state() } else { read_safetensors(path) }
 }
 
 #[cfg(test)]

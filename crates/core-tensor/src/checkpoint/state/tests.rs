@@ -65,3 +65,19 @@ fn a_truncated_file_leaves_the_model_as_it_was() {
     assert!(matches!(error, Error::Malformed { .. }), "{error}");
     assert!(state_of(&variables).values().zip(&before).all(|(now, then)| now.equal(then)));
 }
+
+#[test]
+fn a_checkpoint_of_pytorch_is_recognised_by_its_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.bin");
+    std::fs::write(&path, include_bytes!("../pickle/data/nested.pth")).unwrap();
+    let variables = VarStore::new(Device::Cpu);
+    nn::linear(variables.root() / "fc", 2, 2, Default::default());
+    let report = load_variables(&path, &variables, &LoadPolicy::strict()).unwrap();
+    assert_eq!(report.loaded, ["fc.bias", "fc.weight"]);
+    assert_eq!(Vec::<f32>::try_from(&variables.variables()["fc.bias"]).unwrap(), [7.0, 8.0]);
+
+    std::fs::write(&path, include_bytes!("../pickle/data/legacy.pth")).unwrap();
+    let error = read_state(&path).unwrap_err().to_string();
+    assert!(error.contains("model.bin") && error.contains("format before 1.6"), "{error}");
+}
