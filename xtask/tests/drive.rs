@@ -1,0 +1,147 @@
+//! The commands that drive cargo, with a cargo that writes down what it is asked.
+#![cfg(unix)]
+
+mod support;
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+
+use support::{Machine, run};
+
+/// A checkout whose libtorch is in order, and a cargo that logs its arguments and ends with `ending`.
+fn machine(ending: &str) -> Machine {
+    let machine = Machine::new();
+    let libtorch = machine.path("checkout/.libtorch");
+    for name in
+        ["lib/libc10.so", "lib/libtorch_cpu.so", "lib/libtorch.so", "include/torch/csrc/api/include/torch/torch.h"]
+    {
+        let path = libtorch.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, b"x").unwrap();
+    }
+    fs::write(libtorch.join("build-version"), "2.11.0").unwrap();
+    let log = machine.path("cargo.log");
+    machine.tool(
+        "cargo",
+        &format!("echo \"$@\" >> {}; echo \"data=$REPRO_DATA libtorch=$LIBTORCH\"; {ending}", log.display()),
+    );
+    machine
+}
+
+fn asked(machine: &Machine) -> Vec<String> {
+    fs::read_to_string(machine.path("cargo.log")).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn repro_hands_its_arguments_on_and_its_exit_code_back() {
+    let machine = machine("exit 7");
+    let mut command = machine.xtask();
+    command.args(["repro", "kd-ticket", "--tier", "quick", "--seeds=3", "--strict"]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(7));
+    assert_eq!(
+        asked(&machine),
+        ["run --release --quiet --package repro -- run kd-ticket --tier quick --seeds=3 --strict"]
+    );
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("fashion-mnist: going on without it"), "{said}");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        said.contains(&format!(
+            "data={}/checkout/data libtorch=",
+            machine.path("").display().to_string().trim_end_matches('/')
+        )),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_listing_and_a_help_text_fetch_nothing() {
+    for argument in ["--list", "--help", "-h"] {
+        let machine = machine("exit 0");
+        let mut command = machine.xtask();
+        command.args(["repro", argument]);
+        let (ok, said) = run(command);
+        assert!(ok && !said.contains("fashion-mnist"), "{said}");
+        assert_eq!(asked(&machine), [format!("run --release --quiet --package repro -- run {argument}")]);
+        assert!(!machine.path("checkout/data").exists());
+    }
+}
+
+#[test]
+fn a_signal_that_ends_the_experiments_is_passed_on() {
+    let machine = machine("kill -9 $$");
+    let mut command = machine.xtask();
+    command.args(["repro", "fas"]);
+    assert_eq!(command.output().unwrap().status.signal(), Some(9));
+}
+
+#[test]
+fn test_covers_the_workspace_or_the_crate_that_is_named() {
+    let machine = machine("exit 0");
+    for arguments in [&["test"][..], &["test", "-p", "lth", "masks"]] {
+        let mut command = machine.xtask();
+        command.args(arguments);
+        assert!(run(command).0);
+    }
+    assert_eq!(asked(&machine), ["test --workspace", "test -p lth masks"]);
+}
+
+#[test]
+fn doc_and_bench_hand_their_arguments_on() {
+    let machine = machine("exit 0");
+    for arguments in [&["doc", "--open"][..], &["bench", "train_step", "--", "--quick"]] {
+        let mut command = machine.xtask();
+        command.args(arguments);
+        assert!(run(command).0);
+    }
+    assert_eq!(asked(&machine), ["doc --workspace --no-deps --open", "bench --package benches train_step -- --quick"]);
+}
+
+#[test]
+fn ci_runs_every_check_with_warnings_denied() {
+    let machine = machine("exit 0");
+    let mut command = machine.xtask();
+    command.arg("ci");
+    let (ok, said) = run(command);
+    assert!(ok && said.contains("ci: all steps passed"), "{said}");
+    assert_eq!(
+        asked(&machine)[2..],
+        [
+            "fmt --all --check",
+            "clippy --workspace --all-targets -- --deny warnings",
+            "doc --workspace --no-deps",
+            "test --workspace",
+        ]
+    );
+}
+
+#[test]
+fn ci_stops_at_the_first_failure_and_names_it() {
+    let machine = machine("case \"$*\" in 'clippy --workspace'*) exit 101;; esac");
+    let mut command = machine.xtask();
+    command.arg("ci");
+    let (ok, said) = run(command);
+    assert!(!ok && said.contains("lints: failed"), "{said}");
+    assert!(!asked(&machine).iter().any(|line| line.starts_with("test")));
+}
+
+#[test]
+fn ci_names_a_component_that_is_missing() {
+    let machine = machine("[ $1 != clippy ]");
+    let mut command = machine.xtask();
+    command.arg("ci");
+    let (ok, said) = run(command);
+    assert!(!ok && said.contains("rustup component add"), "{said}");
+}
+
+#[test]
+fn a_command_that_builds_sets_libtorch_up_first() {
+    let machine = machine("exit 0");
+    fs::remove_dir_all(machine.path("checkout/.libtorch")).unwrap();
+    let mut command = machine.xtask();
+    command.arg("test");
+    let (ok, said) = run(command);
+    assert!(!ok && said.contains("could not be fetched from anywhere"), "{said}");
+    assert!(asked(&machine).is_empty());
+}
