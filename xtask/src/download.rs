@@ -47,7 +47,7 @@ fn curl(url: &str, part: &Path, log: &Path, progress: &Progress) -> Result<()> {
     let mut command = Command::new("curl");
     command
         .args(["--fail", "--location", "--silent", "--show-error"])
-        .args(["--connect-timeout", CONNECT_SECONDS, "--retry", "2"])
+        .args(["--connect-timeout", CONNECT_SECONDS, "--retry", "1"])
         // A transfer below 1 kB/s for half a minute is dead.
         .args(["--speed-limit", "1000", "--speed-time", "30"])
         .args(["--continue-at", "-", "--output"])

@@ -52,10 +52,7 @@ fn main() -> ExitCode {
         Command::Ci(args) => ci::run(&args),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("error: {error}");
-        for cause in error.chain().skip(1) {
-            eprintln!("  because: {cause}");
-        }
+        eprintln!("error: {}", commands::with_reasons(&error));
         ExitCode::FAILURE
     })
 }

@@ -95,7 +95,9 @@ pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
 }
 
 fn last_lines(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let mut lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    // A tool that tried again says the same again.
+    lines.dedup();
     lines[lines.len().saturating_sub(3)..].join(" / ")
 }
 

@@ -26,6 +26,7 @@ impl Staging {
         let name =
             target.file_name().ok_or_else(|| anyhow!("{} does not name a folder", target.display()))?.to_string_lossy();
         let folder = target.with_file_name(format!("{name}.setup"));
+        respect_permissions(target)?;
         let lock = loop {
             create_dir(&folder)?;
             write(&folder.join(".gitignore"), b"*\n")?;
@@ -86,6 +87,16 @@ impl Staging {
     /// Gives up the staging folder when there turned out to be nothing to do.
     pub(crate) fn discard(self) -> Result<()> {
         remove(&self.folder)
+    }
+}
+
+/// A folder that nobody may write to is left alone, even by root, whom the system would let.
+fn respect_permissions(target: &Path) -> Result<()> {
+    match target.parent().map(|parent| (parent, fs::metadata(parent))) {
+        Some((parent, Ok(metadata))) if metadata.permissions().readonly() => {
+            Err(explain(io::ErrorKind::PermissionDenied.into(), "write to", parent))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -320,6 +320,19 @@ fn a_root_that_cannot_be_written_to_is_named() {
 }
 
 #[test]
+fn a_read_only_root_is_explained_and_left_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let machine = machine();
+    machine.real_tool("curl");
+    let root = machine.path("root");
+    fs::create_dir(&root).unwrap();
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o555)).unwrap();
+    let (ok, said) = data(&machine, &["fetch", "fashion"]);
+    assert!(!ok && said.contains("cannot be written to") && said.contains("root"), "{said}");
+    assert!(names(&root).is_empty());
+}
+
+#[test]
 fn the_data_root_comes_from_the_option_then_the_environment_then_the_checkout() {
     let machine = machine();
     let root = |command: &mut Command| {

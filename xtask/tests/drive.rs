@@ -39,10 +39,7 @@ fn repro_hands_its_arguments_on_and_its_exit_code_back() {
     command.args(["repro", "kd-ticket", "--tier", "quick", "--seeds=3", "--strict"]);
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(7));
-    assert_eq!(
-        asked(&machine),
-        ["run --release --quiet --package repro -- run kd-ticket --tier quick --seeds=3 --strict"]
-    );
+    assert_eq!(asked(&machine), ["run --release --package repro -- run kd-ticket --tier quick --seeds=3 --strict"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("fashion-mnist: going on without it"), "{said}");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -63,7 +60,7 @@ fn a_listing_and_a_help_text_fetch_nothing() {
         command.args(["repro", argument]);
         let (ok, said) = run(command);
         assert!(ok && !said.contains("fashion-mnist"), "{said}");
-        assert_eq!(asked(&machine), [format!("run --release --quiet --package repro -- run {argument}")]);
+        assert_eq!(asked(&machine), [format!("run --release --package repro -- run {argument}")]);
         assert!(!machine.path("checkout/data").exists());
     }
 }

@@ -89,7 +89,7 @@ fn fetch(sets: &[&DataSet], root: &Path, from: Option<&Path>) -> bool {
             }
             Err(error) => {
                 all_well = false;
-                eprintln!("{}: {error:#}", set.name);
+                eprintln!("{}: {}", set.name, super::with_reasons(&error));
             }
         }
     }

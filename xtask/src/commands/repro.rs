@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut cargo = workspace.cargo();
     // The experiments look where we put it, from whichever folder they are started.
     cargo.env("REPRO_DATA", std::path::absolute(&root).unwrap_or(root));
-    cargo.args(["run", "--release", "--quiet", "--package", "repro", "--", "run"]).args(&args.rest);
+    cargo.args(["run", "--release", "--package", "repro", "--", "run"]).args(&args.rest);
     process::replace_with(cargo)
 }
 
@@ -100,7 +100,7 @@ fn fetch_what_can_be_had(names: &[&str], root: &Path) -> Result<()> {
         match datasets::fetch(set, root, None) {
             Ok(Outcome::Present(_)) => {}
             Ok(Outcome::Fetched(folder, source)) => eprintln!("{name}: in {}, from {source}", folder.display()),
-            Err(error) => eprintln!("{name}: going on without it. {error}"),
+            Err(error) => eprintln!("{name}: going on without it: {}", super::with_reasons(&error)),
         }
     }
     Ok(())

@@ -81,10 +81,10 @@ fn from_sources(set: &DataSet, root: &Path) -> Result<Outcome> {
     if packed(set, root).is_some() {
         return from_folder(set, root, root);
     }
-    Err(anyhow!(reasons.join("\n           ")).context(format!(
-        "{} could not be fetched from anywhere. By hand: get the files from one of these sources on a machine that has \
+    Err(anyhow!(reasons.join("\n  and: ")).context(format!(
+        "it could not be fetched from anywhere. By hand: get the files from one of these sources on a machine that has \
          a network, put them in one folder, and run `cargo xtask data fetch {} --from FOLDER`",
-        set.name, set.name
+        set.name
     )))
 }
 
@@ -186,7 +186,7 @@ fn from_folder(set: &DataSet, root: &Path, from: &Path) -> Result<Outcome> {
             }
         }
     }
-    Err(anyhow!(reasons.join("\n           ")).context(format!(
+    Err(anyhow!(reasons.join("\n  and: ")).context(format!(
         "{} holds no copy of {} that can be used",
         from.display(),
         set.name

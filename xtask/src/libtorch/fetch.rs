@@ -34,7 +34,7 @@ pub(super) fn fetch(request: &Request, recipe: &Recipe, staging: &Staging) -> Re
             }
         }
     }
-    Err(anyhow!(reasons.join("\n           ")).context(by_hand(request, recipe)))
+    Err(anyhow!(reasons.join("\n  and: ")).context(by_hand(request, recipe)))
 }
 
 /// Another source cannot help against a full or read-only disk.
