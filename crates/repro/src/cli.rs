@@ -1,0 +1,261 @@
+//! The command line.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::data::DataRoot;
+use crate::device::Device;
+use crate::durable;
+use crate::error::{Error, Result};
+use crate::executor::Executor;
+use crate::experiment::{Ask, Experiment, Plan, Planned, Registry, Tier};
+use crate::home::RunStore;
+use crate::machine::{self, Machine};
+use crate::report::{Frame, Report};
+use crate::results::{Outcome, Results};
+use crate::run::RunId;
+use crate::{progress, worker};
+
+/// Re-runs papers' claims and reports verdicts.
+///
+/// Exit code: 0 when everything that was asked ran, whatever the verdicts; 1 when --strict was given and a claim was not
+/// reproduced; 2 when the request makes no sense or a folder cannot be used; 3 when a run failed or could not be judged.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Compute what is missing, then report.
+    Run(RunArgs),
+    /// Report from the runs that are there, computing nothing.
+    Report(Request),
+    /// Compute one run. The other commands start this one.
+    #[command(hide = true)]
+    Worker(WorkerArgs),
+}
+
+#[derive(Args)]
+struct Request {
+    /// Papers by name; all when none is given.
+    papers: Vec<String>,
+    /// How far to go.
+    #[arg(long, value_enum, default_value_t = Tier::Quick)]
+    tier: Tier,
+    /// Folder of data sets [default: $REPRO_DATA, else data/, which may be missing].
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Folder for the report.
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    out: PathBuf,
+    /// Folder of runs, shared by all reports.
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs: PathBuf,
+    /// cpu or cuda:N.
+    #[arg(long, default_value = "cpu")]
+    device: Device,
+    /// Seeds per method [default: the tier's].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: Option<u64>,
+    /// Exit with 1 when a claim is not reproduced.
+    #[arg(long)]
+    strict: bool,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    #[command(flatten)]
+    request: Request,
+    /// Workers at a time, of one thread each [default: the number of cores; 1 on a GPU].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    jobs: Option<u64>,
+    /// Say what would be run, and run nothing.
+    #[arg(long)]
+    list: bool,
+    /// Compute finished runs again. The old ones are kept until the new ones are done.
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Args)]
+struct WorkerArgs {
+    /// <runs>/<id>/run.json
+    description: PathBuf,
+    #[arg(long)]
+    data: PathBuf,
+    #[arg(long, default_value = "cpu")]
+    device: Device,
+    /// End when standard input closes.
+    #[arg(long)]
+    attached: bool,
+}
+
+/// The whole program, for these experiments and the process's arguments.
+pub fn main_with(registry: &Registry) -> ExitCode {
+    run_with(registry, std::env::args_os())
+}
+
+fn run_with(registry: &Registry, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let action = Cli::parse_from(arguments).command;
+    let done = match &action {
+        Action::Run(args) => reproduce(registry, &args.request, Some(args)).map_err(anyhow::Error::from),
+        Action::Report(request) => reproduce(registry, request, None).map_err(anyhow::Error::from),
+        Action::Worker(args) => work(registry, args).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+fn work(registry: &Registry, args: &WorkerArgs) -> anyhow::Result<()> {
+    // To the log: standard output is for messages to the executor.
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env());
+    // A second call in one process would fail, and there is none.
+    let _ = subscriber.try_init();
+    // The executor checked the folder; a default one may be missing.
+    let data = DataRoot::at(&args.data);
+    worker::work(
+        registry,
+        worker::Task { description: &args.description, data, device: args.device, attached: args.attached },
+    )
+}
+
+/// `run` with `args`, `report` without.
+fn reproduce(registry: &Registry, request: &Request, args: Option<&RunArgs>) -> Result<ExitCode> {
+    let experiments = registry.select(&request.papers)?;
+    let data = DataRoot::locate(request.data.as_deref())?;
+    let ask = Ask { tier: request.tier, seeds: request.seeds, device: request.device, data };
+    let plans = plans(&experiments, &ask)?;
+    let store = RunStore::at(&request.runs);
+    if args.is_some_and(|args| args.list) {
+        list(&experiments, &plans, &store);
+        return Ok(ExitCode::SUCCESS);
+    }
+    // Before hours of computing, not after.
+    durable::writable_folder(&request.out)?;
+    let union = union(&plans);
+    let outcomes = match args {
+        Some(args) => {
+            store.make_writable()?;
+            let jobs = args.jobs.map_or_else(|| default_jobs(request.device), |jobs| jobs as usize);
+            let executor = Executor { store: &store, data: &ask.data, device: ask.device, jobs, force: args.force };
+            executor.execute(&union, progress::for_stderr(&union).as_mut())?
+        }
+        None => union.iter().map(|planned| look_up(&store, planned)).collect(),
+    };
+    let by_id: HashMap<RunId, Outcome> = union.iter().map(|planned| planned.run.id()).zip(outcomes).collect();
+
+    let frame = Frame {
+        commit: machine::commit(),
+        machine: Machine::here(),
+        command: command(registry, request),
+        versions: registry.versions.iter().map(|(name, version)| (name.to_string(), version.clone())).collect(),
+    };
+    let mut report = Report::new(frame, &ask);
+    for (experiment, plan) in experiments.iter().zip(plans) {
+        let outcome =
+            |planned: &Planned| by_id.get(&planned.run.id()).map(|outcome| (planned.run.clone(), outcome.clone()));
+        let results = Results::new(plan.runs.iter().filter_map(outcome).collect());
+        report.add(*experiment, &ask, plan.data, &results);
+    }
+    let page = report.write(&request.out).inspect_err(|_| {
+        let runs = request.runs.display();
+        eprintln!("the runs are safe in {runs}: once there is room, `report` writes the report from them");
+    })?;
+    // A closed standard output is no failure of the runs.
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{}{}", report.summary(), page.display());
+    Ok(exit_code(&report, request.strict))
+}
+
+fn exit_code(report: &Report, strict: bool) -> ExitCode {
+    if !report.is_complete() {
+        ExitCode::from(3)
+    } else if strict && report.claims().any(|claim| claim.verdict().is_refutation()) {
+        ExitCode::from(1)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn plans(experiments: &[&dyn Experiment], ask: &Ask) -> Result<Vec<Plan>> {
+    let plan = |experiment: &&dyn Experiment| {
+        experiment.plan(ask).map_err(|source| Error::Experiment { paper: experiment.paper().into(), source })
+    };
+    experiments.iter().map(plan).collect()
+}
+
+/// Every run once, whoever plans it.
+fn union(plans: &[Plan]) -> Vec<Planned> {
+    let mut union = Plan::default();
+    for planned in plans.iter().flat_map(|plan| &plan.runs) {
+        union.add_weighted(planned.run.clone(), planned.effort);
+    }
+    union.runs
+}
+
+fn look_up(store: &RunStore, planned: &Planned) -> Outcome {
+    match store.home(&planned.run.id()).finished(&planned.run) {
+        Ok(Some(finished)) => Outcome::Finished(Box::new(finished)),
+        Ok(None) => Outcome::Skipped { reason: "it has not been run".into() },
+        Err(error) => Outcome::Failed { reason: error.to_string(), log_tail: String::new() },
+    }
+}
+
+fn list(experiments: &[&dyn Experiment], plans: &[Plan], store: &RunStore) {
+    for (experiment, plan) in experiments.iter().zip(plans) {
+        let finished =
+            plan.runs.iter().filter(|planned| matches!(look_up(store, planned), Outcome::Finished(_))).count();
+        println!(
+            "{:<18} {:>4} runs, {finished:>4} finished  {}",
+            experiment.paper(),
+            plan.runs.len(),
+            experiment.title()
+        );
+        for data in &plan.data {
+            println!("{:<18} data: {} ({:?})", "", data.set, data.source);
+        }
+        let mut kinds: Vec<(&str, usize)> = Vec::new();
+        for planned in &plan.runs {
+            match kinds.iter_mut().find(|(kind, _)| *kind == planned.run.kind) {
+                Some((_, count)) => *count += 1,
+                None => kinds.push((&planned.run.kind, 1)),
+            }
+        }
+        for (kind, count) in kinds {
+            println!("{:<18} {count:>4} × {kind}", "");
+        }
+    }
+}
+
+/// What makes the same report again; folders and jobs do not change it.
+fn command(registry: &Registry, request: &Request) -> String {
+    let mut command = registry.program.to_string();
+    request.papers.iter().for_each(|paper| command += &format!(" {paper}"));
+    command += &format!(" --tier {}", request.tier);
+    if let Some(seeds) = request.seeds {
+        command += &format!(" --seeds {seeds}");
+    }
+    if request.device != Device::Cpu {
+        command += &format!(" --device {}", request.device);
+    }
+    command
+}
+
+fn default_jobs(device: Device) -> usize {
+    match device {
+        Device::Cpu => machine::cores(),
+        Device::Cuda(_) => 1,
+    }
+}

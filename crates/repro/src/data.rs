@@ -1,0 +1,97 @@
+//! Where data sets lie, and what was used instead of those that do not.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+/// The folder of data sets, a folder a set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataRoot {
+    root: PathBuf,
+}
+
+/// A data set as an experiment uses it, for the report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DataUse {
+    /// Name and part, such as `Fashion-MNIST, first 4,096 training images`.
+    pub set: String,
+    /// Where it came from.
+    pub source: DataSource,
+}
+
+/// Where data came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DataSource {
+    /// Read from its published files.
+    Files,
+    /// Made by a seeded generator: part of the experiment, or instead of files that are not there.
+    Generator,
+    /// Not there, so what needs it did not run.
+    Absent,
+}
+
+impl DataRoot {
+    /// The sets under `root`, which may not exist.
+    pub(crate) fn at(root: &Path) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// `given` (from `--data`) must exist; without it `$REPRO_DATA` must; without both `data/` may be missing.
+    ///
+    /// # Errors
+    /// A folder that was named and is missing, or that cannot be read.
+    pub fn locate(given: Option<&Path>) -> Result<Self> {
+        let named = given.map(Path::to_path_buf).or_else(|| std::env::var_os("REPRO_DATA").map(PathBuf::from));
+        let Some(root) = named else { return Ok(Self::at(Path::new("data"))) };
+        std::fs::read_dir(&root).map_err(Error::io(&root, "read data folder"))?;
+        Ok(Self { root })
+    }
+
+    /// The folder of `set` when it holds all of `files`.
+    ///
+    /// # Errors
+    /// A file that is there and cannot be read.
+    pub fn find(&self, set: &str, files: &[&str]) -> Result<Option<PathBuf>> {
+        let folder = self.root.join(set);
+        for file in files {
+            let path = folder.join(file);
+            match std::fs::File::open(&path) {
+                Ok(_) => {}
+                Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                Err(other) => return Err(Error::io(&path, "open")(other)),
+            }
+        }
+        Ok(folder.is_dir().then_some(folder))
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_is_there_when_all_its_files_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = DataRoot::locate(Some(folder.path())).unwrap();
+        assert_eq!(root.find("mnist", &["images", "labels"]).unwrap(), None);
+        std::fs::create_dir(folder.path().join("mnist")).unwrap();
+        std::fs::write(folder.path().join("mnist/images"), "").unwrap();
+        assert_eq!(root.find("mnist", &["images", "labels"]).unwrap(), None);
+        std::fs::write(folder.path().join("mnist/labels"), "").unwrap();
+        assert_eq!(root.find("mnist", &["images", "labels"]).unwrap(), Some(folder.path().join("mnist")));
+    }
+
+    #[test]
+    fn a_named_folder_must_exist() {
+        let error = DataRoot::locate(Some(Path::new("/no/such/folder"))).unwrap_err().to_string();
+        assert!(error.contains("/no/such/folder: read data folder failed"), "{error}");
+    }
+}

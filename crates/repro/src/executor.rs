@@ -1,0 +1,297 @@
+//! Runs the planned runs in worker processes, needs first, so many at a time.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
+
+use crate::data::DataRoot;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::experiment::Planned;
+use crate::finished::Finished;
+use crate::home::{RunHome, RunStore};
+use crate::progress::Display;
+use crate::results::Outcome;
+use crate::run::{Run, RunId};
+use crate::worker::protocol::Message;
+
+/// Lines of a failed worker's log that the report shows.
+const LOG_TAIL: usize = 20;
+
+/// How to run a plan.
+pub(crate) struct Executor<'a> {
+    pub(crate) store: &'a RunStore,
+    pub(crate) data: &'a DataRoot,
+    pub(crate) device: Device,
+    /// Workers at a time.
+    pub(crate) jobs: usize,
+    /// Compute finished runs again.
+    pub(crate) force: bool,
+}
+
+enum Event {
+    Said(usize, Message),
+    Ended(usize, std::io::Result<ExitStatus>),
+}
+
+/// A worker that is at work: its place on the display, and since when.
+struct Working {
+    slot: usize,
+    since: Instant,
+}
+
+impl Executor<'_> {
+    /// Returns an outcome for every run of the plan, in its order. A failed run stops only those that need it.
+    ///
+    /// # Errors
+    /// A plan in which a needed run is missing. Whatever goes wrong with one run is that run's outcome.
+    pub(crate) fn execute(&self, plan: &[Planned], display: &mut dyn Display) -> Result<Vec<Outcome>> {
+        let position = positions(plan)?;
+        let (send, events) = channel();
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; plan.len()];
+        let mut working: HashMap<usize, Working> = HashMap::new();
+        loop {
+            while let Some((index, step)) = next(plan, &position, &outcomes, &working, self.jobs) {
+                match step {
+                    Step::Skip(reason) => {
+                        display.ended(index, None, &reason);
+                        outcomes[index] = Some(Outcome::Skipped { reason });
+                    }
+                    Step::Start => match self.start(&plan[index].run, index, &send) {
+                        Ok(None) => {
+                            let slot = free_slot(&working);
+                            working.insert(index, Working { slot, since: Instant::now() });
+                            display.started(index, slot);
+                        }
+                        Ok(Some(finished)) => {
+                            display.ended(index, None, "finished earlier");
+                            outcomes[index] = Some(Outcome::Finished(Box::new(finished)));
+                        }
+                        Err(error) => {
+                            let reason = error.to_string();
+                            display.ended(index, None, &reason);
+                            outcomes[index] = Some(Outcome::Failed { reason, log_tail: String::new() });
+                        }
+                    },
+                }
+            }
+            if working.is_empty() {
+                break;
+            }
+            self.listen(plan, &events, &mut working, &mut outcomes, display);
+        }
+        let never = || Outcome::Skipped { reason: "the runs that it needs wait for one another".into() };
+        Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(never)).collect())
+    }
+
+    /// Starts a worker, or finds the run finished.
+    fn start(&self, run: &Run, index: usize, send: &Sender<Event>) -> Result<Option<Finished>> {
+        let home = self.store.home(&run.id());
+        match home.finished(run) {
+            Ok(Some(finished)) if !self.force => return Ok(Some(finished)),
+            // A worker mends what is damaged.
+            Ok(_) | Err(Error::Damaged { .. }) => {}
+            Err(other) => return Err(other),
+        }
+        if self.force {
+            // Whoever holds the lock is computing the run just now: that is recent enough.
+            if let Some(_lock) = home.try_lock()? {
+                home.replace()?;
+            }
+        }
+        home.prepare(run)?;
+        self.spawn(&home, index, send.clone())?;
+        Ok(None)
+    }
+
+    fn spawn(&self, home: &RunHome, index: usize, send: Sender<Event>) -> Result<()> {
+        let path = home.log();
+        let mut log = File::options().create(true).append(true).open(&path).map_err(Error::io(&path, "open"))?;
+        let program = std::env::current_exe().map_err(Error::io("this program".as_ref(), "locate"))?;
+        let mut command = Command::new(&program);
+        command
+            .arg("worker")
+            .arg(home.description())
+            .arg("--attached")
+            .arg("--device")
+            .arg(self.device.to_string())
+            .arg("--data")
+            .arg(self.data.path())
+            // libtorch's thread pools read these before any call could tell them.
+            .envs(["OMP_NUM_THREADS", "MKL_NUM_THREADS"].map(|name| (name, "1")))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log.try_clone().map_err(Error::io(&path, "open"))?);
+        let mut child = command.spawn().map_err(Error::io(&program, "start"))?;
+        std::thread::spawn(move || {
+            // Open for as long as the worker lives: its end of this pipe closing is what tells it to die.
+            let lifeline = child.stdin.take();
+            let lines = child.stdout.take().map(|out| BufReader::new(out).split(b'\n'));
+            for line in lines.into_iter().flatten().map_while(|line| line.ok()) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                // Neither a log that cannot be written nor an executor that is gone may stall the worker's pipe.
+                match Message::parse(&line) {
+                    Some(message) => drop(send.send(Event::Said(index, message))),
+                    None => drop(writeln!(log, "{line}")),
+                }
+            }
+            let status = child.wait();
+            drop(lifeline);
+            // Without an executor nobody asks for the status.
+            let _ = send.send(Event::Ended(index, status));
+        });
+        Ok(())
+    }
+
+    fn listen(
+        &self,
+        plan: &[Planned],
+        events: &Receiver<Event>,
+        working: &mut HashMap<usize, Working>,
+        outcomes: &mut [Option<Outcome>],
+        display: &mut dyn Display,
+    ) {
+        // A sender lives in `execute`, so the channel cannot close.
+        let Ok(event) = events.recv() else { return };
+        match event {
+            Event::Said(index, Message::Note(text)) => display.note(index, &text),
+            Event::Said(index, Message::Progress { done, total, note }) => {
+                if let Some(worker) = working.get(&index) {
+                    display.progress(index, worker.slot, done, total, &note);
+                }
+            }
+            Event::Ended(index, status) => {
+                let Some(worker) = working.remove(&index) else { return };
+                let outcome = self.outcome(&plan[index].run, status);
+                let words = match &outcome {
+                    Outcome::Finished(_) => format!("finished in {:.1} s", worker.since.elapsed().as_secs_f64()),
+                    Outcome::Failed { reason, .. } | Outcome::Skipped { reason } => format!("failed: {reason}"),
+                };
+                display.ended(index, Some(worker.slot), &words);
+                outcomes[index] = Some(outcome);
+            }
+        }
+    }
+
+    /// What counts is `done.json`, written last: a worker that trips on its way out has still finished.
+    fn outcome(&self, run: &Run, status: std::io::Result<ExitStatus>) -> Outcome {
+        let home = self.store.home(&run.id());
+        let log_tail = || home.log_tail(LOG_TAIL);
+        match (home.finished(run), status) {
+            (Ok(Some(finished)), _) => Outcome::Finished(Box::new(finished)),
+            (Err(error), _) => Outcome::Failed { reason: error.to_string(), log_tail: log_tail() },
+            (Ok(None), Err(error)) => Outcome::Failed { reason: error.to_string(), log_tail: log_tail() },
+            (Ok(None), Ok(status)) => {
+                let log_tail = log_tail();
+                let last = log_tail.lines().rev().find_map(|line| line.strip_prefix("error: "));
+                let reason = last.map_or_else(|| format!("its worker ended with {status}"), str::to_string);
+                Outcome::Failed { reason, log_tail }
+            }
+        }
+    }
+}
+
+enum Step {
+    Start,
+    Skip(String),
+}
+
+/// The next run to start or to skip; `None` when there is nothing to do until a worker ends.
+fn next(
+    plan: &[Planned],
+    position: &HashMap<RunId, usize>,
+    outcomes: &[Option<Outcome>],
+    working: &HashMap<usize, Working>,
+    jobs: usize,
+) -> Option<(usize, Step)> {
+    for (index, planned) in plan.iter().enumerate() {
+        if outcomes[index].is_some() || working.contains_key(&index) {
+            continue;
+        }
+        let needs = planned.run.needs.values().filter_map(|id| position.get(id));
+        let mut ready = true;
+        for &need in needs {
+            match &outcomes[need] {
+                Some(Outcome::Finished(_)) => {}
+                Some(_) => {
+                    let reason = format!("it needs {}, which did not finish", plan[need].run.label());
+                    return Some((index, Step::Skip(reason)));
+                }
+                None => ready = false,
+            }
+        }
+        if ready && working.len() < jobs {
+            return Some((index, Step::Start));
+        }
+    }
+    None
+}
+
+fn positions(plan: &[Planned]) -> Result<HashMap<RunId, usize>> {
+    let position: HashMap<RunId, usize> =
+        plan.iter().enumerate().map(|(index, planned)| (planned.run.id(), index)).collect();
+    for planned in plan {
+        for (name, id) in &planned.run.needs {
+            if !position.contains_key(id) {
+                return Err(Error::Need {
+                    run: planned.run.label(),
+                    need: format!("`{name}`, run {id}"),
+                    reason: "the plan does not have it".into(),
+                });
+            }
+        }
+    }
+    Ok(position)
+}
+
+fn free_slot(working: &HashMap<usize, Working>) -> usize {
+    (0..).find(|slot| working.values().all(|worker| worker.slot != *slot)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::DeviceKind;
+
+    fn planned(kind: &str, needs: &[&Run]) -> Planned {
+        let run = Run::new("toy", kind, 0, &(), DeviceKind::Cpu).unwrap();
+        let run = needs.iter().fold(run, |run, need| run.needing(&need.kind, need));
+        Planned { run, effort: 1.0 }
+    }
+
+    fn failed() -> Option<Outcome> {
+        Some(Outcome::Failed { reason: "x".into(), log_tail: String::new() })
+    }
+
+    #[test]
+    fn needs_come_first_and_failure_skips_only_what_depends_on_it() {
+        let dense = planned("dense", &[]);
+        let ticket = planned("ticket", &[&dense.run]);
+        let other = planned("other", &[]);
+        let plan = [ticket, dense, other];
+        let position = positions(&plan).unwrap();
+        let idle = HashMap::new();
+
+        let start = |outcomes: &[Option<Outcome>], working: &HashMap<usize, Working>| {
+            next(&plan, &position, outcomes, working, 2)
+        };
+        let mut outcomes = vec![None, None, None];
+        assert!(matches!(start(&outcomes, &idle), Some((1, Step::Start))));
+        let busy = HashMap::from([(1, Working { slot: 0, since: Instant::now() })]);
+        assert!(matches!(start(&outcomes, &busy), Some((2, Step::Start))));
+        assert_eq!(free_slot(&busy), 1);
+        outcomes[1] = failed();
+        let Some((0, Step::Skip(reason))) = start(&outcomes, &idle) else { panic!("the ticket is to be skipped") };
+        assert_eq!(reason, "it needs toy dense seed 0, which did not finish");
+    }
+
+    #[test]
+    fn a_need_outside_the_plan_is_an_error() {
+        let dense = planned("dense", &[]);
+        let error = positions(&[planned("ticket", &[&dense.run])]).unwrap_err().to_string();
+        assert!(error.contains("toy ticket seed 0 needs `dense`") && error.contains("the plan does not have it"));
+    }
+}
