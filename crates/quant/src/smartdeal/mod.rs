@@ -1,6 +1,7 @@
 //! SmartDeal.
 mod config;
 mod decompose;
+mod kernel;
 mod ladder;
 mod layer;
 mod layout;
@@ -9,6 +10,7 @@ mod storage;
 
 pub use config::{BlockRule, DecomposeConfig, Projection};
 pub use decompose::{Factors, TraceStep, decompose, decompose_plain};
+pub use kernel::{ConvGeometry, SdConv2dKernel, SdLinearKernel};
 pub use ladder::{Ladder, MAX_EXPONENT, Tie, decode_coefficient, encode_coefficient};
 pub use layer::{Basis, LayerStats, SdLayer};
 pub use layout::{LayerShape, Layout};
