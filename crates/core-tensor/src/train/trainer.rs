@@ -65,18 +65,19 @@ impl<'a, B> Trainer<'a, B> {
     /// [`Error::NotFinite`] for a NaN or infinite loss, and whatever data, objective, optimizer or observers refuse.
     pub fn fit(&mut self, source: &dyn BatchSource<Batch = B>) -> Result<Progress> {
         while self.progress.epoch < self.config.epochs {
-            if self.fit_epoch(source)? == Control::Stop {
+            if self.fit_epoch(source)?.0 == Control::Stop {
                 break;
             }
         }
         Ok(self.progress)
     }
 
-    /// Trains one epoch, so that a caller can keep what it needs between epochs.
+    /// Trains one epoch, so that a caller can keep what it needs between epochs. Says whether to go on, and what the
+    /// epoch came to.
     ///
     /// # Errors
     /// As [`fit`](Self::fit).
-    pub fn fit_epoch(&mut self, source: &dyn BatchSource<Batch = B>) -> Result<Control> {
+    pub fn fit_epoch(&mut self, source: &dyn BatchSource<Batch = B>) -> Result<(Control, EpochReport)> {
         let epoch = self.progress.epoch;
         let steps_per_epoch = source.batches_per_epoch();
         let mut means = Means::default();
@@ -114,7 +115,7 @@ impl<'a, B> Trainer<'a, B> {
         for observer in &mut self.observers {
             control = control.or(observer.after_epoch(&mut report, self.optimizer)?);
         }
-        Ok(control)
+        Ok((control, report))
     }
 
     /// Optimizer and observer state, live: with the model's weights and [`progress`](Self::progress), all that a
