@@ -11,12 +11,14 @@ use crate::disk;
 
 /// A locked folder beside `target`, on the same file system, in which `target` is prepared.
 ///
-/// * `tree` is emptied at every start: a killed predecessor's half-made work is never continued.
-/// * `downloads` is kept until the end: whole or resumable files need not be fetched twice.
+/// * `tree` becomes the target. A killed predecessor's half-made one is never continued.
+/// * `scratch` is for tools that need a place to work in; it does not outlive its user.
+/// * `downloads` is kept when set-up fails: whole or resumable files need not be fetched twice.
 /// * An inner `.gitignore` hides the folder while it exists.
 pub(crate) struct Staging {
     folder: PathBuf,
     target: PathBuf,
+    finished: bool,
     _lock: File,
 }
 
@@ -28,21 +30,32 @@ impl Staging {
         let folder = target.with_file_name(format!("{name}.setup"));
         respect_permissions(target)?;
         let lock = loop {
-            create_dir(&folder)?;
-            write(&folder.join(".gitignore"), b"*\n")?;
-            if let Some(lock) = lock(&folder.join("lock"))? {
+            if let Some(lock) = begin(&folder)? {
                 break lock;
             }
         };
-        let staging = Self { folder, target: target.to_path_buf(), _lock: lock };
-        remove(&staging.tree())?;
-        create_dir(&staging.tree())?;
+        let staging = Self { folder, target: target.to_path_buf(), finished: false, _lock: lock };
         create_dir(&staging.downloads())?;
+        staging.empty_tree()?;
         Ok(staging)
     }
 
     pub(crate) fn tree(&self) -> PathBuf {
         self.folder.join("tree")
+    }
+
+    /// Begins the tree anew.
+    pub(crate) fn empty_tree(&self) -> Result<PathBuf> {
+        empty(self.tree())
+    }
+
+    /// An empty folder to work in.
+    pub(crate) fn empty_scratch(&self) -> Result<PathBuf> {
+        empty(self.scratch())
+    }
+
+    fn scratch(&self) -> PathBuf {
+        self.folder.join("scratch")
     }
 
     pub(crate) fn downloads(&self) -> PathBuf {
@@ -55,7 +68,7 @@ impl Staging {
     }
 
     /// Puts the finished tree in the target's place and removes the staging folder.
-    pub(crate) fn place(self) -> Result<()> {
+    pub(crate) fn place(mut self) -> Result<()> {
         flush(&self.tree())?;
         let old = self.folder.join("old");
         remove(&old)?;
@@ -67,11 +80,12 @@ impl Staging {
             // The rename itself must survive a power cut; a file system that cannot sync a folder keeps its own order.
             let _ = File::open(parent).and_then(|folder| folder.sync_all());
         }
-        remove(&self.folder)
+        self.finish();
+        Ok(())
     }
 
     /// Puts the finished tree's files into a target that may hold other things, replacing each file at once.
-    pub(crate) fn merge(self) -> Result<()> {
+    pub(crate) fn merge(mut self) -> Result<()> {
         if !self.target.is_dir() {
             return self.place();
         }
@@ -81,12 +95,44 @@ impl Staging {
             let entry = entry.map_err(|error| explain(error, "list", &tree))?;
             rename(&entry.path(), &self.target.join(entry.file_name()))?;
         }
-        remove(&self.folder)
+        self.finish();
+        Ok(())
+    }
+
+    fn finish(&mut self) {
+        self.finished = true;
+        self.clear_away();
+    }
+
+    /// Removes the staging folder, under another name first: a process that waits for it makes its own, and nothing of
+    /// that is touched. What cannot be removed is litter, not a failure.
+    fn clear_away(&self) {
+        let mut name = self.folder.clone().into_os_string();
+        name.push(format!(".gone-{}", std::process::id()));
+        let gone = PathBuf::from(name);
+        if fs::rename(&self.folder, &gone).is_ok() {
+            let _ = remove(&gone);
+        }
     }
 
     /// Gives up the staging folder when there turned out to be nothing to do.
-    pub(crate) fn discard(self) -> Result<()> {
-        remove(&self.folder)
+    pub(crate) fn discard(mut self) {
+        self.finish();
+    }
+}
+
+/// After a failure only downloads that are worth something stay: a full disk is not left full of half-made trees.
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        // The failure that brought us here is being reported; one of cleaning up would only hide it.
+        let _ = remove(&self.tree());
+        let _ = remove(&self.scratch());
+        if fs::read_dir(self.downloads()).is_ok_and(|mut entries| entries.next().is_none()) {
+            self.clear_away();
+        }
     }
 }
 
@@ -100,23 +146,27 @@ fn respect_permissions(target: &Path) -> Result<()> {
     }
 }
 
-/// Takes the lock; `None` when the folder was removed by its last owner while we waited, so that we must begin again.
-fn lock(path: &Path) -> Result<Option<File>> {
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(|error| explain(error, "create", path))?;
+/// Makes the staging folder and takes its lock; `None` when its last owner cleared it away meanwhile, so that we must
+/// begin again.
+fn begin(folder: &Path) -> Result<Option<File>> {
+    create_dir(folder)?;
+    let path = folder.join("lock");
+    let opened = fs::write(folder.join(".gitignore"), b"*\n")
+        .and_then(|()| File::options().create(true).truncate(false).write(true).open(&path));
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(explain(error, "write in", folder)),
+    };
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             eprintln!("waiting for another set-up that holds {} …", path.display());
-            file.lock().map_err(|error| explain(error, "lock", path))?;
+            file.lock().map_err(|error| explain(error, "lock", &path))?;
         }
-        Err(TryLockError::Error(error)) => return Err(explain(error, "lock", path)),
+        Err(TryLockError::Error(error)) => return Err(explain(error, "lock", &path)),
     }
-    let still_ours = match (file.metadata(), fs::metadata(path)) {
+    let still_ours = match (file.metadata(), fs::metadata(&path)) {
         (Ok(held), Ok(there)) => same_file(&held, &there),
         _ => false,
     };
@@ -155,6 +205,12 @@ fn flush_each(path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn empty(folder: PathBuf) -> Result<PathBuf> {
+    remove(&folder)?;
+    create_dir(&folder)?;
+    Ok(folder)
 }
 
 /// Creates a folder and its parents.
@@ -245,13 +301,28 @@ mod tests {
     fn a_predecessors_half_made_tree_is_dropped_and_its_downloads_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("thing");
+        for file in ["tree/half", "downloads/whole"] {
+            let path = folder.path().join("thing.setup").join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, b"").unwrap();
+        }
+        let staging = Staging::open(&target).unwrap();
+        assert!(!staging.tree().join("half").exists());
+        assert!(staging.downloads().join("whole").exists());
+    }
+
+    #[test]
+    fn a_failure_leaves_downloads_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("thing");
+        drop(Staging::open(&target).unwrap());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         let staging = Staging::open(&target).unwrap();
         write(&staging.tree().join("half"), b"").unwrap();
         write(&staging.downloads().join("whole"), b"").unwrap();
         drop(staging);
-        let staging = Staging::open(&target).unwrap();
-        assert!(!staging.tree().join("half").exists());
-        assert!(staging.downloads().join("whole").exists());
+        assert!(!folder.path().join("thing.setup/tree").exists());
+        assert!(folder.path().join("thing.setup/downloads/whole").exists());
     }
 
     #[test]
@@ -264,7 +335,7 @@ mod tests {
             move || {
                 let staging = Staging::open(&target).unwrap();
                 let already_there = target.exists();
-                staging.discard().unwrap();
+                staging.discard();
                 already_there
             }
         });

@@ -112,7 +112,7 @@ fn a_wheel_with_another_checksum_is_refused() {
     write_zip(&torch, &[("torch/lib/libc10.so".into(), b"something else".to_vec())]);
     let (ok, said) = run(machine.setup());
     assert!(!ok && said.contains("wrong checksum: expected SHA-256"), "{said}");
-    assert!(!machine.path("libtorch").exists());
+    assert!(!machine.path("libtorch").exists() && !machine.path("libtorch.setup").exists());
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn a_kill_while_fetching_leaves_no_half_made_folder_and_the_next_run_finishes() 
     machine.wheels(3);
     machine.pip("echo half > \"$dest/torch-half\"; exec sleep 30");
     let mut child = machine.setup().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let half = machine.path("libtorch.setup/downloads/arriving/torch-half");
+    let half = machine.path("libtorch.setup/scratch/torch-half");
     wait_for(|| half.exists());
     child.kill().unwrap();
     child.wait().unwrap();

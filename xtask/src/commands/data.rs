@@ -1,5 +1,6 @@
 //! `cargo xtask data list|fetch|verify`: the data sets below one root.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -42,7 +43,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let catalogue = Catalogue::read(args.catalogue.as_deref())?;
     let all_well = match &args.action {
         Action::List => {
-            list(&catalogue, &root);
+            // A reader that has seen enough (`| head`) is no error.
+            let _ = io::stdout().write_all(list(&catalogue, &root).as_bytes());
             true
         }
         Action::Fetch { sets, from } => fetch(&chosen(&catalogue, sets)?, &root, from.as_deref()),
@@ -59,8 +61,8 @@ fn chosen<'a>(catalogue: &'a Catalogue, names: &[String]) -> Result<Vec<&'a Data
     names.iter().map(|name| catalogue.find(name)).collect()
 }
 
-fn list(catalogue: &Catalogue, root: &Path) {
-    println!("data root: {}", root.display());
+fn list(catalogue: &Catalogue, root: &Path) -> String {
+    let mut text = format!("data root: {}\n", root.display());
     for set in &catalogue.sets {
         let state = match datasets::glance(set, root) {
             State::Present { layout, .. } => format!("here ({layout})"),
@@ -75,8 +77,9 @@ fn list(catalogue: &Catalogue, root: &Path) {
                 format!("not here: yours to bring, into {}", root.join(set.layouts[0].folder()).display())
             }
         };
-        println!("{:<14} {state}\n{:14} {}; licence: {}", set.name, "", set.title, set.licence);
+        text += &format!("{:<14} {state}\n{:14} {}; licence: {}\n", set.name, "", set.title, set.licence);
     }
+    text
 }
 
 fn fetch(sets: &[&DataSet], root: &Path, from: Option<&Path>) -> bool {

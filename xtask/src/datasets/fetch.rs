@@ -13,9 +13,6 @@ use crate::progress::Progress;
 use crate::staging::{self, Staging};
 use crate::{disk, download, process};
 
-/// Work folder for Debian packages, below the downloads.
-const DEBIAN: &str = "debian";
-
 /// What `fetch` did.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -55,7 +52,7 @@ fn from_sources(set: &DataSet, root: &Path) -> Result<Outcome> {
         let staging = Staging::open(&target)?;
         if verify_layout(layout, &target).is_ok() {
             // Another process fetched it while we waited for the lock.
-            staging.discard()?;
+            staging.discard();
             return Ok(Outcome::Present(target));
         }
         for source in &set.sources {
@@ -72,11 +69,6 @@ fn from_sources(set: &DataSet, root: &Path) -> Result<Outcome> {
                 }
             }
         }
-        staging::remove(&staging.downloads().join(DEBIAN))?;
-        // A part that can be resumed is worth keeping; an empty staging folder is not.
-        if fs::read_dir(staging.downloads()).is_ok_and(|mut entries| entries.next().is_none()) {
-            staging.discard()?;
-        }
     }
     if packed(set, root).is_some() {
         return from_folder(set, root, root);
@@ -89,9 +81,7 @@ fn from_sources(set: &DataSet, root: &Path) -> Result<Outcome> {
 }
 
 fn from_source(source: &Source, folder: &str, files: &[PinnedFile], staging: &Staging) -> Result<()> {
-    let (downloads, tree) = (staging.downloads(), staging.tree());
-    staging::remove(&tree)?;
-    staging::create_dir(&tree)?;
+    let (downloads, tree) = (staging.downloads(), staging.empty_tree()?);
     match source {
         Source::Files { url } => {
             for file in files {
@@ -124,8 +114,7 @@ fn from_source(source: &Source, folder: &str, files: &[PinnedFile], staging: &St
 /// Downloads and unpacks a Debian package without installing it. Needs no root: where the system's package lists are
 /// empty, as in fresh containers, they are fetched into the staging folder.
 fn debian(package: &str, staging: &Staging) -> Result<PathBuf> {
-    let work = staging.downloads().join(DEBIAN);
-    staging::remove(&work)?;
+    let work = staging.empty_scratch()?;
     for folder in ["lists/partial", "cache/archives/partial", "unpacked"] {
         staging::create_dir(&work.join(folder))?;
     }
@@ -182,7 +171,6 @@ fn from_folder(set: &DataSet, root: &Path, from: &Path) -> Result<Outcome> {
             }
             Err(error) => {
                 reasons.push(format!("{}: {error:#}", layout.title()));
-                staging.discard()?;
             }
         }
     }

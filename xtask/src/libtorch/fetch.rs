@@ -20,8 +20,7 @@ pub(super) fn fetch(request: &Request, recipe: &Recipe, staging: &Staging) -> Re
     disk::require(&staging.tree(), ROOM)?;
     let mut reasons = Vec::new();
     for source in &recipe.sources {
-        staging::remove(&staging.tree())?;
-        staging::create_dir(&staging.tree())?;
+        staging.empty_tree()?;
         match from_source(source, request, staging) {
             Ok(provenance) => {
                 complete(&staging.tree(), &recipe.version, source.name(), &provenance)?;
@@ -130,9 +129,7 @@ fn pip_download(wheel: &Wheel, staging: &Staging) -> Result<PathBuf> {
     if path.is_file() && digest::expect_file(&path, &wheel.sha256).is_ok() {
         return Ok(path);
     }
-    let arriving = staging.downloads().join("arriving");
-    staging::remove(&arriving)?;
-    staging::create_dir(&arriving)?;
+    let arriving = staging.empty_scratch()?;
     let mut command = pip()?;
     command
         // pip writes to its temporary folder first: here, where there is room and the bytes can be counted.

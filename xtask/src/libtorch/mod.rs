@@ -51,7 +51,7 @@ pub(crate) fn ensure(request: &Request, recipe: &Recipe) -> Result<Outcome> {
     let staging = Staging::open(&request.target)?;
     // Another process may have finished the same work while we waited for the lock.
     if let Some(outcome) = in_order(request, elsewhere.as_deref(), recipe)? {
-        staging.discard()?;
+        staging.discard();
         return Ok(outcome);
     }
     let outcome = match elsewhere {
