@@ -1,0 +1,113 @@
+//! What weights are ranked by: the higher the score, the longer a weight is kept.
+
+mod filter_norm;
+mod grasp;
+mod magnitude;
+mod random;
+mod snip;
+mod synflow;
+
+pub use crate::select::Rank;
+pub use filter_norm::FilterNorm;
+pub use grasp::Grasp;
+pub use magnitude::Magnitude;
+pub use random::Random;
+pub use snip::Snip;
+pub use synflow::SynFlow;
+
+use crate::Result;
+use crate::mask::MaskSet;
+use crate::prunable::NamedTensor;
+use tch::{Tensor, no_grad};
+
+/// Scores the weights of a model.
+///
+/// | criterion | score | needs |
+/// |---|---|---|
+/// | [`Magnitude`] | `\|w\|` | nothing |
+/// | [`Random`] | a random number | a seed |
+/// | [`FilterNorm`] | `Σ\|w\|^p` of a filter | nothing |
+/// | [`Snip`] | `\|w ⊙ ∂L/∂w\|` | one batch |
+/// | [`Grasp`] | `w ⊙ H·∂L/∂w` | one batch, twice |
+/// | [`SynFlow`] | `\|w ⊙ ∂R/∂w\|`, `R` the flow of ones through `\|w\|` | no data, many rounds |
+pub trait Criterion {
+    /// A short name for records: `magnitude`.
+    fn name(&self) -> String;
+
+    /// Scores of live weights, as masked by what earlier rounds left (`mask`; everything, without one). The scores of
+    /// dropped weights do not matter.
+    ///
+    /// # Errors
+    /// What keeps the weights from being scored.
+    fn score(&self, weights: &[NamedTensor], mask: Option<&MaskSet>) -> Result<Scores>;
+}
+
+/// Scores of several tensors.
+#[derive(Debug)]
+pub struct Scores {
+    /// In the order in which ties are broken.
+    pub layers: Vec<LayerScores>,
+    /// Whether scores rank by value or by magnitude.
+    pub rank: Rank,
+}
+
+/// Scores of one tensor's weights.
+#[derive(Debug)]
+pub struct LayerScores {
+    /// The tensor's name.
+    pub name: String,
+    /// The tensor's shape.
+    pub shape: Vec<i64>,
+    /// One score for each weight in row-major order, or one for each of equally many consecutive weights, such as a
+    /// filter.
+    pub values: Tensor,
+}
+
+impl Scores {
+    /// One score tensor for each weight tensor.
+    pub(crate) fn of(weights: &[NamedTensor], values: impl IntoIterator<Item = Tensor>, rank: Rank) -> Self {
+        let layer = |((name, weight), values): (&NamedTensor, Tensor)| LayerScores {
+            name: name.clone(),
+            shape: weight.size(),
+            values,
+        };
+        Self { layers: weights.iter().zip(values).map(layer).collect(), rank }
+    }
+}
+
+/// Live weights with a mask applied for as long as this lives; then they are as before.
+struct Masked {
+    originals: Vec<(Tensor, Tensor)>,
+}
+
+impl Masked {
+    fn new(weights: &[NamedTensor], mask: Option<&MaskSet>) -> Result<Self> {
+        let Some(mask) = mask else { return Ok(Self { originals: Vec::new() }) };
+        let matched = mask.matched(weights)?;
+        let originals = matched.into_iter().map(|(_, weight)| (weight.detach().copy(), weight)).collect();
+        let masked = Self { originals };
+        mask.apply(weights)?;
+        Ok(masked)
+    }
+}
+
+impl Drop for Masked {
+    fn drop(&mut self) {
+        no_grad(|| self.originals.iter_mut().for_each(|(original, weight)| weight.copy_(original)));
+    }
+}
+
+/// Gradients of a scalar with respect to the weights.
+fn gradients(loss: &Tensor, weights: &[NamedTensor], create_graph: bool) -> Result<Vec<Tensor>> {
+    let inputs: Vec<&Tensor> = weights.iter().map(|(_, weight)| weight).collect();
+    let gradients = Tensor::f_run_backward(&[loss], &inputs, create_graph, create_graph)?;
+    for ((name, _), gradient) in weights.iter().zip(&gradients) {
+        if !gradient.defined() {
+            return Err(crate::Error::mismatch(name, "a weight that the loss depends on", "one that it does not"));
+        }
+    }
+    Ok(gradients)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! Which tensors pruning may touch.
+
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use tch::{Tensor, nn};
+
+/// Tensors by name, in an order that means something: pruning breaks ties by it. They share memory with the model.
+pub type NamedTensor = (String, Tensor);
+
+/// A predicate on named tensors. It is data, and goes into a ticket's record, because sparsities with different
+/// denominators cannot be compared.
+///
+/// A tensor is a weight if its name's last component is `weight` and it has two axes (linear) or more (convolution).
+/// Biases and norms are never chosen unless a pattern asks for them.
+///
+/// ```
+/// use lth::Prunable;
+/// use tch::{Device, Kind, Tensor};
+/// let zeros = |name: &str, shape: &[i64]| (name.to_owned(), Tensor::zeros(shape, (Kind::Float, Device::Cpu)));
+/// let model = [
+///     zeros("conv1.weight", &[8, 3, 3, 3]),
+///     zeros("bn1.weight", &[8]),
+///     zeros("fc1.weight", &[16, 8]),
+///     zeros("fc2.weight", &[10, 16]),
+/// ];
+/// let names = |prunable: Prunable| -> lth::Result<Vec<String>> {
+///     Ok(prunable.select(&model)?.into_iter().map(|(name, _)| name).collect())
+/// };
+/// assert_eq!(names(Prunable::default())?, ["conv1.weight", "fc1.weight"]);
+/// assert_eq!(names(Prunable::conv_only())?, ["conv1.weight"]);
+/// assert_eq!(names(Prunable::conv_and_linear().except(["conv1.*"]))?, ["fc1.weight", "fc2.weight"]);
+/// assert_eq!(names(Prunable::matching(["bn*.weight"]))?, ["bn1.weight"]);
+/// # Ok::<(), lth::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prunable {
+    /// What is chosen.
+    pub choose: Choice,
+    /// Patterns of names that are not chosen after all. Each must fit some tensor.
+    #[serde(default)]
+    pub except: Vec<String>,
+}
+
+/// What a [`Prunable`] chooses before its exceptions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Choice {
+    /// Convolution and linear weights except the last in order: the classifier.
+    ConvAndLinearExceptLast,
+    /// All convolution and linear weights.
+    ConvAndLinear,
+    /// Convolution weights, the first and the 1 × 1 shortcuts included, as in the KD-ticket reference code.
+    ConvOnly,
+    /// Any tensor whose name fits one of the patterns. `*` stands for any run of characters; a name must fit as a whole.
+    Matching(Vec<String>),
+}
+
+impl Default for Prunable {
+    fn default() -> Self {
+        Self::conv_and_linear_except_last()
+    }
+}
+
+impl Prunable {
+    /// Convolution and linear weights except the last in order. The default.
+    pub fn conv_and_linear_except_last() -> Self {
+        Self { choose: Choice::ConvAndLinearExceptLast, except: Vec::new() }
+    }
+
+    /// All convolution and linear weights.
+    pub fn conv_and_linear() -> Self {
+        Self { choose: Choice::ConvAndLinear, except: Vec::new() }
+    }
+
+    /// Convolution weights only.
+    pub fn conv_only() -> Self {
+        Self { choose: Choice::ConvOnly, except: Vec::new() }
+    }
+
+    /// Tensors whose whole name fits one of the patterns, in which `*` stands for any run of characters.
+    pub fn matching<S: Into<String>>(patterns: impl IntoIterator<Item = S>) -> Self {
+        Self { choose: Choice::Matching(patterns.into_iter().map(Into::into).collect()), except: Vec::new() }
+    }
+
+    /// The same without the tensors whose names fit one of these patterns.
+    pub fn except<S: Into<String>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
+        self.except.extend(patterns.into_iter().map(Into::into));
+        self
+    }
+
+    /// The chosen tensors, in the given order.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`] for a pattern that fits nothing, [`Error::NothingToPrune`] if nothing is left.
+    pub fn select(&self, tensors: &[NamedTensor]) -> Result<Vec<NamedTensor>> {
+        let patterns = match &self.choose {
+            Choice::Matching(patterns) => patterns.as_slice(),
+            _ => &[],
+        };
+        for pattern in patterns.iter().chain(&self.except) {
+            if !tensors.iter().any(|(name, _)| fits(pattern, name)) {
+                let known = tensors.iter().map(|(name, _)| name.clone()).collect();
+                return Err(Error::UnknownName { pattern: pattern.clone(), known });
+            }
+        }
+        let weight_of_axes = |name: &str, tensor: &Tensor| {
+            let is_weight = name.rsplit('.').next() == Some("weight");
+            if is_weight { tensor.dim() } else { 0 }
+        };
+        let mut chosen: Vec<&NamedTensor> = tensors
+            .iter()
+            .filter(|(name, tensor)| match &self.choose {
+                Choice::ConvAndLinear | Choice::ConvAndLinearExceptLast => weight_of_axes(name, tensor) >= 2,
+                Choice::ConvOnly => weight_of_axes(name, tensor) >= 3,
+                Choice::Matching(patterns) => patterns.iter().any(|pattern| fits(pattern, name)),
+            })
+            .collect();
+        if self.choose == Choice::ConvAndLinearExceptLast {
+            chosen.pop();
+        }
+        chosen.retain(|(name, tensor)| tensor.numel() > 0 && !self.except.iter().any(|pattern| fits(pattern, name)));
+        if chosen.is_empty() {
+            return Err(Error::NothingToPrune { tensors: tensors.len(), predicate: self.to_string() });
+        }
+        Ok(chosen.into_iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect())
+    }
+
+    /// [`select`](Self::select) on the trainable variables of a store in the order they were created.
+    ///
+    /// # Errors
+    /// As [`select`](Self::select).
+    pub fn select_from(&self, store: &nn::VarStore) -> Result<Vec<NamedTensor>> {
+        self.select(&trainable_variables(store))
+    }
+}
+
+impl std::fmt::Display for Prunable {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match &self.choose {
+            Choice::ConvAndLinearExceptLast => formatter.write_str("convolution and linear weights except the last")?,
+            Choice::ConvAndLinear => formatter.write_str("convolution and linear weights")?,
+            Choice::ConvOnly => formatter.write_str("convolution weights")?,
+            Choice::Matching(patterns) => write!(formatter, "tensors matching {}", patterns.join(", "))?,
+        }
+        if self.except.is_empty() { Ok(()) } else { write!(formatter, ", except {}", self.except.join(", ")) }
+    }
+}
+
+/// The trainable variables of a store in the order they were created, which for a network is the order of its layers.
+pub fn trainable_variables(store: &nn::VarStore) -> Vec<NamedTensor> {
+    // The store keeps names in a hash map and creation order in a list without names; the address of a variable's
+    // memory joins them. Variables without elements have no address of their own and go last, by name.
+    let place: HashMap<_, _> = store
+        .trainable_variables()
+        .iter()
+        .enumerate()
+        .filter(|(_, tensor)| tensor.numel() > 0)
+        .map(|(place, tensor)| (tensor.data_ptr(), place))
+        .collect();
+    let mut variables: Vec<_> = store.variables().into_iter().filter(|(_, tensor)| tensor.requires_grad()).collect();
+    variables.sort_by_cached_key(|(name, tensor)| {
+        (place.get(&tensor.data_ptr()).copied().unwrap_or(usize::MAX), name.clone())
+    });
+    variables
+}
+
+/// Whether `name` as a whole fits `pattern`, in which `*` stands for any run of characters.
+fn fits(pattern: &str, name: &str) -> bool {
+    let Some((before, after)) = pattern.split_once('*') else { return pattern == name };
+    let Some(rest) = name.strip_prefix(before) else { return false };
+    let ends = rest.char_indices().map(|(at, _)| at).chain([rest.len()]);
+    ends.into_iter().any(|at| fits(after, &rest[at..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind};
+
+    fn zeros(name: &str, shape: &[i64]) -> NamedTensor {
+        (name.to_owned(), Tensor::zeros(shape, (Kind::Float, Device::Cpu)))
+    }
+
+    #[test]
+    fn a_pattern_fits_the_whole_name() {
+        assert!(fits("conv1.weight", "conv1.weight"));
+        assert!(!fits("conv1.weight", "layer1.0.conv1.weight"));
+        assert!(fits("*conv1.weight", "layer1.0.conv1.weight"));
+        assert!(fits("layer*.bn*.weight", "layer1.0.bn2.weight"));
+        assert!(!fits("layer*.bn*.weight", "layer1.0.bn2.bias"));
+        assert!(fits("*", "") && fits("a*", "a") && !fits("a*b", "a"));
+    }
+
+    #[test]
+    fn creation_order_decides_what_the_last_layer_is() {
+        // By name `classifier` would come before `features`.
+        let store = nn::VarStore::new(Device::Cpu);
+        let root = store.root();
+        let features = nn::linear(&root / "features", 4, 3, Default::default());
+        let classifier = nn::linear(&root / "classifier", 3, 2, Default::default());
+        let names: Vec<_> = trainable_variables(&store).into_iter().map(|(name, _)| name).collect();
+        // tch creates a linear layer's bias first.
+        assert_eq!(names, ["features.bias", "features.weight", "classifier.bias", "classifier.weight"]);
+        let chosen = Prunable::default().select_from(&store).unwrap();
+        assert_eq!(chosen.len(), 1);
+        assert_eq!(chosen[0].0, "features.weight");
+        drop((features, classifier));
+    }
+
+    #[test]
+    fn patterns_that_fit_nothing_and_empty_choices_are_refused() {
+        let model = [zeros("fc.weight", &[2, 2]), zeros("fc.bias", &[2])];
+        let refuse = |prunable: Prunable| prunable.select(&model).unwrap_err().to_string();
+        assert!(refuse(Prunable::conv_and_linear().except(["conv1.weight"])).contains("`conv1.weight` fits no tensor"));
+        assert!(refuse(Prunable::matching(["bn*"])).contains("`bn*` fits no tensor"));
+        assert!(refuse(Prunable::conv_only()).contains("none of 2 tensors is chosen by convolution weights"));
+        assert!(refuse(Prunable::default()).contains("nothing to prune"));
+        assert!(refuse(Prunable::conv_and_linear().except(["fc.*"])).contains("except fc.*"));
+    }
+}

@@ -1,0 +1,246 @@
+use super::*;
+use crate::criterion::{Criterion, FilterNorm, Magnitude, Random};
+use crate::prunable::NamedTensor;
+use crate::schedule::{PruningSchedule, ladder_density};
+use proptest::prelude::*;
+use tch::{Kind, Tensor};
+
+fn layer(name: &str, values: &[f32]) -> NamedTensor {
+    (name.to_owned(), Tensor::from_slice(values))
+}
+
+fn bits(mask: &MaskSet, name: &str) -> Vec<u8> {
+    mask[name].bits().iter().map(u8::from).collect()
+}
+
+fn magnitude(selector: &Selector, weights: &[NamedTensor], amount: Amount) -> Result<MaskSet> {
+    selector.prune(&Magnitude.score(weights, None)?, amount, None)
+}
+
+/// Distinct magnitudes in no particular order: multiples of a generator of the integers modulo a prime.
+fn distinct(count: usize) -> Vec<f32> {
+    (1..=count as u64).map(|i| (i * 7919 % 1_000_003) as f32 * if i % 2 == 0 { 1.0 } else { -1.0 }).collect()
+}
+
+#[test]
+fn the_smallest_magnitudes_go() {
+    let weights = [layer("w", &[3.0, -1.0, 2.0, -2.0, 0.5, 1.0])];
+    let mask = magnitude(&Selector::global(), &weights, Amount::Count(3)).unwrap();
+    assert_eq!(bits(&mask, "w"), [1, 0, 1, 1, 0, 0]);
+}
+
+#[test]
+fn among_equals_the_first_tensor_and_the_lowest_index_go_first() {
+    let weights = [layer("a", &[1.0, 2.0, -1.0]), layer("b", &[1.0, 1.0, 3.0])];
+    let mask = magnitude(&Selector::global(), &weights, Amount::Count(3)).unwrap();
+    assert_eq!((bits(&mask, "a"), bits(&mask, "b")), (vec![0, 1, 0], vec![0, 1, 1]));
+}
+
+#[test]
+fn global_and_layer_wise_scopes_differ_on_unequal_scales() {
+    let weights = [layer("a", &[10.0, 9.0]), layer("b", &[1.0, 0.1])];
+    let global = Selector { empty_layer: EmptyLayer::Allow, ..Selector::global() };
+    let mask = magnitude(&global, &weights, Amount::Count(2)).unwrap();
+    assert_eq!((bits(&mask, "a"), bits(&mask, "b")), (vec![1, 1], vec![0, 0]));
+    let mask = magnitude(&Selector::per_layer(), &weights, Amount::Rate(0.5)).unwrap();
+    assert_eq!((bits(&mask, "a"), bits(&mask, "b")), (vec![1, 0], vec![1, 0]));
+}
+
+#[test]
+fn counts_round_half_to_even_as_torch_does() {
+    // torch.nn.utils.prune: round(p·n). 2.5 → 2, 3.5 → 4.
+    for (weights, rate, dropped) in [(10, 0.2, 2), (101, 0.2, 20), (5, 0.5, 2), (7, 0.5, 4)] {
+        let mask = magnitude(&Selector::global(), &[layer("w", &distinct(weights))], Amount::Rate(rate)).unwrap();
+        assert_eq!(mask.weights() - mask.survivors(), dropped, "{rate} of {weights}");
+    }
+}
+
+#[test]
+fn six_rounds_of_a_fifth_leave_what_the_integer_recursion_says() {
+    // n ← n − round(0.2 n), by hand from 1000.
+    let weights = [layer("w", &distinct(1000))];
+    let mut mask = MaskSet::ones_like(&weights);
+    let survivors: Vec<usize> = (0..6)
+        .map(|_| {
+            let scores = Magnitude.score(&weights, None).unwrap();
+            mask = Selector::global().prune(&scores, Amount::Rate(0.2), Some(&mask)).unwrap();
+            mask.survivors()
+        })
+        .collect();
+    assert_eq!(survivors, [800, 640, 512, 410, 328, 262]);
+}
+
+#[test]
+fn given_densities_hold_in_each_layer() {
+    let weights = [layer("a", &distinct(40)), layer("b", &distinct(60))];
+    let densities = IndexMap::from([("b".to_owned(), 0.1), ("a".to_owned(), 0.75)]);
+    let mask = magnitude(&Selector::layer_densities(densities.clone()), &weights, Amount::AsScoped).unwrap();
+    assert_eq!((mask["a"].survivors(), mask["b"].survivors()), (30, 6));
+
+    let refuse = |densities: IndexMap<String, f64>, amount| {
+        magnitude(&Selector::layer_densities(densities), &weights, amount).unwrap_err().to_string()
+    };
+    assert!(refuse(densities.clone(), Amount::Rate(0.2)).contains("AsScoped"));
+    assert!(refuse(IndexMap::from([("a".into(), 0.5)]), Amount::AsScoped).contains("`b`: expected a density"));
+    let mut unknown = densities;
+    unknown.insert("c".into(), 0.5);
+    assert!(refuse(unknown, Amount::AsScoped).contains("`c` fits no tensor"));
+}
+
+#[test]
+fn every_layer_keeps_its_minimum_at_the_cost_of_others() {
+    let weights = [layer("a", &[10.0, 9.0, 8.0]), layer("b", &[1.0, 0.1])];
+    let selector = Selector { min_per_layer: 1, ..Selector::global() };
+    let mask = magnitude(&selector, &weights, Amount::Count(3)).unwrap();
+    assert_eq!((bits(&mask, "a"), bits(&mask, "b")), (vec![1, 0, 0], vec![1, 0]));
+    let refused = magnitude(&selector, &weights, Amount::Count(4)).unwrap_err().to_string();
+    assert!(refused.contains("at most 3 to drop"), "{refused}");
+}
+
+#[test]
+fn filters_go_whole_and_by_their_norm() {
+    // L1 norms of arange(8) as [4, 2, 1, 1]: 1, 5, 9, 13.
+    let weights = [("w".to_owned(), Tensor::arange(8, (Kind::Float, tch::Device::Cpu)).view([4, 2, 1, 1]))];
+    let scores = FilterNorm { p: 1.0 }.score(&weights, None).unwrap();
+    let mask = Selector::per_layer().prune(&scores, Amount::Rate(0.5), None).unwrap();
+    assert_eq!(bits(&mask, "w"), [0, 0, 0, 0, 1, 1, 1, 1]);
+    // A weight that was already gone does not come back with its filter.
+    let earlier =
+        MaskSet::from_tensors(&[("w".into(), Tensor::from_slice(&[1_u8, 1, 1, 1, 0, 1, 1, 1]).view([4, 2, 1, 1]))]);
+    let mask = Selector::per_layer().prune(&scores, Amount::Rate(0.5), Some(&earlier.unwrap())).unwrap();
+    assert_eq!(bits(&mask, "w"), [0, 0, 0, 0, 0, 1, 1, 1]);
+    assert!(FilterNorm { p: 0.0 }.score(&weights, None).is_err());
+}
+
+#[test]
+fn what_cannot_be_pruned_is_refused() {
+    let weights = [layer("a", &[1.0, 2.0]), layer("b", &[3.0, f32::NAN])];
+    let refuse =
+        |weights: &[NamedTensor], amount| magnitude(&Selector::global(), weights, amount).unwrap_err().to_string();
+    assert!(refuse(&weights, Amount::Count(1)).contains("`b` is NaN at flat index 1"));
+    assert!(refuse(&[layer("a", &[f32::NEG_INFINITY])], Amount::Count(0)).contains("`a` is -inf at flat index 0"));
+    let fine = [layer("a", &[1.0, 2.0]), layer("b", &[3.0, 4.0])];
+    for density in [0.0, -0.5, 1.5, f64::NAN, f64::INFINITY] {
+        assert!(refuse(&fine, Amount::Density(density)).contains("density"));
+    }
+    for rate in [-0.1, 1.0, f64::NAN] {
+        assert!(refuse(&fine, Amount::Rate(rate)).contains("rate"));
+    }
+    assert!(refuse(&fine, Amount::Count(5)).contains("at most the 4 survivors"));
+    assert!(refuse(&fine, Amount::AsScoped).contains("AsScoped"));
+    assert!(refuse(&fine, Amount::Count(2)).contains("would leave layer `a` no weight of 2"));
+    assert!(refuse(&[], Amount::Count(0)).contains("nothing to prune"));
+    let integers = [("a".to_owned(), Tensor::from_slice(&[1_i64, 2]))];
+    assert!(refuse(&integers, Amount::Count(1)).contains("expected floating-point numbers"));
+}
+
+#[test]
+fn an_earlier_mask_must_cover_the_same_tensors_and_leave_enough() {
+    let weights = [layer("a", &[1.0, 2.0, 3.0, 4.0])];
+    let scores = Magnitude.score(&weights, None).unwrap();
+    let refuse =
+        |mask: &MaskSet, amount| Selector::global().prune(&scores, amount, Some(mask)).unwrap_err().to_string();
+    let half = MaskSet::from_tensors(&[("a".into(), Tensor::from_slice(&[1_u8, 0, 1, 0]))]).unwrap();
+    assert!(refuse(&half, Amount::Density(0.75)).contains("at most the 0.5"));
+    let shorter = MaskSet::from_tensors(&[("a".into(), Tensor::from_slice(&[1_u8, 0]))]).unwrap();
+    assert!(refuse(&shorter, Amount::Rate(0.5)).contains("expected an earlier mask of shape [4]"));
+    let other = MaskSet::from_tensors(&[("b".into(), Tensor::from_slice(&[1_u8]))]).unwrap();
+    assert!(refuse(&other, Amount::Rate(0.5)).contains("`a`: expected an earlier mask"));
+    let more = MaskSet::ones_like(&[layer("a", &[0.0; 4]), layer("b", &[0.0])]);
+    assert!(refuse(&more, Amount::Rate(0.5)).contains("`b`: expected a score"));
+}
+
+#[test]
+fn any_float_kind_and_any_layout_is_ranked_in_row_major_order() {
+    let values = Tensor::from_slice(&distinct(24)).view([2, 3, 2, 2]);
+    let expected = magnitude(&Selector::global(), &[("w".into(), values.copy())], Amount::Count(9)).unwrap();
+    let channels_last = values.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
+    for same in [channels_last, values.to_kind(Kind::Double)] {
+        assert_eq!(magnitude(&Selector::global(), &[("w".into(), same)], Amount::Count(9)).unwrap(), expected);
+    }
+}
+
+#[test]
+fn random_scores_repeat_for_a_seed_and_differ_between_seeds() {
+    let weights = [layer("w", &[0.0; 500])];
+    let draw = |seed| {
+        let scores = Random { seed }.score(&weights, None).unwrap();
+        Selector::global().prune(&scores, Amount::Rate(0.5), None).unwrap()
+    };
+    assert_eq!(draw(1), draw(1));
+    // Independent masks of density ½ agree in half of the places; 0.1 is more than four standard deviations.
+    assert!((draw(1).hamming(&draw(2)).unwrap() - 0.5).abs() < 0.1);
+}
+
+fn finite_weights() -> impl Strategy<Value = Vec<Vec<f32>>> {
+    prop::collection::vec(prop::collection::vec(-4.0_f32..4.0, 1..60), 1..4)
+}
+
+fn named(layers: &[Vec<f32>]) -> Vec<NamedTensor> {
+    layers.iter().enumerate().map(|(i, values)| layer(&format!("l{i}"), values)).collect()
+}
+
+proptest! {
+    #[test]
+    fn masks_nest_and_count_exactly(layers in finite_weights(), rate in 0.0..0.99_f64, rounds in 1_usize..6) {
+        let weights = named(&layers);
+        let selector = Selector { empty_layer: EmptyLayer::Allow, ..Selector::global() };
+        let mut mask = MaskSet::ones_like(&weights);
+        for _ in 0..rounds {
+            let alive = mask.survivors();
+            let next = selector.prune(&Magnitude.score(&weights, None).unwrap(), Amount::Rate(rate), Some(&mask)).unwrap();
+            prop_assert!(next.is_subset_of(&mask).unwrap());
+            prop_assert_eq!(next.survivors(), alive - (rate * alive as f64).round_ties_even() as usize);
+            mask = next;
+        }
+    }
+
+    #[test]
+    fn rounds_on_unchanged_weights_equal_one_shot_to_the_same_count(layers in finite_weights(), rounds in 1_u32..8) {
+        let weights = named(&layers);
+        let selector = Selector { empty_layer: EmptyLayer::Allow, ..Selector::global() };
+        let iterative = PruningSchedule::Iterative { rate: 0.2, rounds }.prune(&weights, &Magnitude, &selector).unwrap();
+        let dropped = iterative.weights() - iterative.survivors();
+        prop_assert_eq!(magnitude(&selector, &weights, Amount::Count(dropped)).unwrap(), iterative);
+    }
+
+    #[test]
+    fn density_and_rate_agree_in_one_step(layers in finite_weights(), rounds in 1_u32..17) {
+        let weights = named(&layers);
+        let selector = Selector { empty_layer: EmptyLayer::Allow, ..Selector::global() };
+        let density = ladder_density(rounds);
+        prop_assert_eq!(
+            magnitude(&selector, &weights, Amount::Density(density)).unwrap(),
+            magnitude(&selector, &weights, Amount::Rate(1.0 - density)).unwrap()
+        );
+    }
+
+    #[test]
+    fn signs_scales_and_the_order_of_tensors_do_not_matter(seed in 0_usize..1000, scale in 0.01_f32..100.0, count in 0_usize..90) {
+        // Distinct magnitudes, so that no tie depends on the order.
+        let values = distinct(100 + seed);
+        let (a, b) = values[seed..].split_at(37);
+        let selector = Selector { empty_layer: EmptyLayer::Allow, ..Selector::global() };
+        let mask = magnitude(&selector, &[layer("a", a), layer("b", b)], Amount::Count(count)).unwrap();
+        let turned = magnitude(&selector, &[layer("b", b), layer("a", a)], Amount::Count(count)).unwrap();
+        prop_assert_eq!((bits(&turned, "a"), bits(&turned, "b")), (bits(&mask, "a"), bits(&mask, "b")));
+        // Integers below 2^20 stay distinct under scaling by a float: their relative gaps exceed its rounding.
+        let change = |values: &[f32]| values.iter().map(|value| -value * scale).collect::<Vec<_>>();
+        let changed = magnitude(&selector, &[layer("a", &change(a)), layer("b", &change(b))], Amount::Count(count)).unwrap();
+        prop_assert_eq!(changed, mask);
+    }
+
+    #[test]
+    fn a_minimum_per_layer_holds_and_the_count_stays_exact(layers in finite_weights(), share in 0.0..1.0_f64, minimum in 1_usize..4) {
+        let weights = named(&layers);
+        let floor: usize = layers.iter().map(|layer| layer.len().min(minimum)).sum();
+        let total: usize = layers.iter().map(Vec::len).sum();
+        let count = (share * (total - floor) as f64) as usize;
+        let selector = Selector { min_per_layer: minimum, ..Selector::global() };
+        let mask = magnitude(&selector, &weights, Amount::Count(count)).unwrap();
+        prop_assert_eq!(mask.survivors(), total - count);
+        for (_, layer) in mask.iter() {
+            prop_assert!(layer.survivors() >= layer.weights().min(minimum));
+        }
+    }
+}
