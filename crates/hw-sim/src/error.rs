@@ -102,11 +102,3 @@ impl HwError {
 pub(crate) fn narrow(value: u128, layer: &str, quantity: &'static str) -> Result<u64, HwError> {
     u64::try_from(value).map_err(|_| HwError::Overflow { layer: layer.to_owned(), quantity })
 }
-
-/// The product of counts, each below 2^64, or an overflow error.
-pub(crate) fn product(factors: &[u64], layer: &str, quantity: &'static str) -> Result<u64, HwError> {
-    factors
-        .iter()
-        .try_fold(1_u64, |total, &factor| total.checked_mul(factor))
-        .ok_or_else(|| HwError::Overflow { layer: layer.to_owned(), quantity })
-}

@@ -1,0 +1,266 @@
+//! Accelerators × networks with ratios to a baseline, and sweeps with their Pareto front.
+
+use core_tensor::workload::{Pass, Workload};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::accelerator::Accelerator;
+use crate::engine::price;
+use crate::error::HwError;
+use crate::networks::{with_bits, with_densities};
+use crate::task::Task;
+
+/// One network on one accelerator, set beside the baseline accelerator.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Comparison {
+    /// The accelerator.
+    pub accelerator: String,
+    /// The network.
+    pub network: String,
+    /// Cycles.
+    pub cycles: u64,
+    /// Milliseconds.
+    pub latency_ms: f64,
+    /// Energy, in pJ.
+    pub energy_pj: f64,
+    /// Bits across DRAM.
+    pub dram_bits: u64,
+    /// Share of the energy that DRAM takes.
+    pub dram_energy_share: f64,
+    /// The baseline's latency over this one's.
+    pub speedup: f64,
+    /// The baseline's energy over this one's.
+    pub energy_ratio: f64,
+}
+
+/// Every network on every accelerator; ratios are to `accelerators[baseline]` on the same network.
+///
+/// # Errors
+/// No such baseline, or the first layer that some accelerator cannot run.
+pub fn compare(
+    accelerators: &[Accelerator],
+    networks: &[Workload],
+    baseline: usize,
+) -> Result<Vec<Comparison>, HwError> {
+    if baseline >= accelerators.len() {
+        let expected = format!("an index below {}", accelerators.len());
+        return Err(HwError::field("comparison", "baseline", expected, baseline));
+    }
+    let mut rows = Vec::with_capacity(accelerators.len() * networks.len());
+    for network in networks {
+        let costs = accelerators.par_iter().map(|it| it.cost(network)).collect::<Result<Vec<_>, _>>()?;
+        let base = &costs[baseline];
+        rows.extend(costs.iter().map(|cost| {
+            let dram: f64 = cost
+                .layers
+                .iter()
+                .flat_map(|layer| &layer.traffic)
+                .filter(|traffic| traffic.level == 0)
+                .map(|traffic| traffic.energy_pj)
+                .sum();
+            Comparison {
+                accelerator: cost.accelerator.clone(),
+                network: cost.network.clone(),
+                cycles: cost.cycles(),
+                latency_ms: cost.latency_ms(),
+                energy_pj: cost.energy_pj(),
+                dram_bits: cost.level_bits(0),
+                dram_energy_share: dram / cost.energy_pj(),
+                speedup: base.latency_ms() / cost.latency_ms(),
+                energy_ratio: base.energy_pj() / cost.energy_pj(),
+            }
+        }));
+    }
+    Ok(rows)
+}
+
+/// The SmartDeal accelerator on a compressed network beside its rivals and its own dense ablation.
+///
+/// Every accelerator gets the same activations. SmartDeal gets `row_density` of its coefficient rows; the engines that
+/// skip single zeros get the same share of single weights; dense engines get them all. The first row is DianNao, the
+/// baseline of the ratios.
+///
+/// # Errors
+/// Densities outside `[0, 1]`, or a layer that some accelerator cannot run.
+pub fn smartdeal_energy(network: &Workload, row_density: f64) -> Result<Vec<Comparison>, HwError> {
+    let mut accelerators = ["diannao-like", "scnn-like", "cambricon-x-like", "bit-pragmatic-like", "smartdeal"]
+        .map(Accelerator::preset)
+        .into_iter()
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut dense = Accelerator::preset("smartdeal")?;
+    dense.name = "smartdeal-dense".into();
+    if let crate::engine::Engine::SmartDeal(engine) = &mut dense.engine {
+        engine.dense_weights = true;
+    }
+    accelerators.push(dense);
+    let mut sparse = network.clone();
+    for layer in &mut sparse.layers {
+        layer.weight.density = row_density;
+    }
+    compare(&accelerators, &[sparse], 0)
+}
+
+/// The axes of a sweep; an empty axis keeps what the accelerator or the network has.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sweep {
+    /// Array sides.
+    pub arrays: Vec<[u64; 2]>,
+    /// Factors on the capacity of every on-chip level.
+    pub buffer_scales: Vec<f64>,
+    /// `[weight, activation]` bits.
+    pub bits: Vec<[u8; 2]>,
+    /// `[weight, activation]` densities.
+    pub densities: Vec<[f64; 2]>,
+}
+
+/// One point of a sweep.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Point {
+    /// Array sides, when swept.
+    pub array: Option<[u64; 2]>,
+    /// Factor on the buffers.
+    pub buffer_scale: f64,
+    /// `[weight, activation]` bits, when swept.
+    pub bits: Option<[u8; 2]>,
+    /// `[weight, activation]` densities, when swept.
+    pub densities: Option<[f64; 2]>,
+    /// Cycles.
+    pub cycles: u64,
+    /// Energy, in pJ.
+    pub energy_pj: f64,
+    /// Whether no other point is at least as good in both and better in one.
+    pub pareto: bool,
+}
+
+impl Sweep {
+    /// Every combination, in parallel; the order and the result do not depend on the number of threads.
+    ///
+    /// # Errors
+    /// A combination that makes no sense or cannot run.
+    pub fn run(&self, accelerator: &Accelerator, network: &Workload) -> Result<Vec<Point>, HwError> {
+        fn axis<T: Copy>(values: &[T]) -> Vec<Option<T>> {
+            if values.is_empty() { vec![None] } else { values.iter().copied().map(Some).collect() }
+        }
+        let mut machines = Vec::new();
+        for array in axis(&self.arrays) {
+            for scale in axis(&self.buffer_scales) {
+                let scale = scale.unwrap_or(1.0);
+                if !(scale.is_finite() && scale > 0.0) {
+                    return Err(HwError::field("sweep", "buffer_scales", "positive", scale));
+                }
+                let mut machine = accelerator.clone();
+                if let Some(sides) = array {
+                    machine.engine.resize(sides);
+                }
+                for level in machine.memory.iter_mut().skip(1) {
+                    level.capacity_bytes = level.capacity_bytes.map(|bytes| ((bytes as f64 * scale) as u64).max(1));
+                }
+                machine.validate()?;
+                machines.push((array, scale, machine));
+            }
+        }
+        let mut networks = Vec::new();
+        for bits in axis(&self.bits) {
+            for densities in axis(&self.densities) {
+                let mut net = network.clone();
+                if let Some([weight, activation]) = bits {
+                    net = with_bits(net, [weight, activation, activation]);
+                }
+                if let Some(densities) = densities {
+                    net = with_densities(net, densities);
+                }
+                networks.push((bits, densities, Task::of_workload(&net, &[Pass::Forward])?));
+            }
+        }
+        let pairs: Vec<_> = machines.iter().flat_map(|machine| networks.iter().map(move |net| (machine, net))).collect();
+        let mut points = pairs
+            .into_par_iter()
+            .map(|((array, scale, machine), (bits, densities, tasks))| {
+                let (mut cycles, mut energy_pj) = (0_u64, 0.0);
+                for task in tasks {
+                    let cost = price(machine, task)?;
+                    cycles = cycles.saturating_add(cost.cycles());
+                    energy_pj += cost.energy_pj();
+                }
+                let (array, buffer_scale, bits, densities) = (*array, *scale, *bits, *densities);
+                Ok(Point { array, buffer_scale, bits, densities, cycles, energy_pj, pareto: false })
+            })
+            .collect::<Result<Vec<_>, HwError>>()?;
+        mark_pareto(&mut points);
+        Ok(points)
+    }
+}
+
+/// Marks the points that no other one dominates: sorted by cycles, those that lower the energy.
+fn mark_pareto(points: &mut [Point]) {
+    let mut order: Vec<usize> = (0..points.len()).collect();
+    order.sort_by(|&a, &b| {
+        let (a, b) = (&points[a], &points[b]);
+        a.cycles.cmp(&b.cycles).then(a.energy_pj.total_cmp(&b.energy_pj))
+    });
+    let (mut least, mut at) = (f64::INFINITY, u64::MAX);
+    for index in order {
+        let point = &mut points[index];
+        // Twins of a front point are on the front too.
+        point.pareto = point.energy_pj < least || (point.energy_pj == least && point.cycles == at);
+        if point.energy_pj < least {
+            (least, at) = (point.energy_pj, point.cycles);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::networks::builtin;
+    use proptest::prelude::*;
+
+    #[test]
+    fn smartdeal_saves_energy_over_dense_and_more_so_with_sparsity() {
+        let net = with_bits(builtin("resnet20-cifar").unwrap(), [8, 8, 8]);
+        let ratio = |density: f64| {
+            let rows = smartdeal_energy(&net, density).unwrap();
+            let get = |name: &str| rows.iter().find(|row| row.accelerator == name).unwrap().clone();
+            (get("smartdeal").energy_ratio, get("smartdeal"), get("smartdeal-dense"))
+        };
+        let (at_80, compressed, dense) = ratio(0.2);
+        let (at_50, ..) = ratio(0.5);
+        assert!(at_80 > at_50 && at_50 > 1.0, "{at_80} {at_50}");
+        assert!(compressed.energy_pj < dense.energy_pj && compressed.dram_bits < dense.dram_bits);
+    }
+
+    #[test]
+    fn a_sweep_covers_every_combination() {
+        let net = with_bits(builtin("mlp").unwrap(), [8, 8, 8]);
+        let sweep = Sweep {
+            arrays: vec![[8, 8], [16, 16]],
+            buffer_scales: vec![0.5, 1.0, 2.0],
+            bits: vec![[8, 8]],
+            densities: vec![[1.0, 1.0], [0.5, 1.0]],
+        };
+        let accelerator = Accelerator::preset("cambricon-x-like").unwrap();
+        let points = sweep.run(&accelerator, &net).unwrap();
+        assert_eq!(points.len(), 12);
+        assert!(points.iter().any(|point| point.pareto));
+        let bad = Sweep { buffer_scales: vec![0.0], ..sweep };
+        assert!(bad.run(&accelerator, &net).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn the_front_is_what_nothing_dominates(values in proptest::collection::vec((0_u64..20, 0_u32..20), 1..40)) {
+            let mut points: Vec<_> = values
+                .iter()
+                .map(|&(cycles, energy)| Point { array: None, buffer_scale: 1.0, bits: None, densities: None, cycles,
+                    energy_pj: f64::from(energy), pareto: false })
+                .collect();
+            mark_pareto(&mut points);
+            for point in &points {
+                let dominated = points.iter().any(|other| other.cycles <= point.cycles && other.energy_pj <= point.energy_pj
+                    && (other.cycles < point.cycles || other.energy_pj < point.energy_pj));
+                prop_assert_eq!(point.pareto, !dominated);
+            }
+        }
+    }
+}

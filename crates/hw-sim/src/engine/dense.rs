@@ -1,0 +1,109 @@
+//! Dense engines: systolic arrays and DianNao's filters × channels tree.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Activity, Flow, Flows, dense_bits, passes, side, width};
+use crate::accelerator::Accelerator;
+use crate::error::HwError;
+use crate::systolic::{Dataflow, OsDrain, SystolicArray};
+use crate::task::{OperandKind, Task};
+
+/// A systolic array; partial sums that leave the array are written and read back at 32 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Systolic {
+    /// Rows of processing elements.
+    pub rows: u64,
+    /// Columns of processing elements.
+    pub cols: u64,
+    /// What stays and what streams.
+    pub dataflow: Dataflow,
+    /// When output-stationary results leave.
+    #[serde(default)]
+    pub drain: OsDrain,
+    /// Bits of a multiplier; wider operands take several passes.
+    pub multiplier_bits: u8,
+}
+
+const PARTIAL_SUM_BITS: u8 = 32;
+
+impl Systolic {
+    pub(super) fn validate(&self) -> Result<(), HwError> {
+        self.array().validate()?;
+        width("systolic", "multiplier_bits", self.multiplier_bits)
+    }
+
+    fn array(&self) -> SystolicArray {
+        SystolicArray { rows: self.rows, cols: self.cols, dataflow: self.dataflow, drain: self.drain }
+    }
+
+    pub(super) fn activity(&self, accelerator: &Accelerator, task: &Task) -> Result<Activity, HwError> {
+        let shape = &task.shape;
+        let cost = self.array().cost(&task.name, shape.gemm())?;
+        let groups = u128::from(shape.groups);
+        let times = groups * passes(task, self.multiplier_bits);
+        let total = |count: u64| u128::from(count) * groups;
+        let mut flows = Flows::new(accelerator);
+        flows.array(OperandKind::Input, total(cost.input_reads), 0, task.input.bits);
+        flows.array(OperandKind::Weight, total(cost.weight_reads), 0, task.weight.bits);
+        let spilled = total(cost.partial_sum_reads);
+        flows.array(OperandKind::Output, spilled, spilled, PARTIAL_SUM_BITS);
+        flows.array(OperandKind::Output, 0, total(cost.output_writes) - spilled, task.output_bits);
+        let tile = |down: u64, across: u64, bits: u8| u128::from(down) * u128::from(across) * u128::from(bits);
+        Ok(Activity {
+            compute_cycles: u128::from(cost.cycles) * times,
+            peak_macs: self.rows as f64 * self.cols as f64 / passes(task, self.multiplier_bits) as f64,
+            mac_pj: shape.macs() as f64 * accelerator.mac_pj(task.input.bits, task.weight.bits),
+            flows: flows.memory(task, dense_bits(task)),
+            first_load_bits: tile(self.rows, self.cols, task.weight.bits) + tile(self.rows, 1, task.input.bits),
+            last_store_bits: tile(1, self.cols, task.output_bits),
+            ..Activity::default()
+        })
+    }
+}
+
+/// `filters × channels` multipliers with adder trees; one pixel and kernel tap a cycle
+/// (DianNao, Chen et al., ASPLOS 2014). Sums stay in registers until they are finished.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DianNao {
+    /// Filters at once.
+    pub filters: u64,
+    /// Input channels at once.
+    pub channels: u64,
+    /// Bits of a multiplier; wider operands take several passes.
+    pub multiplier_bits: u8,
+}
+
+impl DianNao {
+    pub(super) fn validate(&self) -> Result<(), HwError> {
+        side("diannao", &[("filters", self.filters), ("channels", self.channels)])?;
+        width("diannao", "multiplier_bits", self.multiplier_bits)
+    }
+
+    pub(super) fn activity(&self, accelerator: &Accelerator, task: &Task) -> Activity {
+        let shape = &task.shape;
+        let filter_groups = u128::from(shape.k.div_ceil(self.filters));
+        let taps = u128::from(shape.groups) * u128::from(shape.pixels()) * u128::from(shape.r * shape.s);
+        let cycles = taps * filter_groups * u128::from(shape.c.div_ceil(self.channels));
+        let mut flows = Flows::new(accelerator);
+        flows.array(OperandKind::Input, taps * u128::from(shape.c) * filter_groups, 0, task.input.bits);
+        flows.array(OperandKind::Weight, u128::from(shape.macs()), 0, task.weight.bits);
+        flows.array(OperandKind::Output, 0, u128::from(shape.words[2]), task.output_bits);
+        let lanes = u128::from(self.filters) * u128::from(self.channels);
+        Activity {
+            compute_cycles: cycles * passes(task, self.multiplier_bits),
+            peak_macs: lanes as f64 / passes(task, self.multiplier_bits) as f64,
+            mac_pj: shape.macs() as f64 * accelerator.mac_pj(task.input.bits, task.weight.bits),
+            flows: flows.memory(task, dense_bits(task)),
+            first_load_bits: lanes * u128::from(task.weight.bits) + u128::from(self.channels) * u128::from(task.input.bits),
+            last_store_bits: u128::from(self.filters) * u128::from(task.output_bits),
+            ..Activity::default()
+        }
+    }
+}
+
+/// Words that pass a level in both directions without being counted twice; used by engines with their own memory model.
+pub(super) fn through(level: usize, operand: OperandKind, words: u128, bits: u8) -> Flow {
+    Flow::words(level, operand, words, words, bits)
+}

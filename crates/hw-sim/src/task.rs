@@ -1,0 +1,267 @@
+//! One pass of one layer as loop bounds: what every engine runs.
+
+use core_tensor::workload::{Layer, Operand, Operator, Pass, Role, Workload};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{HwError, narrow};
+use crate::systolic::Gemm;
+
+/// The three operands of a pass, by what they are to the array.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OperandKind {
+    /// What streams through the windows: activations, or gradients in the input-gradient pass.
+    Input,
+    /// What is reused across pixels: weights, or gradients in the weight-gradient pass.
+    Weight,
+    /// What is accumulated.
+    Output,
+}
+
+impl OperandKind {
+    /// All three; `kind as usize` indexes arrays of three.
+    pub const ALL: [Self; 3] = [Self::Input, Self::Weight, Self::Output];
+
+    /// `input`, `weight` or `output`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Weight => "weight",
+            Self::Output => "output",
+        }
+    }
+}
+
+/// Loop bounds of a (grouped) convolution; a matrix product has `y = r = s = 1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shape {
+    /// Independent copies: groups, or matrix products.
+    pub groups: u64,
+    /// Samples.
+    pub n: u64,
+    /// Output channels of a group.
+    pub k: u64,
+    /// Input channels of a group.
+    pub c: u64,
+    /// Output rows.
+    pub y: u64,
+    /// Output columns.
+    pub x: u64,
+    /// Kernel rows.
+    pub r: u64,
+    /// Kernel columns.
+    pub s: u64,
+    /// Vertical and horizontal stride.
+    pub stride: [u64; 2],
+    /// Vertical and horizontal distance between taps.
+    pub dilation: [u64; 2],
+    /// Distinct words of input, weight and output over all groups and samples; padding zeros are not words.
+    pub words: [u64; 3],
+}
+
+/// One pass of one layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Task {
+    /// The layer's name.
+    pub name: String,
+    /// Which pass.
+    pub pass: Pass,
+    /// The network's own layer, or a method's control.
+    pub role: Role,
+    /// Loop bounds.
+    pub shape: Shape,
+    /// Bits and density of what streams.
+    pub input: Operand,
+    /// Bits and density of what is reused.
+    pub weight: Operand,
+    /// Bits of a finished output in memory.
+    pub output_bits: u8,
+    /// Bits that the weights take in DRAM, where they were measured; otherwise the engine counts them itself.
+    pub stored_weight_bits: Option<u64>,
+}
+
+/// Largest number of words of an operand.
+const MAX_WORDS: u128 = 1 << 56;
+
+impl Shape {
+    /// Multiply-accumulates; fits 64 bits for every shape that a [`Task`] holds.
+    pub fn macs(&self) -> u64 {
+        let Self { groups, n, k, c, y, x, r, s, .. } = *self;
+        groups * n * k * c * y * x * r * s
+    }
+
+    /// Each group as a matrix product over all samples.
+    pub fn gemm(&self) -> Gemm {
+        Gemm { m: self.n * self.y * self.x, n: self.k, k: self.c * self.r * self.s }
+    }
+
+    /// Output pixels of all samples of a group.
+    pub fn pixels(&self) -> u64 {
+        self.n * self.y * self.x
+    }
+}
+
+/// Words that windows touch along one axis, padding left out.
+fn touched(outputs: u64, kernel: u64, stride: u64, dilation: u64, input: u64) -> u64 {
+    let reach = (outputs - 1).saturating_mul(stride).saturating_add((kernel - 1).saturating_mul(dilation)).saturating_add(1);
+    reach.min(outputs.saturating_mul(kernel)).min(input)
+}
+
+impl Task {
+    /// One pass of a layer over a batch.
+    ///
+    /// The input-gradient pass is taken with its channels swapped and as many MACs as the forward pass: zeros that a
+    /// stride would insert are skipped. The weight-gradient pass is a matrix product that contracts pixels.
+    ///
+    /// # Errors
+    /// A layer that does not validate, or sizes past 64 bits.
+    pub fn new(layer: &Layer, batch: u64, pass: Pass) -> Result<Self, HwError> {
+        layer.validate()?;
+        let forward = forward_shape(layer, batch)?;
+        let shape = match pass {
+            Pass::Forward => forward,
+            Pass::InputGradient => {
+                let [input, weight, output] = forward.words;
+                Shape { k: forward.c, c: forward.k, words: [output, weight, input], ..forward }
+            }
+            Pass::WeightGradient => {
+                let [input, weight, output] = forward.words;
+                Shape {
+                    n: 1,
+                    c: forward.n * forward.y * forward.x,
+                    x: forward.c * forward.r * forward.s,
+                    y: 1,
+                    r: 1,
+                    s: 1,
+                    stride: [1; 2],
+                    dilation: [1; 2],
+                    words: [input, output, weight],
+                    ..forward
+                }
+            }
+        };
+        let [first, second] = layer.operands(pass);
+        let (weight, input, output_bits) = match pass {
+            Pass::Forward => (first, second, layer.activation.bits),
+            Pass::InputGradient => (first, second, layer.gradient.bits),
+            // Weight gradients are accumulated and kept in full precision.
+            Pass::WeightGradient => (second, first, core_tensor::workload::FULL_PRECISION_BITS),
+        };
+        Ok(Self { name: layer.name.clone(), pass, role: layer.role, shape, input, weight, output_bits, stored_weight_bits: None })
+    }
+
+    /// The passes of every layer, layer by layer.
+    ///
+    /// # Errors
+    /// The first layer that does not validate.
+    pub fn of_workload(workload: &Workload, passes: &[Pass]) -> Result<Vec<Self>, HwError> {
+        workload.validate()?;
+        let layers = workload.layers.iter();
+        layers.flat_map(|layer| passes.iter().map(|&pass| Self::new(layer, workload.batch, pass))).collect()
+    }
+}
+
+fn forward_shape(layer: &Layer, batch: u64) -> Result<Shape, HwError> {
+    let name = &layer.name;
+    let wide = |factors: &[u64], quantity| {
+        let total = factors.iter().try_fold(1_u128, |total, &factor| total.checked_mul(u128::from(factor)));
+        total.filter(|&total| total <= MAX_WORDS).ok_or_else(|| HwError::Overflow { layer: name.clone(), quantity })
+    };
+    let [y, x] = layer.op.output_size();
+    let shape = match layer.op {
+        Operator::Conv2d { in_channels, out_channels, kernel, stride, dilation, groups, input, .. } => {
+            let height = touched(y, kernel[0], stride[0], dilation[0], input[0]);
+            let width = touched(x, kernel[1], stride[1], dilation[1], input[1]);
+            let words = [
+                wide(&[batch, in_channels, height, width], "input words")?,
+                wide(&[out_channels, in_channels / groups, kernel[0], kernel[1]], "weight words")?,
+                wide(&[batch, out_channels, y, x], "output words")?,
+            ];
+            Shape {
+                groups,
+                n: batch,
+                k: out_channels / groups,
+                c: in_channels / groups,
+                y,
+                x,
+                r: kernel[0],
+                s: kernel[1],
+                stride,
+                dilation,
+                words: words.map(|count| count as u64),
+            }
+        }
+        Operator::Linear { in_features, out_features, rows } => {
+            let words = [
+                wide(&[batch, rows, in_features], "input words")?,
+                wide(&[in_features, out_features], "weight words")?,
+                wide(&[batch, rows, out_features], "output words")?,
+            ];
+            product_shape(1, batch, rows, out_features, in_features, words)
+        }
+        Operator::MatMul { m, n, k, count } => {
+            // Both factors are activations: every sample has its own.
+            let groups = narrow(wide(&[batch, count], "matrix products")?, name, "matrix products")?;
+            let words = [
+                wide(&[groups, m, k], "input words")?,
+                wide(&[groups, k, n], "weight words")?,
+                wide(&[groups, m, n], "output words")?,
+            ];
+            product_shape(groups, 1, m, n, k, words)
+        }
+    };
+    let Shape { groups, n, k, c, y, x, r, s, .. } = shape;
+    wide(&[groups, n, k, c, y, x, r, s], "MACs")?;
+    Ok(shape)
+}
+
+fn product_shape(groups: u64, n: u64, rows: u64, k: u64, c: u64, words: [u128; 3]) -> Shape {
+    let (stride, dilation) = ([1; 2], [1; 2]);
+    Shape { groups, n, k, c, y: 1, x: rows, r: 1, s: 1, stride, dilation, words: words.map(|count| count as u64) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_passes_of_a_strided_convolution_have_equal_macs_and_swapped_operands() {
+        let layer = Layer::new("c", Operator::conv2d(3, 8, 3, 2, 1, [9, 9]));
+        let [forward, backward, gradient] = Pass::TRAINING.map(|pass| Task::new(&layer, 4, pass).unwrap());
+        assert_eq!(forward.shape.macs(), 4 * 8 * 3 * 9 * 25); // 5 × 5 outputs
+        assert_eq!((backward.shape.macs(), gradient.shape.macs()), (forward.shape.macs(), forward.shape.macs()));
+        assert_eq!(forward.shape.words, [4 * 3 * 81, 8 * 27, 4 * 8 * 25]);
+        assert_eq!(backward.shape.words, [4 * 8 * 25, 8 * 27, 4 * 3 * 81]);
+        assert_eq!(gradient.shape.words, [4 * 3 * 81, 4 * 8 * 25, 8 * 27]);
+        assert_eq!(gradient.shape.gemm(), Gemm { m: 27, n: 8, k: 100 });
+    }
+
+    #[test]
+    fn a_pointwise_stride_touches_only_the_pixels_it_reads() {
+        let layer = Layer::new("c", Operator::conv2d(4, 4, 1, 2, 0, [8, 8]));
+        assert_eq!(Task::new(&layer, 1, Pass::Forward).unwrap().shape.words[0], 4 * 16);
+    }
+
+    #[test]
+    fn sizes_past_64_bits_are_refused() {
+        let layer = Layer::new("big", Operator::linear(1 << 31, 1 << 31));
+        let error = Task::new(&layer, 1, Pass::Forward).unwrap_err();
+        assert!(matches!(error, HwError::Overflow { .. }), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_sizes_give_a_task_or_an_error(sizes in proptest::array::uniform8(any::<u64>()), shrink in 0_u32..64) {
+            let [a, b, c, d, e, f, g, h] = sizes.map(|size| size >> shrink);
+            let conv = Operator::Conv2d { in_channels: a, out_channels: b, kernel: [c, d], stride: [e, f],
+                padding: [g, h], dilation: [1, g], groups: 1, input: [a, d] };
+            for op in [conv, Operator::MatMul { m: a, n: b, k: c, count: d }, Operator::Linear { in_features: a, out_features: b, rows: c }] {
+                for pass in Pass::TRAINING {
+                    let _ = Task::new(&Layer::new("l", op.clone()), h, pass);
+                }
+            }
+        }
+    }
+}

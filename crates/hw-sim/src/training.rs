@@ -1,0 +1,174 @@
+//! Training as an integral over time: each phase is a workload, with its own bits and densities, for some steps.
+//!
+//! A step is the forward, input-gradient and weight-gradient pass of every layer; activations and gradients cross DRAM
+//! at their own widths. A precision schedule (FracTrain, Fu et al., arXiv 2012.13113) is a list of phases that differ in
+//! bits, a ticket drawn early (You et al., arXiv 1909.11957) one that differs in densities.
+
+use core_tensor::workload::{Pass, Workload};
+use serde::{Deserialize, Serialize};
+
+use crate::accelerator::Accelerator;
+use crate::cost::NetworkCost;
+use crate::error::HwError;
+use crate::networks::with_bits;
+use crate::task::Task;
+
+/// A stretch of training during which nothing changes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Phase {
+    /// Bits and densities of every layer, and the batch.
+    pub workload: Workload,
+    /// Steps, not necessarily whole: a share of a schedule will do.
+    pub steps: f64,
+}
+
+/// Bits for a share of a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Precision {
+    /// `[weight, activation, gradient]` bits.
+    pub bits: [u8; 3],
+    /// Steps, or share of steps, or share of samples and blocks.
+    pub share: f64,
+}
+
+/// What a schedule costs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingCost {
+    /// Cycles.
+    pub cycles: f64,
+    /// Seconds at the accelerator's clock.
+    pub seconds: f64,
+    /// Joules.
+    pub joules: f64,
+    /// Bits across DRAM.
+    pub dram_bits: f64,
+    /// MACs weighted by both operands' `bits/32`: what FracTrain's tables call MACs.
+    pub effective_macs: f64,
+}
+
+/// What a method saves against a baseline, each in `(−∞, 1]`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Saving {
+    /// Of effective MACs.
+    pub effective_macs: f64,
+    /// Of energy.
+    pub energy: f64,
+    /// Of latency.
+    pub latency: f64,
+}
+
+/// One training step of a workload: three passes of every layer but the first, whose input needs no gradient.
+///
+/// # Errors
+/// A layer that the accelerator cannot run.
+pub fn step(accelerator: &Accelerator, workload: &Workload) -> Result<NetworkCost, HwError> {
+    let mut tasks = Task::of_workload(workload, &Pass::TRAINING)?;
+    if let Some(position) = tasks.iter().position(|task| task.pass == Pass::InputGradient) {
+        tasks.remove(position);
+    }
+    accelerator.cost_tasks(&workload.name, &tasks)
+}
+
+/// The sum over phases.
+///
+/// # Errors
+/// Steps that are negative or not finite, or a layer that the accelerator cannot run.
+pub fn schedule(accelerator: &Accelerator, phases: &[Phase]) -> Result<TrainingCost, HwError> {
+    let mut total = TrainingCost::default();
+    for (index, phase) in phases.iter().enumerate() {
+        if !(phase.steps.is_finite() && phase.steps >= 0.0) {
+            return Err(HwError::field(format!("phase {index}"), "steps", "finite and not negative", phase.steps));
+        }
+        let cost = step(accelerator, &phase.workload)?;
+        total.cycles += phase.steps * cost.cycles() as f64;
+        total.seconds += phase.steps * cost.latency_ms() * 1e-3;
+        total.joules += phase.steps * cost.energy_pj() * 1e-12;
+        total.dram_bits += phase.steps * cost.level_bits(0) as f64;
+        for pass in Pass::TRAINING {
+            total.effective_macs += phase.steps * phase.workload.effective_macs(pass)?;
+        }
+    }
+    Ok(total)
+}
+
+/// A precision schedule of one network: [`schedule`] with the network's bits replaced in each phase.
+///
+/// # Errors
+/// Bits outside what the accelerator takes, or shares that are negative.
+pub fn precision_schedule(
+    accelerator: &Accelerator,
+    network: &Workload,
+    precisions: &[Precision],
+) -> Result<TrainingCost, HwError> {
+    let phases: Vec<_> = precisions
+        .iter()
+        .map(|precision| Phase { workload: with_bits(network.clone(), precision.bits), steps: precision.share })
+        .collect();
+    schedule(accelerator, &phases)
+}
+
+impl TrainingCost {
+    /// What this saves against a baseline.
+    pub fn saving(&self, baseline: &Self) -> Saving {
+        let saved = |ours: f64, theirs: f64| 1.0 - ours / theirs;
+        Saving {
+            effective_macs: saved(self.effective_macs, baseline.effective_macs),
+            energy: saved(self.joules, baseline.joules),
+            latency: saved(self.seconds, baseline.seconds),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::networks::builtin;
+
+    const STATIC: [Precision; 1] = [Precision { bits: [8, 8, 8], share: 1.0 }];
+
+    #[test]
+    fn a_schedule_is_the_sum_of_its_phases() {
+        let accelerator = Accelerator::preset("bitfusion-training").unwrap();
+        let net = builtin("resnet20-cifar").unwrap();
+        let phases = [Precision { bits: [4, 4, 6], share: 0.25 }, Precision { bits: [8, 8, 8], share: 0.75 }];
+        let whole = precision_schedule(&accelerator, &net, &phases).unwrap();
+        let parts = phases.map(|phase| precision_schedule(&accelerator, &net, &[phase]).unwrap());
+        assert!((whole.joules - parts[0].joules - parts[1].joules).abs() <= 1e-12 * whole.joules);
+        assert!((whole.cycles - parts[0].cycles - parts[1].cycles).abs() <= 1e-12 * whole.cycles);
+    }
+
+    #[test]
+    fn pfq_saves_the_hand_computed_share_of_effective_macs() {
+        // 60, 40, 30, 30 epochs at 3/6, 4/6, 6/8, 8/8 bits: 3.047689 % of full precision against 6.25 %.
+        let accelerator = Accelerator::preset("stripes-like").unwrap();
+        let net = builtin("resnet20-cifar").unwrap();
+        let stages = [([3, 3, 6], 60.0), ([4, 4, 6], 40.0), ([6, 6, 8], 30.0), ([8, 8, 8], 30.0)];
+        let pfq = stages.map(|(bits, epochs)| Precision { bits, share: epochs / 160.0 });
+        let cost = precision_schedule(&accelerator, &net, &pfq).unwrap();
+        let saving = cost.saving(&precision_schedule(&accelerator, &net, &STATIC).unwrap());
+        assert!((1.0 - saving.effective_macs - 0.48763).abs() < 5e-6, "{saving:?}");
+        let full = 3.0 * net.macs().unwrap() as f64;
+        assert!((100.0 * cost.effective_macs / full - 3.047_689).abs() < 5e-7);
+    }
+
+    #[test]
+    fn a_fusing_array_saves_less_energy_than_macs() {
+        let accelerator = Accelerator::preset("bitfusion-training").unwrap();
+        let net = builtin("resnet20-cifar").unwrap();
+        let baseline = precision_schedule(&accelerator, &net, &STATIC).unwrap();
+        let low = [Precision { bits: [3, 3, 6], share: 1.0 }];
+        let saving = precision_schedule(&accelerator, &net, &low).unwrap().saving(&baseline);
+        assert!(0.0 < saving.energy && saving.energy < saving.effective_macs, "{saving:?}");
+    }
+
+    #[test]
+    fn negative_steps_are_refused() {
+        let accelerator = Accelerator::preset("tpu-like").unwrap();
+        let workload = builtin("mlp").unwrap();
+        assert!(schedule(&accelerator, &[Phase { workload, steps: -1.0 }]).is_err());
+    }
+}
