@@ -24,7 +24,8 @@ pub(crate) fn fetch(url: &str, file: &Path, sha256: Option<&str>, log: &Path) ->
     }
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let part = file.with_file_name(format!("{name}.part"));
-    let progress = Progress::uncounted(&format!("fetching {url}"));
+    let host = url.split('/').nth(2).filter(|host| !host.is_empty()).unwrap_or("this machine");
+    let progress = Progress::uncounted(&format!("fetching {name} from {host}"));
     let resumed = part.exists();
     let mut result = curl(url, &part, log, &progress);
     if result.is_err() && resumed && !is_network(&result) {

@@ -35,8 +35,12 @@ impl Workspace {
         chosen.map(Path::to_path_buf).unwrap_or_else(|| {
             env::var_os("REPRO_DATA")
                 .filter(|value| !value.is_empty())
-                .map_or_else(|| self.root.join("data"), PathBuf::from)
+                .map_or_else(|| self.default_data_root(), PathBuf::from)
         })
+    }
+
+    pub(crate) fn default_data_root(&self) -> PathBuf {
+        self.root.join("data")
     }
 
     /// The `LIBTORCH` that the user set, if it is not the workspace's own that cargo's `[env]` table set for us.

@@ -66,6 +66,17 @@ fn a_listing_and_a_help_text_fetch_nothing() {
 }
 
 #[test]
+fn a_data_root_that_is_named_and_missing_is_not_made() {
+    let machine = machine("exit 0");
+    let mut command = machine.xtask();
+    command.args(["repro", "kd-ticket", "--data"]).arg(machine.path("typo"));
+    let (ok, said) = run(command);
+    assert!(ok && !said.contains("fashion-mnist"), "{said}");
+    assert!(said.contains("data= "), "{said}");
+    assert!(!machine.path("typo").exists());
+}
+
+#[test]
 fn a_signal_that_ends_the_experiments_is_passed_on() {
     let machine = machine("kill -9 $$");
     let mut command = machine.xtask();

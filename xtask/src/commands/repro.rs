@@ -38,12 +38,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     setup::ensure(&workspace)?;
     let asked = Asked::read(&args.rest);
     let root = workspace.data_root(asked.data.as_deref());
-    if asked.runs {
+    // A root that somebody named and that is not there is a mistake, which the experiments report: none is made of it.
+    if asked.runs && (root.is_dir() || root == workspace.default_data_root()) {
         fetch_what_can_be_had(&asked.sets, &root)?;
     }
     let mut cargo = workspace.cargo();
-    // The experiments look where we put it, from whichever folder they are started.
-    cargo.env("REPRO_DATA", std::path::absolute(&root).unwrap_or(root));
+    if root.is_dir() {
+        // The experiments look where we put it, from whichever folder they are started.
+        cargo.env("REPRO_DATA", std::path::absolute(&root).unwrap_or(root));
+    }
     cargo.args(["run", "--release", "--package", "repro", "--", "run"]).args(&args.rest);
     process::replace_with(cargo)
 }

@@ -88,7 +88,7 @@ fn from_source(source: &Source, request: &Request, staging: &Staging) -> Result<
             {
                 bail!("{} has the wrong checksum: expected SHA-256 {expected}, found {found}", archive.display());
             }
-            unpack_with_progress(&archive, take, &staging.tree())?;
+            unpack_with_progress(file, &archive, take, &staging.tree())?;
             provenance.push((file.clone(), found));
         }
         Source::Wheels { wheels, .. } => {
@@ -98,7 +98,7 @@ fn from_source(source: &Source, request: &Request, staging: &Staging) -> Result<
                     None => pip_download(wheel, staging)?,
                 };
                 digest::expect_file(&archive, &wheel.sha256)?;
-                unpack_with_progress(&archive, &wheel.take, &staging.tree())?;
+                unpack_with_progress(&wheel.title(), &archive, &wheel.take, &staging.tree())?;
                 provenance.push((wheel.file.clone(), wheel.sha256.clone()));
             }
         }
@@ -114,10 +114,9 @@ fn given(folder: &Path, file: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn unpack_with_progress(archive: &Path, take: &[super::recipe::Take], tree: &Path) -> Result<()> {
-    let name = archive.file_name().unwrap_or_default().to_string_lossy().into_owned();
+fn unpack_with_progress(title: &str, archive: &Path, take: &[super::recipe::Take], tree: &Path) -> Result<()> {
     let total = unpack::unpacked_size(archive, take)?;
-    let progress = Progress::bytes(&format!("unpacking {name}"), total);
+    let progress = Progress::bytes(&format!("unpacking {title}"), total);
     unpack::unpack(archive, take, tree, |bytes| progress.advance(bytes))?;
     progress.done();
     Ok(())
@@ -141,7 +140,7 @@ fn pip_download(wheel: &Wheel, staging: &Staging) -> Result<PathBuf> {
     }
     command.arg("--dest").arg(&arriving).arg(format!("{}=={}", wheel.package, wheel.version));
 
-    let progress = Progress::bytes(&format!("fetching {} {}", wheel.package, wheel.version), wheel.bytes);
+    let progress = Progress::bytes(&format!("fetching {}", wheel.title()), wheel.bytes);
     process::run_quietly(command, &staging.log(), || progress.set(size_of(&arriving)))?;
     progress.done();
     let arrived = given(&arriving, &wheel.file)

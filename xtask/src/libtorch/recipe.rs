@@ -87,6 +87,11 @@ impl Source {
 }
 
 impl Wheel {
+    /// The wheel as people name it.
+    pub(crate) fn title(&self) -> String {
+        format!("{} {}", self.package, self.version)
+    }
+
     /// The platform tags in the file's name (PEP 427: name-version-python-abi-platform.whl, tags joined by dots).
     pub(crate) fn platforms(&self) -> Result<Vec<&str>> {
         match self.file.strip_suffix(".whl").and_then(|stem| stem.rsplit_once('-')) {
