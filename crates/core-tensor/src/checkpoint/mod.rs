@@ -30,6 +30,7 @@
 mod atomic;
 mod header;
 mod load;
+mod memory;
 mod pickle;
 mod policy;
 mod safetensors;

@@ -4,11 +4,13 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
+use zip::read::ZipFile;
 use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::{PickleLimits, TensorRef};
+use crate::checkpoint::memory::{filled, stray_truth_value};
 use crate::{Error, Result};
 
 /// How PyTorch's format before 1.6 begins: a pickle (protocol 2) of the number 0x1950a86a20f9469cfc6c.
@@ -78,30 +80,44 @@ impl Archive {
 
     /// The pickle that describes the rest.
     pub(super) fn pickle(&mut self) -> Result<Vec<u8>> {
-        self.member("data.pkl", |size, limit| {
+        let limit = self.pickle_limit;
+        self.member("data.pkl", |size| {
             if size > limit { Err(format!("{size} bytes, more than the limit of {limit}")) } else { Ok(()) }
-        })
+        })?
+        .read()
     }
 
     /// A tensor's whole storage, flat.
     pub(super) fn storage(&mut self, tensor: &TensorRef) -> Result<Tensor> {
         let (kind, elements) = (tensor.kind(), tensor.storage_elements());
         let name = format!("data/{}", tensor.storage());
-        let bytes = self.member(&name, |size, _| {
+        let member = self.member(&name, |size| {
             let expected = elements as u128 * kind.elt_size_in_bytes() as u128;
             if u128::from(size) == expected {
-                Ok(())
-            } else {
-                Err(format!("expected {elements} elements of {kind:?} in {expected} bytes, found {size} bytes"))
+                return Ok(());
             }
+            Err(format!("expected {elements} elements of {kind:?} in {expected} bytes, found {size} bytes"))
         })?;
-        if kind == Kind::Bool
-            && let Some(place) = bytes.iter().position(|&byte| byte > 1)
-        {
-            let reason = format!("{name}: expected a truth value of 0 or 1, found {}", bytes[place]);
-            return Err(Error::malformed(&self.path, place as u64, reason));
+        let path = member.path;
+        let check = |bytes: &[u8]| match stray_truth_value(kind, bytes) {
+            None => Ok(()),
+            Some(place) => {
+                let reason = format!("{name}: expected a truth value of 0 or 1, found {}", bytes[place]);
+                Err(Error::malformed(path, place as u64, reason))
+            }
+        };
+        if member.is_stored() {
+            // No longer than the file itself, so its length may be believed.
+            return filled(kind, &[elements], |bytes| {
+                member.read_into(bytes)?;
+                check(bytes)
+            });
         }
-        Ok(Tensor::f_from_data_size(&bytes, &[elements], kind)?)
+        let unfolded = member.read()?;
+        filled(kind, &[elements], |bytes| {
+            bytes.copy_from_slice(&unfolded);
+            check(bytes)
+        })
     }
 
     /// PyTorch 2.1 and later say how numbers are written; earlier ones only ran where it was this way.
@@ -110,7 +126,7 @@ impl Archive {
             return Ok(());
         }
         let order =
-            self.member("byteorder", |size, _| if size > 16 { Err(format!("{size} bytes")) } else { Ok(()) })?;
+            self.member("byteorder", |size| if size > 16 { Err(format!("{size} bytes")) } else { Ok(()) })?.read()?;
         if order == b"little" {
             return Ok(());
         }
@@ -118,37 +134,59 @@ impl Archive {
         Err(Error::malformed(&self.path, 0, reason))
     }
 
-    /// The bytes of one member, once `check` accepts their number (its second argument is the pickle's limit).
-    fn member(&mut self, name: &str, check: impl FnOnce(u64, u64) -> Result<(), String>) -> Result<Vec<u8>> {
+    /// One member, once `check` accepts how many bytes it claims and the file and its limits leave as many.
+    fn member<'a>(&'a mut self, name: &'a str, check: impl FnOnce(u64) -> Result<(), String>) -> Result<Member<'a>> {
         let path = &self.path;
-        let mut member =
+        let content =
             self.zip.by_name(&format!("{}{name}", self.folder)).map_err(|error| refuse_zip(path, name, error))?;
-        let at = member.header_start();
-        let refuse = |reason: String| Error::malformed(path, at, format!("{name}: {reason}"));
-        let size = member.size();
-        check(size, self.pickle_limit).map_err(refuse)?;
-        let left = match member.compression() {
-            CompressionMethod::Stored => &mut self.stored_left,
-            _ => &mut self.expanded_left,
-        };
-        *left = left
-            .checked_sub(size)
-            .ok_or_else(|| refuse(format!("{size} bytes, where the file and its limits leave {left}")))?;
+        let member = Member { path, name, content };
+        let size = member.content.size();
+        check(size).map_err(|reason| member.refuse(reason))?;
+        let left = if member.is_stored() { &mut self.stored_left } else { &mut self.expanded_left };
+        *left = left.checked_sub(size).ok_or_else(|| {
+            member.refuse(format!("{size} bytes, where the file's length and the limits leave {left}"))
+        })?;
+        Ok(member)
+    }
+}
+
+/// A member about to be read.
+struct Member<'a> {
+    path: &'a Path,
+    name: &'a str,
+    content: ZipFile<'a, BufReader<File>>,
+}
+
+impl Member<'_> {
+    fn is_stored(&self) -> bool {
+        self.content.compression() == CompressionMethod::Stored
+    }
+
+    /// All its bytes, into a slice of as many as it claims.
+    fn read_into(mut self, bytes: &mut [u8]) -> Result<()> {
+        self.content.read_exact(bytes).map_err(|error| self.refuse_read(error))?;
+        // The end is where the checksum is compared.
+        match self.content.read(&mut [0]).map_err(|error| self.refuse_read(error))? {
+            0 => Ok(()),
+            _ => Err(self.refuse(format!("more than the {} bytes it claims", bytes.len()))),
+        }
+    }
+
+    /// All its bytes. What it claims is not believed before it is there.
+    fn read(mut self) -> Result<Vec<u8>> {
+        let size = self.content.size();
         let mut bytes = Vec::new();
-        if member.compression() == CompressionMethod::Stored {
-            // No longer than the file itself, so it may be believed.
-            bytes.resize(size as usize, 0);
-            member.read_exact(&mut bytes).map_err(|error| refuse_read(path, at, name, error))?;
-        }
-        // What a compressed member says is not believed before it is there. One more byte reaches the checksum.
-        (&mut member)
-            .take(size.saturating_add(1) - bytes.len() as u64)
-            .read_to_end(&mut bytes)
-            .map_err(|error| refuse_read(path, at, name, error))?;
-        if bytes.len() as u64 != size {
-            return Err(refuse(format!("expected {size} bytes, found another number")));
-        }
-        Ok(bytes)
+        let outcome = (&mut self.content).take(size.saturating_add(1)).read_to_end(&mut bytes);
+        outcome.map_err(|error| self.refuse_read(error))?;
+        if bytes.len() as u64 == size { Ok(bytes) } else { Err(self.refuse(format!("not the {size} bytes it claims"))) }
+    }
+
+    fn refuse(&self, reason: String) -> Error {
+        Error::malformed(self.path, self.content.header_start(), format!("{}: {reason}", self.name))
+    }
+
+    fn refuse_read(&self, error: io::Error) -> Error {
+        refuse_read(self.path, self.content.header_start(), self.name, error)
     }
 }
 

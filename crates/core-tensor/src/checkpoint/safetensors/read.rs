@@ -9,15 +9,14 @@ use indexmap::IndexMap;
 use indexmap::map::Entry as Slot;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::layout::{LENGTH_BYTES, LONGEST_HEADER, METADATA_KEY, Metadata, TensorInfo, byte_length, kind_of};
+use crate::checkpoint::memory::{filled, stray_truth_value};
 use crate::{Error, Result};
 
-/// An opened safetensors file: its header is read and checked, its tensors are read when asked for.
-///
-/// Each tensor passes through one buffer of its own size, so that reading a file takes the memory of its tensors and
-/// of the largest of them once more.
+/// An opened safetensors file: its header is read and checked, its tensors are read when asked for, from the file
+/// straight into their own memory.
 #[derive(Debug)]
 pub struct SafetensorsFile {
     path: PathBuf,
@@ -25,7 +24,6 @@ pub struct SafetensorsFile {
     data_start: u64,
     tensors: IndexMap<String, TensorInfo>,
     metadata: Metadata,
-    buffer: Vec<u8>,
 }
 
 /// Every tensor of a file, in its header's order.
@@ -80,7 +78,7 @@ impl SafetensorsFile {
             })
             .collect::<Result<IndexMap<_, _>>>()?;
         check_cover(path, &tensors, data_start, length - data_start)?;
-        Ok(Self { path: path.to_owned(), file, data_start, tensors, metadata: header.metadata, buffer: Vec::new() })
+        Ok(Self { path: path.to_owned(), file, data_start, tensors, metadata: header.metadata })
     }
 
     /// The file's string map; empty when it has none.
@@ -104,16 +102,15 @@ impl SafetensorsFile {
             .get(name)
             .ok_or_else(|| Error::Names { missing: vec![name.to_owned()], unexpected: Vec::new() })?;
         let start = self.data_start + info.begin;
-        self.buffer.resize((info.end - info.begin) as usize, 0);
         self.file.seek(SeekFrom::Start(start)).map_err(Error::io(&self.path, "seek"))?;
-        self.file.read_exact(&mut self.buffer).map_err(Error::io(&self.path, "read"))?;
-        if info.kind == Kind::Bool
-            && let Some(place) = self.buffer.iter().position(|&byte| byte > 1)
-        {
-            let reason = format!("`{name}`: expected a truth value of 0 or 1, found {}", self.buffer[place]);
-            return Err(Error::malformed(&self.path, start + place as u64, reason));
-        }
-        Ok(Tensor::f_from_data_size(&self.buffer, &info.shape, info.kind)?)
+        filled(info.kind, &info.shape, |bytes| {
+            self.file.read_exact(bytes).map_err(Error::io(&self.path, "read"))?;
+            if let Some(place) = stray_truth_value(info.kind, bytes) {
+                let reason = format!("`{name}`: expected a truth value of 0 or 1, found {}", bytes[place]);
+                return Err(Error::malformed(&self.path, start + place as u64, reason));
+            }
+            Ok(())
+        })
     }
 }
 
