@@ -1,1 +1,1 @@
-//! Adversarial contrastive learning, and attacks one can trust.
+//! To be filled: see the README.

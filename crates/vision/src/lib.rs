@@ -1,1 +1,1 @@
-//! Face anti-spoofing, attentive grouping for metric learning, shift-invariance probes.
+//! To be filled: see the README.
