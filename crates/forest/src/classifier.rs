@@ -1,0 +1,329 @@
+//! The soft forest as a classifier.
+
+use std::path::Path;
+
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
+
+use crate::ensemble::{Ensemble, Samples, arg_max};
+use crate::error::{ForestError, Result};
+use crate::kernel::{Evaluation, Kernel, Prediction};
+use crate::params::{ClassWeights, SoftForestParams};
+use crate::store;
+use crate::train::{Epoch, Targets};
+use crate::tree::Tree;
+
+const KIND: &str = "soft forest classifier";
+
+impl SoftForestParams {
+    /// Fits a classifier to `x` `[rows, columns]` and labels `y` in `0..classes`.
+    ///
+    /// # Errors
+    /// A setting out of range, no rows, a NaN or infinite feature, fewer than two classes, a label out of range, a number of
+    /// labels that is not the number of rows, or a loss that diverges.
+    pub fn fit(&self, x: ArrayView2<f32>, y: ArrayView1<usize>) -> Result<SoftForest> {
+        self.fit_weighted(x, y, None)
+    }
+
+    /// As [`fit`](Self::fit), with a weight per row in the loss.
+    ///
+    /// # Errors
+    /// As [`fit`](Self::fit), and for weights that are negative, not finite, or all zero.
+    pub fn fit_weighted(
+        &self,
+        x: ArrayView2<f32>,
+        y: ArrayView1<usize>,
+        weights: Option<ArrayView1<f32>>,
+    ) -> Result<SoftForest> {
+        self.fit_masked(x, y, weights, None)
+    }
+
+    /// As [`fit_weighted`](Self::fit_weighted), with a whole-number weight of each row in each tree, `[trees, rows]`: 0 hides
+    /// a row from a tree. Folds of a cascade are trees that do not see one part of the rows.
+    ///
+    /// # Errors
+    /// As [`fit_weighted`](Self::fit_weighted), and when `tree_weights` has another shape.
+    pub fn fit_masked(
+        &self,
+        x: ArrayView2<f32>,
+        y: ArrayView1<usize>,
+        weights: Option<ArrayView1<f32>>,
+        tree_weights: Option<Array2<u8>>,
+    ) -> Result<SoftForest> {
+        self.validate()?;
+        let labels = check_labels(x, y, self.classes)?;
+        if let Some(given) = &tree_weights
+            && given.dim() != (self.trees, x.nrows())
+        {
+            return Err(ForestError::Rows {
+                what: "tree weights",
+                expected: self.trees * x.nrows(),
+                found: given.len(),
+            });
+        }
+        let weights = row_weights(&labels.labels, labels.classes, &self.class_weights, weights)?;
+        let samples = Samples { x, targets: Targets::Classes(labels.labels), weights, tree_weights };
+        Ok(SoftForest { ensemble: Ensemble::fit(self, samples, labels.classes, None)? })
+    }
+}
+
+/// A fitted classifier: probabilistic trees with learned routing and learned shape.
+///
+/// Made by [`SoftForestParams::fit`], or by [`SoftForest::load`].
+#[derive(Clone, Debug)]
+pub struct SoftForest {
+    pub(crate) ensemble: Ensemble,
+}
+
+impl SoftForest {
+    /// Class probabilities `[rows, classes]`.
+    ///
+    /// # Errors
+    /// Another number of columns than at fitting, no rows, a NaN or infinite feature (a NaN is fine when missing values were
+    /// enabled), an unknown category.
+    pub fn predict_proba(&self, x: ArrayView2<f32>) -> Result<Array2<f32>> {
+        Ok(self.evaluate(x, Evaluation::Exact)?.output)
+    }
+
+    /// Most probable class of each row.
+    ///
+    /// # Errors
+    /// As [`predict_proba`](Self::predict_proba).
+    pub fn predict(&self, x: ArrayView2<f32>) -> Result<Array1<usize>> {
+        self.predict_with(x, Evaluation::Exact)
+    }
+
+    /// As [`predict`](Self::predict), evaluating only part of each tree.
+    ///
+    /// # Errors
+    /// As [`predict_proba`](Self::predict_proba), and for a threshold outside [0, 1].
+    pub fn predict_with(&self, x: ArrayView2<f32>, evaluation: Evaluation) -> Result<Array1<usize>> {
+        let output = self.evaluate(x, evaluation)?.output;
+        Ok(output.rows().into_iter().map(|row| arg_max(row.iter().copied())).collect())
+    }
+
+    /// Class probabilities with a bound per row on what skipping changed.
+    ///
+    /// # Errors
+    /// As [`predict_with`](Self::predict_with).
+    pub fn evaluate(&self, x: ArrayView2<f32>, evaluation: Evaluation) -> Result<Prediction> {
+        self.ensemble.predict(x, evaluation)
+    }
+
+    /// Class probabilities of one row into `output`; returns the bound on what skipping changed.
+    ///
+    /// # Errors
+    /// As [`predict_with`](Self::predict_with), and when `output` is not as long as there are classes.
+    pub fn predict_one(&self, row: &[f32], evaluation: Evaluation, output: &mut [f32]) -> Result<f32> {
+        self.ensemble.predict_one(row, evaluation, output)
+    }
+
+    /// Accuracy on labelled rows.
+    ///
+    /// # Errors
+    /// As [`predict`](Self::predict), and when `y` has another length.
+    pub fn score(&self, x: ArrayView2<f32>, y: ArrayView1<usize>) -> Result<f64> {
+        check_rows("labels", x.nrows(), y.len())?;
+        let hits = self.predict(x)?.iter().zip(y).filter(|(p, y)| p == y).count();
+        Ok(hits as f64 / y.len() as f64)
+    }
+
+    /// Mean negative log-likelihood on labelled rows, in nats.
+    ///
+    /// # Errors
+    /// As [`score`](Self::score), and for a label out of range.
+    pub fn log_loss(&self, x: ArrayView2<f32>, y: ArrayView1<usize>) -> Result<f64> {
+        check_rows("labels", x.nrows(), y.len())?;
+        check_range(y, self.classes())?;
+        let output = self.predict_proba(x)?;
+        let sum: f64 =
+            output.rows().into_iter().zip(y).map(|(p, &y)| -f64::from(p[y].max(f32::MIN_POSITIVE)).ln()).sum();
+        Ok(sum / y.len() as f64)
+    }
+
+    /// One more pass over new rows, at the configured step size without decay. The shape goes on changing unless it has been
+    /// hardened. To learn from a stream from the start, fit with 0 epochs first.
+    ///
+    /// # Errors
+    /// As [`SoftForestParams::fit`]; labels must be below the number of classes at fitting. The model is unchanged on error,
+    /// except after [`ForestError::Diverged`].
+    pub fn partial_fit(&mut self, x: ArrayView2<f32>, y: ArrayView1<usize>) -> Result<()> {
+        check_rows("labels", x.nrows(), y.len())?;
+        check_range(y, self.classes())?;
+        let labels = y.to_vec();
+        let uniform = ClassWeights::Uniform;
+        let class_weights = match &self.ensemble.params.class_weights {
+            given @ ClassWeights::Given(_) => given,
+            // Frequencies of one chunk say little about the stream's.
+            _ => &uniform,
+        };
+        let weights = row_weights(&labels, self.classes(), class_weights, None)?;
+        self.ensemble.partial_fit(Samples { x, targets: Targets::Classes(labels), weights, tree_weights: None })
+    }
+
+    /// Every tree's own class probabilities, `[rows, trees x classes]`.
+    ///
+    /// # Errors
+    /// As [`predict_proba`](Self::predict_proba).
+    pub fn predict_trees(&self, x: ArrayView2<f32>) -> Result<Array2<f32>> {
+        let expanded = self.ensemble.encoder.expand(x)?;
+        self.ensemble.kernel.predict_trees(expanded.view())
+    }
+
+    /// Makes every shape binary and drops what can no longer be reached, without further training.
+    pub fn harden(&mut self) {
+        self.ensemble.harden();
+    }
+
+    /// Number of classes.
+    #[must_use]
+    pub fn classes(&self) -> usize {
+        self.ensemble.outputs
+    }
+
+    /// Settings it was fitted with.
+    #[must_use]
+    pub fn params(&self) -> &SoftForestParams {
+        &self.ensemble.params
+    }
+
+    /// The trees. Their gates see scaled inputs.
+    #[must_use]
+    pub fn trees(&self) -> &[Tree] {
+        &self.ensemble.trees
+    }
+
+    /// The compiled form that predicts; it takes unscaled inputs.
+    #[must_use]
+    pub fn kernel(&self) -> &Kernel {
+        &self.ensemble.kernel
+    }
+
+    /// What each epoch of training did, fine-tuning included.
+    #[must_use]
+    pub fn history(&self) -> &[Epoch] {
+        &self.ensemble.history
+    }
+
+    /// Writes the model to a file, atomically.
+    ///
+    /// # Errors
+    /// [`ForestError::Io`].
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        store::write(path.as_ref(), &self.to_bytes()?)
+    }
+
+    /// Reads a model back; it predicts bit for bit as the one that was saved.
+    ///
+    /// # Errors
+    /// [`ForestError::Io`], and one variant each for foreign, truncated, newer, damaged and contradictory files.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        Ok(Self { ensemble: Ensemble::load(KIND, path.as_ref())? })
+    }
+
+    /// The bytes that [`save`](Self::save) writes.
+    ///
+    /// # Errors
+    /// [`ForestError::Malformed`] when the settings cannot be written as JSON.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        self.ensemble.to_bytes(KIND)
+    }
+
+    /// A model from the bytes of a file.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        Ok(Self { ensemble: Ensemble::from_bytes(KIND, bytes)? })
+    }
+}
+
+pub(crate) struct Labels {
+    pub(crate) labels: Vec<usize>,
+    pub(crate) classes: usize,
+}
+
+/// Checks labels against rows and classes.
+pub(crate) fn check_labels(x: ArrayView2<f32>, y: ArrayView1<usize>, classes: Option<usize>) -> Result<Labels> {
+    if x.is_empty() {
+        return Err(ForestError::Empty { what: "features", rows: x.nrows(), columns: x.ncols() });
+    }
+    check_rows("labels", x.nrows(), y.len())?;
+    let largest = y.iter().copied().max().unwrap_or(0);
+    if y.iter().all(|&label| label == largest) {
+        return Err(ForestError::OneClass { class: largest });
+    }
+    // A label far above the number of rows is a mistake (an id, a hash), not a class: refuse instead of allocating for it.
+    let classes = classes.unwrap_or_else(|| (largest.saturating_add(1)).min(y.len().max(2)));
+    check_range(y, classes)?;
+    Ok(Labels { labels: y.to_vec(), classes })
+}
+
+pub(crate) fn check_range(y: ArrayView1<usize>, classes: usize) -> Result<()> {
+    match y.iter().position(|&label| label >= classes) {
+        Some(row) => Err(ForestError::Label { row, label: y[row], classes }),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn check_rows(what: &'static str, expected: usize, found: usize) -> Result<()> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(ForestError::Rows { what, expected, found })
+}
+
+/// Sample weights times class weights, scaled to mean 1.
+pub(crate) fn row_weights(
+    labels: &[usize],
+    classes: usize,
+    class_weights: &ClassWeights,
+    sample_weights: Option<ArrayView1<f32>>,
+) -> Result<Vec<f32>> {
+    let mut weights = checked_weights(labels.len(), sample_weights)?;
+    let per_class = match class_weights {
+        ClassWeights::Uniform => None,
+        ClassWeights::Balanced => {
+            let mut counts = vec![0usize; classes];
+            labels.iter().for_each(|&l| counts[l] += 1);
+            Some(counts.iter().map(|&c| labels.len() as f32 / (classes * c.max(1)) as f32).collect())
+        }
+        ClassWeights::Given(given) => {
+            check_rows("class weights", classes, given.len())?;
+            check_weights("class weights", given.iter().copied())?;
+            Some(given.clone())
+        }
+    };
+    if let Some(per_class) = per_class {
+        for (weight, &label) in weights.iter_mut().zip(labels) {
+            *weight *= per_class[label];
+        }
+    }
+    check_weights("sample weights times class weights", weights.iter().copied())?;
+    let mean = weights.iter().map(|&w| f64::from(w)).sum::<f64>() / weights.len() as f64;
+    weights.iter_mut().for_each(|w| *w = (f64::from(*w) / mean) as f32);
+    Ok(weights)
+}
+
+/// Given sample weights, or ones.
+pub(crate) fn checked_weights(rows: usize, weights: Option<ArrayView1<f32>>) -> Result<Vec<f32>> {
+    let Some(weights) = weights else {
+        return Ok(vec![1.0; rows]);
+    };
+    check_rows("sample weights", rows, weights.len())?;
+    check_weights("sample weights", weights.iter().copied())?;
+    Ok(weights.to_vec())
+}
+
+fn check_weights(what: &'static str, weights: impl Iterator<Item = f32>) -> Result<()> {
+    let mut sum = 0.0;
+    for (index, weight) in weights.enumerate() {
+        if !weight.is_finite() || weight < 0.0 {
+            return Err(ForestError::Weight { what, found: format!("{weight} at {index}") });
+        }
+        sum += f64::from(weight);
+    }
+    if sum > 0.0 {
+        return Ok(());
+    }
+    Err(ForestError::Weight { what, found: "only zeros".to_owned() })
+}

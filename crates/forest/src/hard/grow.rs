@@ -1,0 +1,323 @@
+//! Growing one hard tree on binned rows, and walking it.
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use super::bins::Bins;
+use super::{HardForestParams, HardKind};
+use crate::error::{ForestError, Result};
+use crate::store::Numbers;
+
+/// A tree of axis-aligned splits. A child below `splits` is a split, any other is a leaf.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct HardTree {
+    splits: Vec<Split>,
+    /// `[leaves, classes]`
+    leaves: Vec<f32>,
+    classes: usize,
+    root: Child,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Child {
+    Split(u32),
+    Leaf(u32),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Split {
+    feature: u32,
+    threshold: f32,
+    left: Child,
+    right: Child,
+}
+
+impl HardTree {
+    pub(super) fn leaf(&self, row: &[f32]) -> &[f32] {
+        let mut at = self.root;
+        loop {
+            match at {
+                Child::Leaf(leaf) => {
+                    let start = leaf as usize * self.classes;
+                    return &self.leaves[start..start + self.classes];
+                }
+                Child::Split(index) => {
+                    let split = self.splits[index as usize];
+                    at = if row[split.feature as usize] <= split.threshold { split.left } else { split.right };
+                }
+            }
+        }
+    }
+
+    pub(super) fn splits(&self) -> usize {
+        self.splits.len()
+    }
+
+    pub(super) fn leaves(&self) -> usize {
+        self.leaves.len() / self.classes
+    }
+
+    pub(super) fn nodes(&self) -> usize {
+        self.splits() + self.leaves()
+    }
+
+    /// Numbers of a file: per split feature, threshold and children (leaves as -1 - number), then the leaves. Whole numbers
+    /// below 2^24 are exact in single precision.
+    pub(super) fn write(&self, numbers: &mut Vec<f32>) {
+        let number = |child: Child| match child {
+            Child::Split(n) => n as f32,
+            Child::Leaf(n) => -1.0 - n as f32,
+        };
+        for split in &self.splits {
+            numbers.extend([split.feature as f32, split.threshold, number(split.left), number(split.right)]);
+        }
+        numbers.extend(&self.leaves);
+    }
+
+    pub(super) fn read(
+        splits: usize,
+        leaves: usize,
+        columns: usize,
+        classes: usize,
+        numbers: &mut Numbers,
+    ) -> Result<Self> {
+        let bad = || ForestError::Malformed("a hard tree contradicts itself".to_owned());
+        if leaves != splits + 1 {
+            return Err(bad());
+        }
+        let raw = numbers.take(splits.checked_mul(4).ok_or_else(bad)?)?;
+        let values = numbers.take(leaves.checked_mul(classes).ok_or_else(bad)?)?;
+        let mut read = Vec::with_capacity(splits);
+        for (index, row) in raw.chunks_exact(4).enumerate() {
+            let child = |value: f32| {
+                // Children come after their parent, so a walk always ends.
+                if value >= 0.0 && (value as usize) > index && (value as usize) < splits {
+                    Some(Child::Split(value as u32))
+                } else if value < 0.0 && ((-1.0 - value) as usize) < leaves {
+                    Some(Child::Leaf((-1.0 - value) as u32))
+                } else {
+                    None
+                }
+            };
+            if !(row[0] >= 0.0 && (row[0] as usize) < columns && row[1].is_finite()) {
+                return Err(bad());
+            }
+            read.push(Split {
+                feature: row[0] as u32,
+                threshold: row[1],
+                left: child(row[2]).ok_or_else(bad)?,
+                right: child(row[3]).ok_or_else(bad)?,
+            });
+        }
+        Ok(Self {
+            root: if splits == 0 { Child::Leaf(0) } else { Child::Split(0) },
+            splits: read,
+            leaves: values,
+            classes,
+        })
+    }
+}
+
+/// Grows one tree.
+pub(super) struct Grower<'a> {
+    params: &'a HardForestParams,
+    bins: &'a Bins,
+    labels: &'a [usize],
+    classes: usize,
+    rng: ChaCha8Rng,
+    features: Vec<u32>,
+    counts: Vec<u32>,
+    tree: HardTree,
+}
+
+/// Where a node is cut.
+struct Cut {
+    feature: u32,
+    bin: u8,
+    gain: f64,
+}
+
+impl<'a> Grower<'a> {
+    pub(super) fn new(
+        params: &'a HardForestParams,
+        bins: &'a Bins,
+        labels: &'a [usize],
+        classes: usize,
+        rng: ChaCha8Rng,
+    ) -> Self {
+        Self {
+            params,
+            bins,
+            labels,
+            classes,
+            rng,
+            features: (0..bins.columns() as u32).collect(),
+            counts: vec![0; 256 * classes],
+            tree: HardTree { splits: Vec::new(), leaves: Vec::new(), classes, root: Child::Leaf(0) },
+        }
+    }
+
+    pub(super) fn grow(mut self, mut rows: Vec<u32>) -> HardTree {
+        let root = self.node(&mut rows, 0);
+        self.tree.root = root;
+        self.tree
+    }
+
+    /// Depth is bounded by the number of rows; a worst-case chain of a few thousand frames of this size fits the stack.
+    fn node(&mut self, rows: &mut [u32], depth: usize) -> Child {
+        let totals = self.totals(rows);
+        let pure = totals.iter().filter(|&&c| c > 0).count() < 2;
+        let deep = self.params.max_depth.is_some_and(|most| depth >= most);
+        let small = rows.len() < 2 * self.params.min_samples_leaf;
+        let cut = if pure || deep || small { None } else { self.cut(rows, &totals) };
+        let Some(cut) = cut else {
+            let leaf = self.tree.leaves();
+            let count = rows.len().max(1) as f32;
+            self.tree.leaves.extend(totals.iter().map(|&c| c as f32 / count));
+            return Child::Leaf(leaf as u32);
+        };
+        let column = self.bins.column(cut.feature as usize);
+        let middle = partition(rows, |row| column[row as usize] <= cut.bin);
+        let index = self.tree.splits.len();
+        self.tree.splits.push(Split {
+            feature: cut.feature,
+            threshold: self.bins.threshold(cut.feature as usize, usize::from(cut.bin)),
+            left: Child::Leaf(0),
+            right: Child::Leaf(0),
+        });
+        let (left, right) = rows.split_at_mut(middle);
+        let left = self.node(left, depth + 1);
+        let right = self.node(right, depth + 1);
+        self.tree.splits[index].left = left;
+        self.tree.splits[index].right = right;
+        Child::Split(index as u32)
+    }
+
+    fn totals(&self, rows: &[u32]) -> Vec<u32> {
+        let mut totals = vec![0; self.classes];
+        rows.iter().for_each(|&row| totals[self.labels[row as usize]] += 1);
+        totals
+    }
+
+    /// The best cut among the features drawn; features that do not vary in the node do not count.
+    fn cut(&mut self, rows: &[u32], totals: &[u32]) -> Option<Cut> {
+        let columns = self.features.len();
+        let wanted = match self.params.kind {
+            HardKind::CompletelyRandom => 1,
+            _ => self.params.max_features.unwrap_or((columns as f64).sqrt().round() as usize).clamp(1, columns),
+        };
+        let mut best: Option<Cut> = None;
+        let mut tried = 0;
+        for drawn in 0..columns {
+            let swap = self.rng.random_range(drawn..columns);
+            self.features.swap(drawn, swap);
+            let feature = self.features[drawn];
+            let column = self.bins.column(feature as usize);
+            let codes = rows.iter().map(|&row| column[row as usize]);
+            let (low, high) = codes.fold((u8::MAX, 0), |(lo, hi), c| (lo.min(c), hi.max(c)));
+            if low >= high {
+                continue;
+            }
+            let found = match self.params.kind {
+                HardKind::RandomForest => self.best_bin(rows, feature, low, high, totals),
+                HardKind::ExtraTrees | HardKind::CompletelyRandom => {
+                    let bin = self.rng.random_range(low..high);
+                    self.at_bin(rows, feature, bin, totals)
+                }
+            };
+            if let Some(found) = found
+                && best.as_ref().is_none_or(|b| found.gain > b.gain)
+            {
+                best = Some(found);
+            }
+            tried += 1;
+            if tried >= wanted && best.is_some() {
+                break;
+            }
+        }
+        best
+    }
+
+    /// Best Gini gain over all bins from `low` up to but not including `high`.
+    fn best_bin(&mut self, rows: &[u32], feature: u32, low: u8, high: u8, totals: &[u32]) -> Option<Cut> {
+        let classes = self.classes;
+        let span = usize::from(low) * classes..(usize::from(high) + 1) * classes;
+        self.counts[span].fill(0);
+        let column = self.bins.column(feature as usize);
+        for &row in rows {
+            let at = usize::from(column[row as usize]) * classes + self.labels[row as usize];
+            self.counts[at] += 1;
+        }
+        let mut left = vec![0u32; classes];
+        let mut best: Option<Cut> = None;
+        for bin in low..high {
+            let counts = &self.counts[usize::from(bin) * classes..][..classes];
+            let mut any = 0;
+            for (l, &c) in left.iter_mut().zip(counts) {
+                *l += c;
+                any += c;
+            }
+            if any == 0 {
+                continue;
+            }
+            if let Some(gain) = gain(&left, totals, self.params.min_samples_leaf)
+                && best.as_ref().is_none_or(|b| gain > b.gain)
+            {
+                best = Some(Cut { feature, bin, gain });
+            }
+        }
+        best
+    }
+
+    fn at_bin(&self, rows: &[u32], feature: u32, bin: u8, totals: &[u32]) -> Option<Cut> {
+        let column = self.bins.column(feature as usize);
+        let mut left = vec![0u32; self.classes];
+        for &row in rows {
+            if column[row as usize] <= bin {
+                left[self.labels[row as usize]] += 1;
+            }
+        }
+        let gain = gain(&left, totals, self.params.min_samples_leaf)?;
+        Some(Cut { feature, bin, gain })
+    }
+}
+
+/// Sum over both sides of (sum of squared counts) / count: larger means lower weighted Gini impurity. `None` when a side is
+/// too small.
+fn gain(left: &[u32], totals: &[u32], least: usize) -> Option<f64> {
+    let (mut n_left, mut n_right, mut s_left, mut s_right) = (0.0, 0.0, 0.0, 0.0);
+    for (&l, &t) in left.iter().zip(totals) {
+        let (l, r) = (f64::from(l), f64::from(t - l));
+        n_left += l;
+        n_right += r;
+        s_left += l * l;
+        s_right += r * r;
+    }
+    (n_left >= least as f64 && n_right >= least as f64).then(|| s_left / n_left + s_right / n_right)
+}
+
+/// Moves rows that satisfy `is_left` to the front; returns their number.
+fn partition(rows: &mut [u32], is_left: impl Fn(u32) -> bool) -> usize {
+    let mut middle = 0;
+    for i in 0..rows.len() {
+        if is_left(rows[i]) {
+            rows.swap(i, middle);
+            middle += 1;
+        }
+    }
+    middle
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Six rows, three of each class, perfectly cut: 9/3 + 9/3 = 6; a useless cut: (1 + 1)/2 + (4 + 4)/4 = 3.
+    #[test]
+    fn gain_prefers_the_pure_cut() {
+        assert_eq!(gain(&[3, 0], &[3, 3], 1), Some(6.0));
+        assert_eq!(gain(&[1, 1], &[3, 3], 1), Some(3.0));
+        assert_eq!(gain(&[1, 1], &[3, 3], 3), None);
+        assert_eq!(gain(&[0, 0], &[3, 3], 1), None);
+    }
+}

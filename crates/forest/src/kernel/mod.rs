@@ -1,0 +1,312 @@
+//! Prediction without a framework: trees flattened into contiguous arrays, scaling and temperature folded into the gates.
+//!
+//! Two ways through a tree. *Exact* evaluates every gate as one matrix product per block of samples, then mixes the nodes.
+//! *Skipping* walks only where a sample's mass goes: a child that would get less than a chosen mass hands it to its sibling,
+//! and the mass moved that way bounds the error.
+
+mod dense;
+mod dot;
+mod skip;
+
+use ndarray::{Array2, ArrayView2, Axis};
+use rayon::prelude::*;
+
+use crate::encoder::Encoder;
+use crate::error::{ForestError, Result};
+use crate::gate::Gate;
+use crate::params::Mix;
+use crate::simd::{sigmoid, smooth_step};
+use crate::topology::GateNode;
+use crate::tree::{Tree, softmax_rows};
+
+/// Samples of one block: 4 AVX-512 registers, 8 AVX2 ones.
+pub(crate) const LANES: usize = 64;
+/// Gates of one tile of the matrix product.
+pub(crate) const TILE: usize = 6;
+
+/// How much of each tree a prediction evaluates.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Evaluation {
+    /// Everything.
+    #[default]
+    Exact,
+    /// A child that would receive less than this mass of a sample is skipped, and its mass goes to its sibling.
+    Skip {
+        /// Smallest mass worth following, in [0, 1].
+        below: f32,
+    },
+    /// At every gate only the likelier child: one path a tree.
+    Hard,
+}
+
+impl Evaluation {
+    fn threshold(self) -> f32 {
+        match self {
+            Self::Exact => 0.0,
+            Self::Skip { below } => below,
+            Self::Hard => f32::INFINITY,
+        }
+    }
+}
+
+/// Predictions with a bound on what skipping changed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prediction {
+    /// `[rows, outputs]`: class probabilities, or values for regression.
+    pub output: Array2<f32>,
+    /// Per row, an upper bound on the distance to the exact prediction: of the sum of absolute differences of the class
+    /// probabilities, or of the largest absolute difference of the values. 0 for exact evaluation. Rounding (about 1e-6) is
+    /// not counted.
+    pub bounds: Vec<f32>,
+}
+
+/// A forest compiled for prediction.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    inputs: usize,
+    outputs: usize,
+    gate: Gate,
+    /// Softmax of each tree's mixture.
+    softmax: bool,
+    /// Whether node values are distributions already.
+    mixes_distributions: bool,
+    /// `[gates, inputs]`, temperature and scaling folded in; also cut into tiles `[inputs][TILE]`.
+    weights: Vec<f32>,
+    tiles: Vec<f32>,
+    bias: Vec<f32>,
+    trees: Vec<KernelTree>,
+}
+
+#[derive(Clone, Debug)]
+struct KernelTree {
+    first_gate: usize,
+    gates: Vec<GateNode>,
+    leafness: Vec<f32>,
+    /// Gate number of each node, or `LEAF`.
+    gate_of: Vec<u32>,
+    /// `[nodes, outputs]`
+    values: Vec<f32>,
+    /// Largest distance between two nodes' values in one output.
+    range: f32,
+}
+
+const LEAF: u32 = u32::MAX;
+
+/// What the kernel has to know besides the trees.
+pub(crate) struct Folding<'a> {
+    pub(crate) encoder: &'a Encoder,
+    pub(crate) gate: Gate,
+    pub(crate) inverse_temperature: f32,
+    pub(crate) mix: Mix,
+    /// `None` for classification; else scale and offset of each output.
+    pub(crate) target: Option<&'a [(f32, f32)]>,
+}
+
+impl Kernel {
+    pub(crate) fn new(trees: &[Tree], folding: &Folding) -> Self {
+        let inputs = folding.encoder.inputs();
+        let outputs = trees.first().map_or(0, |t| t.outputs);
+        let classification = folding.target.is_none();
+        let mut kernel = Self {
+            inputs,
+            outputs,
+            gate: folding.gate,
+            softmax: classification && folding.mix == Mix::Logits,
+            mixes_distributions: classification && folding.mix == Mix::Probabilities,
+            weights: Vec::new(),
+            tiles: Vec::new(),
+            bias: Vec::new(),
+            trees: Vec::with_capacity(trees.len()),
+        };
+        // A smooth step of width w is the one of width 1 at z / w.
+        let scale = match folding.gate {
+            Gate::Sigmoid => folding.inverse_temperature,
+            Gate::SmoothStep { width } => folding.inverse_temperature / width,
+        };
+        for tree in trees {
+            let first_gate = kernel.bias.len();
+            for (gate, &bias) in tree.bias.iter().enumerate() {
+                let mut offset = f64::from(bias);
+                for ((&w, &s), &m) in
+                    tree.gate_weights(gate).iter().zip(folding.encoder.inverse_scale()).zip(folding.encoder.mean())
+                {
+                    kernel.weights.push(scale * w * s);
+                    offset -= f64::from(w) * f64::from(s) * f64::from(m);
+                }
+                kernel.bias.push((f64::from(scale) * offset) as f32);
+            }
+            let mut values = if kernel.mixes_distributions {
+                softmax_rows(&tree.responses, outputs)
+            } else {
+                tree.responses.clone()
+            };
+            if let Some(target) = folding.target {
+                for row in values.chunks_exact_mut(outputs) {
+                    for (v, (scale, offset)) in row.iter_mut().zip(target) {
+                        *v = *v * scale + offset;
+                    }
+                }
+            }
+            kernel.trees.push(KernelTree {
+                first_gate,
+                gates: tree.topology.gates().to_vec(),
+                leafness: tree.leafness.clone(),
+                gate_of: tree.topology.gate_of().into_iter().map(|g| g.map_or(LEAF, |g| g as u32)).collect(),
+                range: (0..outputs)
+                    .map(|k| {
+                        let column = || values.iter().skip(k).step_by(outputs.max(1));
+                        let max = column().copied().fold(f32::NEG_INFINITY, f32::max);
+                        let min = column().copied().fold(f32::INFINITY, f32::min);
+                        max - min
+                    })
+                    .fold(0.0, f32::max),
+                values,
+            });
+        }
+        kernel.tiles = kernel.cut_tiles();
+        kernel
+    }
+
+    fn cut_tiles(&self) -> Vec<f32> {
+        let gates = self.bias.len();
+        let mut tiles = vec![0.0; gates.div_ceil(TILE) * TILE * self.inputs];
+        for (gate, row) in self.weights.chunks_exact(self.inputs.max(1)).enumerate() {
+            let tile = &mut tiles[gate / TILE * TILE * self.inputs..][..TILE * self.inputs];
+            for (j, &w) in row.iter().enumerate() {
+                tile[j * TILE + gate % TILE] = w;
+            }
+        }
+        tiles
+    }
+
+    /// Number of unscaled inputs a row must have.
+    #[must_use]
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Length of a prediction.
+    #[must_use]
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Predicts a table of inputs `[rows, inputs]`, blocks of rows in parallel. Rows may be split among threads in any way:
+    /// each row's result is the same.
+    ///
+    /// # Errors
+    /// [`ForestError::Width`] for a wrong number of columns, [`ForestError::Setting`] for a threshold outside [0, 1].
+    pub fn predict(&self, x: ArrayView2<f32>, evaluation: Evaluation) -> Result<Prediction> {
+        self.check(x.ncols(), evaluation)?;
+        let mut output = Array2::zeros((x.nrows(), self.outputs));
+        let mut bounds = vec![0.0; x.nrows()];
+        output
+            .axis_chunks_iter_mut(Axis(0), LANES)
+            .into_par_iter()
+            .zip(x.axis_chunks_iter(Axis(0), LANES).into_par_iter())
+            .zip(bounds.par_chunks_mut(LANES))
+            .for_each_init(
+                || (dense::Scratch::new(self), skip::Walk::default()),
+                |(scratch, walk), ((mut output, x), bounds)| {
+                    let copy;
+                    let rows = match x.as_slice() {
+                        Some(rows) => rows,
+                        None => {
+                            copy = x.iter().copied().collect::<Vec<f32>>();
+                            &copy
+                        }
+                    };
+                    if let Some(output) = output.as_slice_mut() {
+                        match evaluation {
+                            Evaluation::Exact => self.dense_block(rows, output, scratch),
+                            _ => {
+                                let threshold = evaluation.threshold();
+                                self.skip_block(rows, threshold, output, bounds, walk);
+                            }
+                        }
+                    }
+                },
+            );
+        Ok(Prediction { output, bounds })
+    }
+
+    /// Predicts one row into `output`; returns the bound of [`Prediction::bounds`].
+    ///
+    /// # Errors
+    /// As [`predict`](Self::predict); also when `output` has the wrong length.
+    pub fn predict_one(&self, row: &[f32], evaluation: Evaluation, output: &mut [f32]) -> Result<f32> {
+        self.check(row.len(), evaluation)?;
+        if output.len() != self.outputs {
+            return Err(ForestError::Width { expected: self.outputs, found: output.len() });
+        }
+        let mut bound = [0.0];
+        let mut walk = skip::Walk::default();
+        self.skip_block(row, evaluation.threshold(), output, &mut bound, &mut walk);
+        Ok(bound[0])
+    }
+
+    /// Every single tree's prediction of each row, `[rows, trees x outputs]`: the per-tree class vectors of a cascade.
+    ///
+    /// # Errors
+    /// [`ForestError::Width`] for a wrong number of columns.
+    pub fn predict_trees(&self, x: ArrayView2<f32>) -> Result<Array2<f32>> {
+        self.check(x.ncols(), Evaluation::Exact)?;
+        let mut out = Array2::zeros((x.nrows(), self.trees.len() * self.outputs));
+        out.axis_chunks_iter_mut(Axis(0), LANES)
+            .into_par_iter()
+            .zip(x.axis_chunks_iter(Axis(0), LANES).into_par_iter())
+            .for_each_init(
+                || dense::Scratch::new(self),
+                |scratch, (mut out, x)| {
+                    let rows: Vec<f32> = x.iter().copied().collect();
+                    if let Some(out) = out.as_slice_mut() {
+                        self.dense_block_trees(&rows, out, scratch);
+                    }
+                },
+            );
+        Ok(out)
+    }
+
+    /// Mean number of gates evaluated per row and tree when skipping with the given threshold.
+    ///
+    /// # Errors
+    /// As [`predict`](Self::predict).
+    pub fn gates_visited(&self, x: ArrayView2<f32>, evaluation: Evaluation) -> Result<f64> {
+        self.check(x.ncols(), evaluation)?;
+        let visited: usize = x
+            .axis_chunks_iter(Axis(0), LANES)
+            .into_par_iter()
+            .map(|x| {
+                let rows: Vec<f32> = x.iter().copied().collect();
+                let mut output = vec![0.0; x.nrows() * self.outputs];
+                let mut bounds = vec![0.0; x.nrows()];
+                let threshold = evaluation.threshold();
+                let mut walk = skip::Walk::default();
+                self.skip_block(&rows, threshold, &mut output, &mut bounds, &mut walk)
+            })
+            .sum();
+        Ok(visited as f64 / (x.nrows() * self.trees.len()).max(1) as f64)
+    }
+
+    fn check(&self, width: usize, evaluation: Evaluation) -> Result<()> {
+        if let Evaluation::Skip { below } = evaluation {
+            crate::params::require((0.0..=1.0).contains(&below), "evaluation.below", "a mass in [0, 1]", &below)?;
+        }
+        if width == self.inputs {
+            return Ok(());
+        }
+        Err(ForestError::Width { expected: self.inputs, found: width })
+    }
+
+    /// Gate probability from a folded score.
+    #[inline(always)]
+    fn probability(gate: Gate, z: f32) -> f32 {
+        match gate {
+            Gate::Sigmoid => sigmoid(z),
+            Gate::SmoothStep { .. } => smooth_step(z),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

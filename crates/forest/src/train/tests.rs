@@ -1,0 +1,300 @@
+use super::*;
+use crate::params::{Mix, Optimiser, Regularisers};
+use crate::recursion;
+use crate::topology::Topology;
+use proptest::prelude::{prop_assert, proptest};
+
+const STEP: Step =
+    Step { rate: 0.01, inverse_temperature: 1.3, progress: 0.5, learn_shape: true, learn_responses: true };
+
+/// The parameters of a tree in double precision.
+#[derive(Clone)]
+struct Exact {
+    weights: Vec<f64>,
+    bias: Vec<f64>,
+    leafness: Vec<f64>,
+    responses: Vec<f64>,
+}
+
+impl Exact {
+    fn of(tree: &Tree) -> Self {
+        let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect();
+        Self {
+            weights: wide(&tree.weights),
+            bias: wide(&tree.bias),
+            leafness: wide(&tree.leafness),
+            responses: wide(&tree.responses),
+        }
+    }
+}
+
+fn softmax64(logits: &[f64]) -> Vec<f64> {
+    let sum: f64 = logits.iter().map(|l| l.exp()).sum();
+    logits.iter().map(|l| l.exp() / sum).collect()
+}
+
+/// The whole training loss of one tree, written straight from its definition.
+fn loss(
+    exact: &Exact,
+    topology: &Topology,
+    x: &Array2<f32>,
+    targets: &Targets,
+    weights: &[f32],
+    params: &SoftForestParams,
+) -> f64 {
+    let (inputs, outputs) = (x.ncols(), exact.responses.len() / topology.nodes());
+    let r = &params.regularisers;
+    let mut total = 0.0;
+    let mut cost = 0.0;
+    for (i, row) in x.rows().into_iter().enumerate() {
+        let p: Vec<f64> = (0..exact.bias.len())
+            .map(|g| {
+                let w = &exact.weights[g * inputs..(g + 1) * inputs];
+                let z: f64 = w.iter().zip(&row).map(|(w, &x)| w * f64::from(x)).sum();
+                let beta = f64::from(STEP.inverse_temperature);
+                params.gate.evaluate(beta * (z + exact.bias[g])).0
+            })
+            .collect();
+        let stop = recursion::reach(topology, &p, &exact.leafness).stop;
+        cost += recursion::expected_gates(topology, &p, &exact.leafness);
+        let responses: Vec<&[f64]> = exact.responses.chunks_exact(outputs).collect();
+        let mixed = |values: &dyn Fn(&[f64]) -> Vec<f64>| -> Vec<f64> {
+            let mut out = vec![0.0; outputs];
+            for (a, response) in stop.iter().zip(&responses) {
+                out.iter_mut().zip(values(response)).for_each(|(o, v)| *o += a * v);
+            }
+            out
+        };
+        let own = match targets {
+            Targets::Classes(labels) if params.loss == Loss::LeafCrossEntropy => {
+                stop.iter().zip(&responses).map(|(a, q)| -a * softmax64(q)[labels[i]].ln()).sum()
+            }
+            Targets::Classes(labels) => {
+                let out = match params.mix {
+                    Mix::Probabilities => mixed(&|q| softmax64(q)),
+                    Mix::Logits => softmax64(&mixed(&|q| q.to_vec())),
+                };
+                -out[labels[i]].ln()
+            }
+            Targets::Values(values) => {
+                let out = mixed(&|q| q.to_vec());
+                out.iter().zip(values.row(i)).map(|(o, &v)| (o - f64::from(v)).powi(2) / outputs as f64).sum()
+            }
+        };
+        total += f64::from(weights[i]) * own;
+    }
+    let rows = x.nrows() as f64;
+    let g = &exact.leafness;
+    let mut sizes = vec![1.0; topology.nodes()];
+    for (gate, g) in topology.gates().iter().zip(g).rev() {
+        sizes[gate.node as usize] = 1.0 + (1.0 - g) * (sizes[gate.left as usize] + sizes[gate.right as usize]);
+    }
+    let open: f64 = g.iter().map(|g| 1.0 - g).sum();
+    total / rows + f64::from(r.path) * cost / rows + f64::from(r.size) * sizes[0] + f64::from(r.leafness) * open
+}
+
+fn random_case(seed: u64, params: &SoftForestParams, regression: bool) -> (Tree, Array2<f32>, Targets, Vec<f32>) {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let (inputs, outputs, rows) = (3, 3, 7);
+    let mut tree = Tree::random(params, inputs, outputs, &mut rng);
+    let mut shake = |values: &mut [f32], lo: f32, hi: f32| {
+        values.iter_mut().for_each(|v| *v = rng.random_range(lo..hi));
+    };
+    shake(&mut tree.leafness, 0.05, 0.95);
+    shake(&mut tree.responses, -2.0, 2.0);
+    shake(&mut tree.bias, -0.5, 0.5);
+    let mut x = Array2::zeros((rows, inputs));
+    x.iter_mut().for_each(|v| *v = rng.random_range(-2.0..2.0));
+    let targets = if regression {
+        let mut values = Array2::zeros((rows, outputs));
+        values.iter_mut().for_each(|v| *v = rng.random_range(-1.0..1.0));
+        Targets::Values(values)
+    } else {
+        Targets::Classes((0..rows).map(|_| rng.random_range(0..outputs)).collect())
+    };
+    let weights = (0..rows).map(|_| rng.random_range(0.0..2.0)).collect();
+    (tree, x, targets, weights)
+}
+
+proptest! {
+    /// Every gradient of every loss against central differences of the definition in double precision. The pass itself is in
+    /// single precision: gradients of order 1 carry errors of order 1e-6.
+    #[test]
+    fn gradients_match_finite_differences_of_the_definition(seed: u64, which in 0usize..5, penalised: bool, steep: bool) {
+        let mut params = SoftForestParams::default().depth(3).leafness(Leafness::Clamped { init: 0.5 });
+        match which {
+            1 => params.mix = Mix::Logits,
+            2 => params.loss = Loss::LeafCrossEntropy,
+            _ => {}
+        }
+        if steep {
+            // Wide enough that no score sits on a kink of the cubic.
+            params.gate = crate::gate::Gate::SmoothStep { width: 40.0 };
+        }
+        if penalised {
+            params.regularisers = Regularisers { size: 0.02, path: 0.05, leafness: 0.03, ..Regularisers::default() };
+        }
+        let (tree, x, targets, weights) = random_case(seed, &params, which == 3);
+        let topology = tree.topology.clone();
+        let exact = Exact::of(&tree);
+        let mut trainer = TreeTrainer::new(tree, &params, None);
+        let classes = targets.is_classes();
+        trainer.forward(x.view(), &params, classes, STEP.inverse_temperature);
+        let found_loss = trainer.own_loss(&targets, &weights, &params) / x.nrows() as f64;
+        let leafness = trainer.gradients(x.view(), &params, classes, STEP);
+        let (weight, bias, response) = trainer.gradient_parts();
+        if !penalised {
+            prop_assert!((found_loss - loss(&exact, &topology, &x, &targets, &weights, &params)).abs() < 1e-5);
+        }
+        let h = 1e-5;
+        #[allow(clippy::type_complexity)]
+        let parts: [(&[f32], fn(&mut Exact) -> &mut Vec<f64>); 4] = [
+            (&weight, |e| &mut e.weights),
+            (&bias, |e| &mut e.bias),
+            (&leafness, |e| &mut e.leafness),
+            (&response, |e| &mut e.responses),
+        ];
+        for (found, part) in parts {
+            for (i, &g) in found.iter().enumerate() {
+                let at = |delta: f64| {
+                    let mut moved = exact.clone();
+                    part(&mut moved)[i] += delta;
+                    loss(&moved, &topology, &x, &targets, &weights, &params)
+                };
+                let numeric = (at(h) - at(-h)) / (2.0 * h);
+                prop_assert!((f64::from(g) - numeric).abs() < 1e-5 * (1.0 + numeric.abs()), "{g} {numeric}");
+            }
+        }
+    }
+}
+
+fn identity_encoder(x: &Array2<f32>, params: &SoftForestParams) -> Result<Encoder> {
+    Encoder::fit(x.view(), params)
+}
+
+fn plan(rows: usize, epochs: usize) -> Plan<'static> {
+    Plan {
+        epochs,
+        rows: (0..rows).collect(),
+        rate_factor: 1.0,
+        decay: true,
+        learn_shape: true,
+        inverse_temperature: [1.0, 1.0],
+        first_epoch: 0,
+        validate: None,
+    }
+}
+
+/// Two rotated half planes and their exclusive or.
+fn oblique(rows: usize) -> (Array2<f32>, Vec<usize>) {
+    crate::synthetic::oblique_xor(rows, 4, 0.6, 3)
+}
+
+fn trained(params: &SoftForestParams, rows: usize) -> Result<(Vec<Tree>, Vec<Epoch>)> {
+    let (x, labels) = oblique(rows);
+    let encoder = identity_encoder(&x, params)?;
+    let mut trees = fresh_trees(params, encoder.inputs(), 2);
+    let set =
+        TrainingSet { x: x.view(), targets: Targets::Classes(labels), weights: vec![1.0; rows], tree_weights: None };
+    let history = train(&mut trees, &set, &encoder, params, &plan(rows, params.epochs))?;
+    Ok((trees, history))
+}
+
+fn small() -> SoftForestParams {
+    SoftForestParams::default()
+        .depth(3)
+        .trees(4)
+        .epochs(3)
+        .batch(32)
+        .optimiser(Optimiser { rate: 0.05, ..Optimiser::default() })
+}
+
+#[test]
+fn a_tree_learns_the_same_whatever_the_number_of_trees() -> Result<()> {
+    let (alone, _) = trained(&small().trees(1), 200)?;
+    let (among, _) = trained(&small().trees(4), 200)?;
+    assert_eq!(alone[0], among[0]);
+    Ok(())
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() -> Result<()> {
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.map(|pool| pool.install(|| trained(&small(), 200))).map_err(|e| ForestError::Malformed(e.to_string()))?
+    };
+    assert_eq!(run(1)?.0, run(3)?.0);
+    Ok(())
+}
+
+#[test]
+fn bagging_and_feature_subsets_make_trees_differ_and_respect_the_subset() -> Result<()> {
+    let params = small().bagging(true).feature_fraction(0.5);
+    let (trees, _) = trained(&params, 100)?;
+    for (t, tree) in trees.iter().enumerate() {
+        let mask = feature_mask(&params, t, 4).unwrap_or_default();
+        assert_eq!(mask.iter().sum::<f32>(), 2.0);
+        for row in tree.weights.chunks_exact(4) {
+            for (w, m) in row.iter().zip(&mask) {
+                assert!(*m > 0.0 || *w == 0.0);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn closed_form_rounds_never_raise_the_loss() -> Result<()> {
+    // The step size is 0, so only the closed-form update moves anything; alpha = 0.1 / K of smoothing can cost at most
+    // about 0.1 log K per node and 400 rows, far below 1e-3.
+    let params = small()
+        .leaf_update(LeafUpdate::ClosedForm { rounds: 1, leafness: true })
+        .optimiser(Optimiser { rate: f32::MIN_POSITIVE, ..Optimiser::default() })
+        .epochs(8);
+    let (_, history) = trained(&params, 400)?;
+    for pair in history.windows(2) {
+        assert!(pair[1].loss <= pair[0].loss + 1e-3, "{history:?}");
+    }
+    assert!(history[7].loss < history[0].loss);
+    Ok(())
+}
+
+#[test]
+fn the_size_penalty_makes_trees_smaller() -> Result<()> {
+    let size = |penalty: f32| -> Result<f32> {
+        let params = small()
+            .leafness(Leafness::Logit { init: 0.0 })
+            .regularisers(Regularisers { size: penalty, ..Regularisers::default() });
+        let (_, history) = trained(&params, 200)?;
+        Ok(history[2].expected_nodes)
+    };
+    assert!(size(0.1)? < size(0.0)?);
+    Ok(())
+}
+
+#[test]
+fn annealing_goes_geometrically_from_first_to_last() {
+    assert_eq!(annealed([1.0, 4.0], 0, 3), 1.0);
+    assert!((annealed([1.0, 4.0], 1, 3) - 2.0).abs() < 1e-6);
+    assert!((annealed([1.0, 4.0], 2, 3) - 4.0).abs() < 1e-6);
+}
+
+#[test]
+fn an_image_moves_and_mirrors_as_drawn() {
+    let augment = Augment { height: 2, width: 3, shift: 1, mirror: true };
+    let image = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+    let moved = |down, right, mirror| Move { augment, down, right, mirror }.apply(&image);
+    assert_eq!(moved(0, 0, false), image);
+    assert_eq!(moved(0, 0, true), [3.0, 2.0, 1.0, 6.0, 5.0, 4.0]);
+    assert_eq!(moved(1, 1, false), [0.0, 0.0, 0.0, 0.0, 1.0, 2.0]);
+}
+
+#[test]
+fn a_joint_loss_trains_the_mean() -> Result<()> {
+    for mix in [Mix::Probabilities, Mix::Logits] {
+        let params = small().loss(Loss::Joint).mix(mix).epochs(6);
+        let (_, history) = trained(&params, 300)?;
+        assert!(history[5].loss < history[0].loss, "{history:?}");
+    }
+    Ok(())
+}

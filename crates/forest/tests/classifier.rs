@@ -1,0 +1,233 @@
+//! The classifier as its users meet it.
+
+use forest::synthetic::{blobs, oblique_xor};
+use forest::{
+    ClassWeights, EarlyStopping, Evaluation, ForestError, LeafUpdate, Leafness, Missing, Optimiser, SoftForest,
+    SoftForestParams,
+};
+use ndarray::{Array1, Array2, Axis, aview1};
+
+fn quick() -> SoftForestParams {
+    SoftForestParams::default()
+        .trees(5)
+        .depth(3)
+        .epochs(30)
+        .batch(32)
+        .optimiser(Optimiser { rate: 0.05, ..Optimiser::default() })
+}
+
+fn accuracy(forest: &SoftForest, rows: usize, seed: u64) -> forest::Result<f64> {
+    let (x, y) = oblique_xor(rows, 4, 0.6, seed);
+    forest.score(x.view(), aview1(&y))
+}
+
+#[test]
+fn learns_what_axis_aligned_trees_find_hard() -> forest::Result<()> {
+    let (x, y) = oblique_xor(800, 4, 0.6, 1);
+    let forest = quick().fit(x.view(), aview1(&y))?;
+    // Two planes decide; a soft tree of depth 2 can draw them, so only the blurred band along them is lost.
+    assert!(accuracy(&forest, 500, 2)? > 0.9);
+    Ok(())
+}
+
+#[test]
+fn every_way_of_shaping_and_updating_learns() -> forest::Result<()> {
+    let (x, y) = blobs(400, 6, 4, 4.0, 1);
+    let (test_x, test_y) = blobs(200, 6, 4, 4.0, 2);
+    for params in [
+        quick().leafness(Leafness::Fixed),
+        quick().leafness(Leafness::Clamped { init: 0.8 }),
+        quick().leafness(Leafness::Random { nodes: 9 }),
+        quick().anneal_to(Some(4.0)),
+        quick().loss(forest::Loss::LeafCrossEntropy),
+        quick().mix(forest::Mix::Logits),
+        quick().gate(forest::Gate::SmoothStep { width: 4.0 }),
+        quick().leaf_update(LeafUpdate::ClosedForm { rounds: 2, leafness: true }),
+    ] {
+        let forest = params.fit(x.view(), aview1(&y))?;
+        // Blobs four deviations out on their own axes: the Bayes error is about 1 %.
+        let score = forest.score(test_x.view(), aview1(&test_y))?;
+        assert!(score > 0.9, "{params:?}: {score}");
+    }
+    Ok(())
+}
+
+#[test]
+fn hardening_keeps_the_accuracy_and_shrinks_the_model() -> forest::Result<()> {
+    let (x, y) = blobs(500, 6, 4, 4.0, 1);
+    let soft = quick().harden(false).fit(x.view(), aview1(&y))?;
+    let mut hard = soft.clone();
+    hard.harden();
+    assert!(hard.complexity().scalars < soft.complexity().scalars);
+    let (before, after) = (soft.score(x.view(), aview1(&y))?, hard.score(x.view(), aview1(&y))?);
+    assert!(after > before - 0.02, "{before} {after}");
+    assert!(hard.complexity().bytes < soft.complexity().bytes);
+    Ok(())
+}
+
+#[test]
+fn one_seed_is_one_model_and_another_seed_another() -> forest::Result<()> {
+    let (x, y) = oblique_xor(200, 4, 0.6, 1);
+    let bytes = |seed| quick().epochs(3).seed(seed).fit(x.view(), aview1(&y))?.to_bytes();
+    assert_eq!(bytes(1)?, bytes(1)?);
+    assert_ne!(bytes(1)?, bytes(2)?);
+    Ok(())
+}
+
+#[test]
+fn a_saved_model_predicts_bit_for_bit() -> Result<(), Box<dyn std::error::Error>> {
+    let (mut x, y) = oblique_xor(300, 4, 0.6, 1);
+    x.column_mut(3).mapv_inplace(|v| (v > 0.0).into());
+    x[[5, 2]] = f32::NAN;
+    for harden in [true, false] {
+        let forest = quick()
+            .epochs(4)
+            .harden(harden)
+            .missing(Missing::Indicate)
+            .categorical(vec![3])
+            .fit(x.view(), aview1(&y))?;
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("model.forest");
+        forest.save(&path)?;
+        let loaded = SoftForest::load(&path)?;
+        assert_eq!(forest.predict_proba(x.view())?, loaded.predict_proba(x.view())?);
+        assert_eq!(forest.to_bytes()?, loaded.to_bytes()?);
+        let skip = Evaluation::Skip { below: 0.05 };
+        assert_eq!(forest.evaluate(x.view(), skip)?, loaded.evaluate(x.view(), skip)?);
+        let bytes = forest.to_bytes()?;
+        assert!(matches!(SoftForest::from_bytes(&bytes[..bytes.len() / 2]), Err(ForestError::Length { .. })));
+        assert!(matches!(forest::SoftForestRegressor::load(&path), Err(ForestError::Kind { .. })));
+    }
+    assert!(matches!(SoftForest::load("no/such/file"), Err(ForestError::Io { .. })));
+    Ok(())
+}
+
+#[test]
+fn missing_values_are_learned_from_when_enabled() -> forest::Result<()> {
+    // The label is whether the value is missing: only the indicator can tell.
+    let mut x = Array2::from_elem((200, 2), 0.5f32);
+    let y: Vec<usize> = (0..200).map(|i| i % 2).collect();
+    for (mut row, &label) in x.rows_mut().into_iter().zip(&y) {
+        if label == 1 {
+            row[0] = f32::NAN;
+        }
+    }
+    let forest = quick().missing(Missing::Indicate).fit(x.view(), aview1(&y))?;
+    assert_eq!(forest.score(x.view(), aview1(&y))?, 1.0);
+    Ok(())
+}
+
+#[test]
+fn a_sample_weight_of_two_equals_the_sample_twice_in_full_batches() -> forest::Result<()> {
+    let (x, y) = oblique_xor(40, 4, 0.6, 1);
+    let params = quick().epochs(3).batch(1000).scaling(forest::Scaling::None);
+    let weights: Array1<f32> = (0..40).map(|i| if i < 20 { 2.0 } else { 1.0 }).collect();
+    let weighted = params.fit_weighted(x.view(), aview1(&y), Some(weights.view()))?;
+    let rows: Vec<usize> = (0..40).chain(0..20).collect();
+    let doubled_y: Vec<usize> = rows.iter().map(|&r| y[r]).collect();
+    let doubled = params.fit(x.select(Axis(0), &rows).view(), aview1(&doubled_y))?;
+    let (a, b) = (weighted.predict_proba(x.view())?, doubled.predict_proba(x.view())?);
+    // The same sums in another order, through a few Adam steps.
+    assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 2e-3));
+    Ok(())
+}
+
+#[test]
+fn balanced_class_weights_raise_the_recall_of_a_rare_class() -> forest::Result<()> {
+    let (x, y) = blobs(600, 3, 2, 1.5, 1);
+    let keep: Vec<usize> = (0..600).filter(|&i| y[i] == 0 || i % 10 == 1).collect();
+    let (x, y): (Array2<f32>, Vec<usize>) = (x.select(Axis(0), &keep), keep.iter().map(|&i| y[i]).collect());
+    let recall = |weights| -> forest::Result<usize> {
+        let forest = quick().class_weights(weights).fit(x.view(), aview1(&y))?;
+        let predicted = forest.predict(x.view())?;
+        Ok(predicted.iter().zip(&y).filter(|(p, y)| **p == 1 && **y == 1).count())
+    };
+    assert!(recall(ClassWeights::Balanced)? > recall(ClassWeights::Uniform)?);
+    Ok(())
+}
+
+#[test]
+fn early_stopping_records_validation_and_may_stop_early() -> forest::Result<()> {
+    let (x, y) = blobs(300, 4, 3, 4.0, 1);
+    let forest = quick()
+        .epochs(200)
+        .early_stopping(Some(EarlyStopping { fraction: 0.2, patience: 3 }))
+        .fit(x.view(), aview1(&y))?;
+    let epochs = forest.history();
+    assert!(epochs.len() < 200, "{}", epochs.len());
+    assert!(epochs[0].validation.is_some());
+    Ok(())
+}
+
+#[test]
+fn partial_fit_learns_from_a_stream() -> forest::Result<()> {
+    let (x, y) = blobs(100, 4, 3, 4.0, 1);
+    let mut forest = quick().epochs(0).fit(x.view(), aview1(&y))?;
+    let before = forest.score(x.view(), aview1(&y))?;
+    for chunk in 0..30 {
+        let (x, y) = blobs(100, 4, 3, 4.0, 10 + chunk);
+        forest.partial_fit(x.view(), aview1(&y))?;
+    }
+    let after = forest.score(x.view(), aview1(&y))?;
+    assert!(after > 0.9 && after > before, "{before} {after}");
+    assert_eq!(forest.history().len(), 30);
+    Ok(())
+}
+
+#[test]
+fn bad_input_is_a_typed_error_everywhere() -> forest::Result<()> {
+    let (x, y) = oblique_xor(60, 4, 0.6, 1);
+    let labels = aview1(&y);
+    let params = quick().epochs(1);
+    let mut holed = x.clone();
+    holed[[7, 2]] = f32::NAN;
+    assert!(matches!(params.fit(holed.view(), labels), Err(ForestError::NotFinite { row: 7, column: 2, .. })));
+    holed[[7, 2]] = f32::INFINITY;
+    let tolerant = params.clone().missing(Missing::Indicate);
+    assert!(matches!(tolerant.fit(holed.view(), labels), Err(ForestError::NotFinite { .. })));
+    let none = Array2::<f32>::zeros((0, 4));
+    assert!(matches!(params.fit(none.view(), aview1(&[])), Err(ForestError::Empty { .. })));
+    assert!(matches!(params.fit(x.view(), aview1(&[1; 60])), Err(ForestError::OneClass { class: 1 })));
+    assert!(matches!(
+        params.clone().classes(Some(2)).fit(x.view(), aview1(&[&y[..59], &[2]].concat())),
+        Err(ForestError::Label { row: 59, label: 2, classes: 2 })
+    ));
+    assert!(matches!(params.fit(x.view(), aview1(&y[..59])), Err(ForestError::Rows { .. })));
+    for bad in [-1.0, f32::NAN] {
+        let mut weights = vec![1.0; 60];
+        weights[3] = bad;
+        assert!(matches!(
+            params.fit_weighted(x.view(), labels, Some(aview1(&weights))),
+            Err(ForestError::Weight { .. })
+        ));
+    }
+    let zeros = [0.0; 60];
+    assert!(matches!(params.fit_weighted(x.view(), labels, Some(aview1(&zeros))), Err(ForestError::Weight { .. })));
+    let mut forest = params.fit(x.view(), labels)?;
+    let narrow = x.slice(ndarray::s![.., ..3]);
+    assert!(matches!(forest.predict(narrow), Err(ForestError::Width { expected: 4, found: 3 })));
+    assert!(matches!(forest.predict_one(&[0.0; 3], Evaluation::Exact, &mut [0.0; 2]), Err(ForestError::Width { .. })));
+    assert!(matches!(forest.predict_proba(none.view()), Err(ForestError::Empty { .. })));
+    assert!(matches!(forest.partial_fit(x.view(), aview1(&[5; 60])), Err(ForestError::Label { .. })));
+    let huge = Array2::from_elem((2, 4), f32::MAX);
+    let out = forest.predict_proba(huge.view())?;
+    assert!(out.iter().all(|p| p.is_finite()));
+    Ok(())
+}
+
+#[test]
+fn scores_and_losses_are_what_they_say() -> forest::Result<()> {
+    let (x, y) = blobs(100, 4, 3, 4.0, 1);
+    let forest = quick().fit(x.view(), aview1(&y))?;
+    let proba = forest.predict_proba(x.view())?;
+    let by_hand: f64 = proba.rows().into_iter().zip(&y).map(|(p, &y)| -f64::from(p[y]).ln()).sum::<f64>() / 100.0;
+    assert!((forest.log_loss(x.view(), aview1(&y))? - by_hand).abs() < 1e-6);
+    let trees = forest.predict_trees(x.view())?;
+    for (all, mean) in trees.rows().into_iter().zip(proba.rows()) {
+        for k in 0..3 {
+            let of_trees: f32 = all.iter().skip(k).step_by(3).sum::<f32>() / 5.0;
+            assert!((of_trees - mean[k]).abs() < 1e-5);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! The regressor as its users meet it.
+
+use forest::{Evaluation, ForestError, Leafness, Optimiser, SoftForestParams, SoftForestRegressor};
+use ndarray::Array2;
+
+fn ridge(rows: usize) -> (Array2<f32>, Array2<f32>) {
+    let x = Array2::from_shape_fn((rows, 2), |(i, j)| {
+        let t = (i * (7 + 4 * j)) as f32 * 0.618_034;
+        2.0 * t.fract() - 1.0
+    });
+    let y = Array2::from_shape_fn((rows, 2), |(i, k)| {
+        let s = x[[i, 0]] + x[[i, 1]];
+        if k == 0 { 100.0 + 10.0 * s.abs() } else { s }
+    });
+    (x, y)
+}
+
+fn params() -> SoftForestParams {
+    SoftForestParams::default()
+        .trees(5)
+        .depth(4)
+        .epochs(40)
+        .batch(32)
+        .leafness(Leafness::Logit { init: 0.0 })
+        .optimiser(Optimiser { rate: 0.05, ..Optimiser::default() })
+}
+
+#[test]
+fn fits_a_ridge_in_its_own_units_and_survives_saving() -> Result<(), Box<dyn std::error::Error>> {
+    let (x, y) = ridge(400);
+    let model = params().fit_values(x.view(), y.view(), None)?;
+    let score = model.score(x.view(), y.view())?;
+    assert!(score > 0.9, "{score}");
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("ridge.forest");
+    model.save(&path)?;
+    let loaded = SoftForestRegressor::load(&path)?;
+    assert_eq!(model.predict(x.view())?, loaded.predict(x.view())?);
+    let exact = model.predict(x.view())?;
+    let skipped = model.evaluate(x.view(), Evaluation::Skip { below: 0.05 })?;
+    for ((e, s), bound) in exact.rows().into_iter().zip(skipped.output.rows()).zip(&skipped.bounds) {
+        for (e, s) in e.iter().zip(s) {
+            // Values near 100: single precision resolves 1e-5 of them.
+            assert!((e - s).abs() <= bound + 1e-3);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn partial_fit_lowers_the_error_on_new_rows() -> forest::Result<()> {
+    let (x, y) = ridge(200);
+    let mut model = params().epochs(1).harden(false).fit_values(x.view(), y.view(), None)?;
+    let before = model.score(x.view(), y.view())?;
+    for _ in 0..20 {
+        model.partial_fit(x.view(), y.view())?;
+    }
+    assert!(model.score(x.view(), y.view())? > before);
+    Ok(())
+}
+
+#[test]
+fn bad_targets_are_refused() {
+    let (x, mut y) = ridge(50);
+    y[[4, 1]] = f32::NAN;
+    assert!(matches!(
+        params().fit_values(x.view(), y.view(), None),
+        Err(ForestError::NotFinite { what: "targets", row: 4, column: 1, .. })
+    ));
+    let short = y.slice(ndarray::s![..49, ..]);
+    assert!(matches!(params().fit_values(x.view(), short, None), Err(ForestError::Rows { .. })));
+}
