@@ -2,7 +2,7 @@
 //!
 //! `torch.save` writes a zip archive: `data.pkl`, a pickle that describes nested containers and where their tensors
 //! lie, and one member a storage. A pickle is a program; Python's reader runs it, and with it whatever the file's
-//! author wrote. This reader is an interpreter that knows the two dozen instructions and the thirteen names that such
+//! author wrote. This reader is an interpreter that knows the three dozen instructions and the thirteen names that such
 //! a file needs, builds plain [`Value`]s, and refuses everything else by name. Nothing is executed, and what a file
 //! may take in memory is [limited](PickleLimits).
 //!
