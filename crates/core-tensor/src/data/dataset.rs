@@ -187,6 +187,28 @@ impl Dataset {
         self.subset(&kept)
     }
 
+    /// The images of the classes whose name `keep` accepts. The classes that are left are numbered anew, in their order.
+    ///
+    /// # Errors
+    /// No image is left.
+    pub fn only_classes(&self, keep: impl Fn(&str) -> bool) -> Result<Self> {
+        let mut classes = Vec::new();
+        let numbers: Vec<Option<i64>> = self
+            .classes
+            .iter()
+            .map(|name| {
+                keep(name).then(|| {
+                    classes.push(name.clone());
+                    classes.len() as i64 - 1
+                })
+            })
+            .collect();
+        let (kept, labels): (Vec<_>, Vec<_>) =
+            (0..self.len()).filter_map(|index| Some((index, numbers[self.labels[index] as usize]?))).unzip();
+        let set = self.subset(&kept)?;
+        Ok(Self { labels: Arc::new(labels), classes: Arc::new(classes), ..set })
+    }
+
     /// Sets `held_out` images aside, drawn at random by `seed`: the rest, then those. Both keep the set's order.
     ///
     /// # Errors
@@ -298,6 +320,14 @@ mod tests {
         // Sorted by class, as folders are: 0 0 0 1 1.
         let set = Dataset::new(vec![9, 8, 7, 6, 5], ImageShape::new(1, 1, 1), vec![0, 0, 0, 1, 1], names(2), "sorted");
         assert_eq!(set.unwrap().balanced(2).unwrap().pixels(), [9, 8, 6, 5]);
+    }
+
+    #[test]
+    fn kept_classes_are_numbered_anew() {
+        let set = numbered(6, 3).only_classes(|name| name != "class 1").unwrap();
+        assert_eq!((set.pixels(), set.targets()), (&[0, 2, 3, 5][..], &[0, 1, 0, 1][..]));
+        assert_eq!(set.classes(), ["class 0", "class 2"]);
+        assert!(numbered(6, 3).only_classes(|_| false).is_err());
     }
 
     proptest! {

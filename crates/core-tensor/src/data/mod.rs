@@ -5,19 +5,28 @@
 
 mod augment;
 mod batch;
+mod cifar;
 mod dataset;
+mod generator;
 mod idx;
+mod image_folder;
 mod loader;
+mod omniglot;
 mod on_device;
 mod prefetch;
+mod resample;
 mod samples;
 mod statistics;
 
 pub use augment::{Augmentation, Draw, Pipeline, Transform};
 pub use batch::{Batch, BatchSource};
+pub use cifar::{cifar10, cifar100, read_cifar10, read_cifar100};
 pub use dataset::{Dataset, Splits};
+pub use generator::ShapeGenerator;
 pub use idx::{IdxArray, fashion_mnist, mnist, parse_idx, read_idx, read_labelled};
+pub use image_folder::{Framing, ImageFolder, image_folders};
 pub use loader::{Loader, LoaderConfig, shuffled};
+pub use omniglot::{OmniglotSide, omniglot};
 pub use on_device::OnDevice;
 pub use prefetch::prefetch;
 pub use samples::{Image, ImageShape, Samples};

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::Result;
 
 /// Labelled `u8` images that can be fetched by position: all in memory ([`Dataset`](super::Dataset)), or decoded when
-/// asked for.
+/// asked for ([`ImageFolder`](super::ImageFolder)).
 pub trait Samples: Send + Sync + 'static {
     /// How many there are.
     fn len(&self) -> usize;

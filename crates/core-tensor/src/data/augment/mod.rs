@@ -3,9 +3,12 @@
 //! What happens to an image depends on the run's seed, the epoch, the image's position in its set and the stream, and on
 //! nothing else: not on the batch it is in, nor on the thread that works on it.
 
+mod blur;
+mod colour;
 mod cutout;
 mod pipeline;
 mod placement;
+mod resized_crop;
 
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +61,47 @@ pub enum Transform {
         /// How often, in `[0, 1]`. Usually 0.5.
         probability: f64,
     },
+    /// Cuts a random part and resizes it with an anti-aliased bilinear filter, as torchvision's `RandomResizedCrop`.
+    ResizedCrop {
+        /// `[height, width]` of the result. ImageNet: 224 × 224.
+        size: [usize; 2],
+        /// Smallest and largest share of the image's area, in `(0, 1]`. ImageNet and SimCLR (Chen et al.,
+        /// arXiv 2002.05709, appendix A): 0.08 to 1.
+        scale: [f64; 2],
+        /// Smallest and largest width over height. Usually 3/4 to 4/3.
+        ratio: [f64; 2],
+    },
+    /// Changes brightness, contrast, saturation and hue, in a random order, as torchvision's `ColorJitter`. Grey images
+    /// have no saturation or hue. Comes before `Normalise`.
+    ///
+    /// SimCLR with strength s (Chen et al., arXiv 2002.05709, appendix A): 0.8 s, 0.8 s, 0.8 s, 0.2 s, probability 0.8;
+    /// s is 1 on ImageNet and 0.5 on CIFAR-10.
+    ColourJitter {
+        /// Factors are drawn from `[max(0, 1 − b), 1 + b]`; b is at most 100.
+        brightness: f64,
+        /// As `brightness`, about the image's mean lightness.
+        contrast: f64,
+        /// As `brightness`, about the pixel's lightness.
+        saturation: f64,
+        /// Shares of the colour circle are drawn from `[−hue, hue]`, at most 0.5.
+        hue: f64,
+        /// How often, in `[0, 1]`.
+        probability: f64,
+    },
+    /// Takes the colour away, keeping three channels. Comes before `Normalise`.
+    Grey {
+        /// How often, in `[0, 1]`. SimCLR: 0.2.
+        probability: f64,
+    },
+    /// Gaussian blur with mirrored borders, as torchvision's `GaussianBlur`.
+    Blur {
+        /// Pixels the kernel spans, odd; half of it must be below both sides. SimCLR: a tenth of the side.
+        kernel: usize,
+        /// Smallest and largest standard deviation in pixels, above 0. SimCLR: 0.1 to 2.
+        sigma: [f64; 2],
+        /// How often, in `[0, 1]`. SimCLR: 0.5.
+        probability: f64,
+    },
     /// Zeroes a square around a random pixel: the mean colour when it follows `Normalise` (DeVries and Taylor,
     /// arXiv 1708.04552; 16 pixels for CIFAR-10, 8 for CIFAR-100).
     Cutout {
@@ -108,12 +152,36 @@ impl Augmentation {
 }
 
 impl Transform {
+    /// Checks what does not depend on the images' size.
     fn validate(&self, channels: usize, normalised: bool) -> Result<()> {
         match self {
             Self::PadCrop { .. } => Ok(()),
-            Self::HorizontalFlip { probability } => probability_in_range("horizontal_flip.probability", *probability),
-            Self::Cutout { side: 0 } => Err(Error::setting("cutout.side", "at least 1", 0)),
-            Self::Cutout { .. } => Ok(()),
+            Self::HorizontalFlip { probability } => in_range("horizontal_flip.probability", *probability, 1.0),
+            Self::ResizedCrop { size, scale, ratio } => {
+                sides("resized_crop.size", *size)?;
+                ordered("resized_crop.scale", *scale, 1.0)?;
+                ordered("resized_crop.ratio", *ratio, f64::MAX)
+            }
+            Self::ColourJitter { brightness, contrast, saturation, hue, probability } => {
+                before_normalise("colour_jitter", channels, normalised)?;
+                in_range("colour_jitter.brightness", *brightness, STRONGEST)?;
+                in_range("colour_jitter.contrast", *contrast, STRONGEST)?;
+                in_range("colour_jitter.saturation", *saturation, STRONGEST)?;
+                in_range("colour_jitter.hue", *hue, 0.5)?;
+                in_range("colour_jitter.probability", *probability, 1.0)
+            }
+            Self::Grey { probability } => {
+                before_normalise("grey", channels, normalised)?;
+                in_range("grey.probability", *probability, 1.0)
+            }
+            Self::Blur { kernel, sigma, probability } => {
+                if kernel % 2 == 0 {
+                    return Err(Error::setting("blur.kernel", "an odd number of pixels", kernel));
+                }
+                ordered("blur.sigma", *sigma, f64::MAX)?;
+                in_range("blur.probability", *probability, 1.0)
+            }
+            Self::Cutout { side } => sides("cutout.side", [*side; 2]),
             Self::Normalise { mean, std } => {
                 if normalised {
                     return Err(Error::setting("augmentation", "at most one normalise", "a second one"));
@@ -135,22 +203,65 @@ impl Transform {
 
     /// `[height, width]` after the transform, from that before it; `None` while images differ.
     fn output_size(&self, size: Option<[usize; 2]>) -> Result<Option<[usize; 2]>> {
-        match self {
-            Self::PadCrop { padding } => match size {
-                Some([height, width]) if *padding <= height.min(width) => Ok(size),
-                Some([height, width]) => {
-                    Err(Error::setting("pad_crop.padding", format!("at most {}", height.min(width)), padding))
-                }
-                None => Err(Error::setting("pad_crop", "images of one size", "images of different sizes")),
-            },
-            Self::HorizontalFlip { .. } | Self::Cutout { .. } | Self::Normalise { .. } => Ok(size),
+        let shortest = size.map(|[height, width]| height.min(width));
+        match (self, shortest) {
+            (Self::ResizedCrop { size, .. }, _) => Ok(Some(*size)),
+            (Self::PadCrop { .. }, None) => {
+                Err(Error::setting("pad_crop", "images of one size", "images of different sizes"))
+            }
+            (Self::PadCrop { padding }, Some(shortest)) if *padding > shortest => {
+                Err(Error::setting("pad_crop.padding", format!("at most {shortest}, the shorter side"), padding))
+            }
+            // Images of different sizes may be a pixel wide.
+            (Self::Blur { kernel, .. }, _) if kernel / 2 >= shortest.unwrap_or(1) => {
+                let expected = format!("half of it below {}, the shorter side", shortest.unwrap_or(1));
+                Err(Error::setting("blur.kernel", expected, kernel))
+            }
+            _ => Ok(size),
         }
     }
 }
 
-fn probability_in_range(setting: &'static str, found: f64) -> Result<()> {
-    // Written so that NaN is refused as well.
-    if (0.0..=1.0).contains(&found) { Ok(()) } else { Err(Error::setting(setting, "0 to 1", found)) }
+/// Factors beyond this leave black and white only, and far beyond it would not be finite in `f32`.
+const STRONGEST: f64 = 100.0;
+
+/// Longest side that an image is resized to; keeps a typing error from asking for terabytes.
+const LONGEST: usize = 1 << 14;
+
+/// A number from 0 to `most`; NaN is refused as well.
+fn in_range(setting: &'static str, found: f64, most: f64) -> Result<()> {
+    if (0.0..=most).contains(&found) {
+        return Ok(());
+    }
+    Err(Error::setting(setting, format!("0 to {most}"), found))
+}
+
+/// Two numbers above 0, the first not above the second, the second not above `most`.
+fn ordered(setting: &'static str, [low, high]: [f64; 2], most: f64) -> Result<()> {
+    if low > 0.0 && low <= high && high <= most {
+        return Ok(());
+    }
+    let expected =
+        if most == f64::MAX { "0 < low ≤ high".to_owned() } else { format!("0 < low ≤ high ≤ {most}") };
+    Err(Error::setting(setting, expected, format!("[{low}, {high}]")))
+}
+
+fn sides(setting: &'static str, sides: [usize; 2]) -> Result<()> {
+    match sides.into_iter().find(|side| !(1..=LONGEST).contains(side)) {
+        Some(found) => Err(Error::setting(setting, format!("1 to {LONGEST}"), found)),
+        None => Ok(()),
+    }
+}
+
+/// Colours have a meaning for grey and RGB images with values in `[0, 1]`.
+fn before_normalise(transform: &'static str, channels: usize, normalised: bool) -> Result<()> {
+    if normalised {
+        return Err(Error::setting(transform, "a place before normalise", "one after it"));
+    }
+    if channels != 1 && channels != 3 {
+        return Err(Error::setting(transform, "images of 1 or 3 channels", channels));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

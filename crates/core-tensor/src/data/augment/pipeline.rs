@@ -6,8 +6,11 @@ use rayon::prelude::*;
 use tch::Tensor;
 
 use super::Transform;
+use super::blur::blur;
+use super::colour::{Jitter, to_grey};
 use super::cutout::cut_out;
 use super::placement::Placement;
+use super::resized_crop::ResizedCrop;
 use crate::data::{Image, Samples};
 use crate::seed::{Purpose, derive, generator};
 use crate::{Error, Result};
@@ -68,6 +71,10 @@ pub(super) struct Affine {
 #[derive(Debug, Clone)]
 enum Stage {
     Place(Place),
+    ResizedCrop(ResizedCrop),
+    Jitter { jitter: Jitter, probability: f64 },
+    Grey { probability: f64 },
+    Blur { kernel: usize, sigma: [f64; 2], probability: f64 },
     Cutout { side: usize },
 }
 
@@ -84,24 +91,32 @@ impl Pipeline {
         let mut first = Place::new(channels, 1.0 / 255.0);
         let mut rest = Vec::new();
         for transform in transforms {
-            match transform {
+            let stage = match *transform {
                 Transform::PadCrop { padding } => {
                     // Black is not 0 any more once normalised, so padding then needs a pass of its own.
                     if last_place(&mut first, &mut rest, channels).normalised {
                         rest.push(Stage::Place(Place::new(channels, 1.0)));
                     }
-                    let place = last_place(&mut first, &mut rest, channels);
-                    place.moves.push(Move::PadCrop { padding: *padding });
+                    last_place(&mut first, &mut rest, channels).moves.push(Move::PadCrop { padding });
+                    continue;
                 }
                 Transform::HorizontalFlip { probability } => {
-                    let place = last_place(&mut first, &mut rest, channels);
-                    place.moves.push(Move::HorizontalFlip { probability: *probability });
+                    last_place(&mut first, &mut rest, channels).moves.push(Move::HorizontalFlip { probability });
+                    continue;
                 }
-                Transform::Normalise { mean, std } => {
+                Transform::Normalise { ref mean, ref std } => {
                     last_place(&mut first, &mut rest, channels).normalise(mean, std);
+                    continue;
                 }
-                Transform::Cutout { side } => rest.push(Stage::Cutout { side: *side }),
-            }
+                Transform::ResizedCrop { size, scale, ratio } => Stage::ResizedCrop(ResizedCrop { size, scale, ratio }),
+                Transform::ColourJitter { brightness, contrast, saturation, hue, probability } => {
+                    Stage::Jitter { jitter: Jitter { brightness, contrast, saturation, hue }, probability }
+                }
+                Transform::Grey { probability } => Stage::Grey { probability },
+                Transform::Blur { kernel, sigma, probability } => Stage::Blur { kernel, sigma, probability },
+                Transform::Cutout { side } => Stage::Cutout { side },
+            };
+            rest.push(stage);
         }
         Self { channels, input, output, first, rest }
     }
@@ -251,6 +266,23 @@ impl Stage {
                 let mut moved = vec![0.0; place.affine.len() * height * width];
                 place.run(&placement, &image.values, image.size, &mut moved);
                 *image = Planes { size: placement.size(), values: moved };
+            }
+            Self::ResizedCrop(crop) => crop.run(image, rng),
+            Self::Jitter { jitter, probability } => {
+                if rng.random_bool(*probability) {
+                    jitter.run(image, rng);
+                }
+            }
+            Self::Grey { probability } => {
+                if rng.random_bool(*probability) {
+                    to_grey(image);
+                }
+            }
+            Self::Blur { kernel, sigma: [low, high], probability } => {
+                if rng.random_bool(*probability) {
+                    let sigma = rng.random_range(*low..=*high);
+                    blur(image, *kernel, sigma);
+                }
             }
             Self::Cutout { side } => cut_out(image, *side, rng),
         }

@@ -124,13 +124,104 @@ fn settings_outside_their_range_are_named() {
     assert_eq!(refused(Transform::HorizontalFlip { probability: 1.5 }), "horizontal_flip.probability");
     assert_eq!(refused(Transform::HorizontalFlip { probability: f64::NAN }), "horizontal_flip.probability");
     assert_eq!(refused(Transform::Cutout { side: 0 }), "cutout.side");
+    let crop = |size, scale, ratio| refused(Transform::ResizedCrop { size, scale, ratio });
+    assert_eq!(crop([0, 32], [0.1, 1.0], [0.75, 1.3]), "resized_crop.size");
+    assert_eq!(crop([32, usize::MAX], [0.1, 1.0], [0.75, 1.3]), "resized_crop.size");
+    assert_eq!(crop([32, 32], [0.0, 1.0], [0.75, 1.3]), "resized_crop.scale");
+    assert_eq!(crop([32, 32], [0.1, 1.1], [0.75, 1.3]), "resized_crop.scale");
+    assert_eq!(crop([32, 32], [0.1, 1.0], [1.3, 0.75]), "resized_crop.ratio");
+    assert_eq!(crop([32, 32], [0.1, 1.0], [1.0, f64::INFINITY]), "resized_crop.ratio");
+    let jitter = |brightness, hue, probability| {
+        refused(Transform::ColourJitter { brightness, contrast: 0.4, saturation: 0.4, hue, probability })
+    };
+    assert_eq!(jitter(-0.1, 0.1, 0.8), "colour_jitter.brightness");
+    assert_eq!(jitter(f64::INFINITY, 0.1, 0.8), "colour_jitter.brightness");
+    assert_eq!(jitter(0.4, 0.6, 0.8), "colour_jitter.hue");
+    assert_eq!(jitter(0.4, 0.1, 1.1), "colour_jitter.probability");
+    assert_eq!(refused(Transform::Grey { probability: -0.5 }), "grey.probability");
+    let blur = |kernel, sigma| refused(Transform::Blur { kernel, sigma, probability: 0.5 });
+    assert_eq!(blur(4, [0.1, 2.0]), "blur.kernel");
+    assert_eq!(blur(65, [0.1, 2.0]), "blur.kernel");
+    assert_eq!(blur(3, [0.0, 2.0]), "blur.sigma");
     assert_eq!(refused(ChannelStatistics::mnist().normalise()), "normalise");
     assert_eq!(refused(Transform::Normalise { mean: vec![f32::NAN; 3], std: vec![1.0; 3] }), "normalise.mean");
     assert_eq!(refused(Transform::Normalise { mean: vec![0.0; 3], std: vec![1.0, 0.0, 1.0] }), "normalise.std");
     let twice = [ChannelStatistics::cifar10().normalise(), ChannelStatistics::cifar10().normalise()];
     assert!(Augmentation::new(twice).prepare(3, Some([32, 32])).is_err());
+    let grey_at_the_end = [ChannelStatistics::cifar10().normalise(), Transform::Grey { probability: 0.5 }];
+    assert!(Augmentation::new(grey_at_the_end).prepare(3, Some([32, 32])).is_err());
+    assert!(Augmentation::new([Transform::Grey { probability: 0.5 }]).prepare(2, Some([32, 32])).is_err());
+    assert!(Augmentation::new([Transform::PadCrop { padding: 1 }]).prepare(3, None).is_err());
     assert!(Augmentation::default().prepare(3, None).is_err());
     assert!(Augmentation::default().prepare(0, Some([32, 32])).is_err());
+}
+
+#[test]
+fn transforms_with_probability_zero_are_the_identity() {
+    let set = images(3, RGB);
+    let jitter =
+        Transform::ColourJitter { brightness: 1.0, contrast: 1.0, saturation: 1.0, hue: 0.5, probability: 0.0 };
+    let blur = Transform::Blur { kernel: 3, sigma: [1.0, 1.0], probability: 0.0 };
+    let found = run([jitter, Transform::Grey { probability: 0.0 }, blur], &set, Draw::default());
+    assert_eq!(found, run([], &set, Draw::default()));
+}
+
+#[test]
+fn a_resized_crop_of_everything_is_a_resize() {
+    let set = images(2, ImageShape::new(3, 6, 6));
+    let crop = Transform::ResizedCrop { size: [4, 5], scale: [1.0, 1.0], ratio: [1.0, 1.0] };
+    let found = run([crop], &set, Draw::default());
+    let expected = scaled(&set).internal_upsample_bilinear2d_aa([4, 5], false, None, None);
+    // Values up to 1, weights that add up to 1.
+    assert!(difference(&found, &expected) < 1e-5);
+}
+
+#[test]
+fn grey_makes_three_equal_channels() {
+    let found = run([Transform::Grey { probability: 1.0 }], &images(3, RGB), Draw::default());
+    assert_eq!(found.select(1, 0), found.select(1, 1));
+    assert_eq!(found.select(1, 0), found.select(1, 2));
+}
+
+#[test]
+fn a_flip_after_other_transforms_still_mirrors() {
+    let set = images(3, RGB);
+    let grey = || Transform::Grey { probability: 1.0 };
+    let plain = run([grey()], &set, Draw::default());
+    assert_eq!(run([grey(), FLIP], &set, Draw::default()), plain.flip([3]));
+    assert_eq!(run([FLIP, grey()], &set, Draw::default()), plain.flip([3]));
+}
+
+/// Images of different sizes.
+struct Uneven;
+
+impl Samples for Uneven {
+    fn len(&self) -> usize {
+        3
+    }
+    fn channels(&self) -> usize {
+        3
+    }
+    fn size(&self) -> Option<[usize; 2]> {
+        None
+    }
+    fn label(&self, _: usize) -> i64 {
+        0
+    }
+    fn image(&self, index: usize) -> Result<crate::data::Image<'_>> {
+        let shape = ImageShape::new(3, 4 + index, 9 - index);
+        Ok(crate::data::Image { pixels: vec![100; 3 * shape.height * shape.width].into(), shape })
+    }
+}
+
+#[test]
+fn images_of_different_sizes_become_one_through_a_resized_crop() {
+    let crop = Transform::ResizedCrop { size: [8, 8], scale: [0.3, 1.0], ratio: [0.75, 4.0 / 3.0] };
+    let pipeline = Augmentation::new([FLIP, crop]).prepare(3, Uneven.size()).unwrap();
+    let found = pipeline.batch(&Uneven, &[0, 1, 2], Draw::default()).unwrap();
+    assert_eq!(found.size(), [3, 3, 8, 8]);
+    // A constant stays constant under weights that add up to 1.
+    assert!(difference(&found, &(found.ones_like() * (100.0 / 255.0))) < 1e-5);
 }
 
 #[test]
@@ -148,6 +239,10 @@ proptest! {
     fn an_image_comes_out_the_same_in_any_batch_and_on_any_thread(seed: u64, threads in 1_usize..4) {
         let set = images(9, ImageShape::new(3, 6, 6));
         let transforms = [
+            Transform::ResizedCrop { size: [7, 5], scale: [0.2, 1.0], ratio: [0.75, 4.0 / 3.0] },
+            Transform::ColourJitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1, probability: 0.8 },
+            Transform::Grey { probability: 0.2 },
+            Transform::Blur { kernel: 3, sigma: [0.1, 2.0], probability: 0.5 },
             Transform::PadCrop { padding: 2 },
             Transform::HorizontalFlip { probability: 0.5 },
             ChannelStatistics::cifar10().normalise(),
