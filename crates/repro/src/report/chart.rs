@@ -82,7 +82,11 @@ const BOTTOM: f64 = 46.0;
 /// A chart. Colours, widths and dashes are the page's: classes `s0` to `s7`.
 pub(super) fn line_chart(curve: &Curve) -> String {
     let points = || curve.series.iter().flat_map(|series| &series.points);
-    let ends = |point: &Point| point.interval.map_or([point.mean; 2], <[f64; 2]>::from);
+    let ends = |point: &Point| {
+        let [lo, hi] = point.interval.map_or([point.mean; 2], <[f64; 2]>::from);
+        // An interval that comes near 0 would take a logarithmic axis down without end: it is cut at the frame.
+        [if curve.y.scale == Scale::Log { lo.max(point.mean / 4.0) } else { lo }, hi]
+    };
     let x = ruler(&curve.x, points().map(|point| point.x), [LEFT, WIDTH - RIGHT], 0.02);
     let levels = curve.levels.iter().map(|level| level.y);
     let y = ruler(&curve.y, points().flat_map(ends).chain(levels), [HEIGHT - BOTTOM, TOP], 0.06);
@@ -174,18 +178,18 @@ fn write_chart(curve: &Curve, x: &Ruler, y: &Ruler, out: &mut String) -> std::fm
 
 /// The area between the intervals' ends; a lone point gets a bar.
 fn write_band(points: &[Point], x: &Ruler, y: &Ruler, out: &mut String) -> std::fmt::Result {
+    // What lies below the frame ends at it.
+    let lowest = |value: f64| if y.scale == Scale::Log && value <= 0.0 { y.from } else { y.at(value).min(y.from) };
     let ends: Vec<_> = points.iter().filter_map(|point| point.interval.map(|interval| (point.x, interval))).collect();
     if let [(only, interval)] = ends[..] {
         let at = x.at(only);
         return write!(
             out,
             r#"<line class="bar" x1="{at:.1}" x2="{at:.1}" y1="{:.1}" y2="{:.1}"/>"#,
-            y.at(interval.lo),
+            lowest(interval.lo),
             y.at(interval.hi)
         );
     }
-    // On a logarithmic axis an interval that reaches below 0 ends at the frame.
-    let lowest = |value: f64| if y.scale == Scale::Log && value <= 0.0 { y.from } else { y.at(value) };
     let upper = ends.iter().map(|(at, interval)| format!("{:.1},{:.1}", x.at(*at), y.at(interval.hi)));
     let lower = ends.iter().rev().map(|(at, interval)| format!("{:.1},{:.1}", x.at(*at), lowest(interval.lo)));
     let outline: Vec<String> = upper.chain(lower).collect();
@@ -194,7 +198,7 @@ fn write_band(points: &[Point], x: &Ruler, y: &Ruler, out: &mut String) -> std::
 
 /// A claim at a glance: where the inequality holds, the interval, the mean, and each seed.
 pub(super) fn interval_plot(claim: &JudgedClaim) -> String {
-    let (width, height, middle) = (220.0, 46.0, 17.0);
+    let (width, height, middle, seeds) = (220.0, 46.0, 13.0, 26.0);
     let relation = claim.test().relation;
     let bounds = relation.bounds();
     let ends = claim.interval().map_or(Vec::new(), |interval| vec![interval.lo, interval.hi]);
@@ -241,7 +245,7 @@ pub(super) fn interval_plot(claim: &JudgedClaim) -> String {
         for (seed, sample) in claim.samples() {
             write!(
                 out,
-                r#"<circle class="seed" cx="{:.1}" cy="{middle}" r="2.6"><title>seed {seed}: {}</title></circle>"#,
+                r#"<circle class="seed" cx="{:.1}" cy="{seeds}" r="2.6"><title>seed {seed}: {}</title></circle>"#,
                 x.at(sample),
                 number(sample)
             )?;

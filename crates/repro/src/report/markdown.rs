@@ -47,13 +47,11 @@ fn write_paper(paper: &PaperReport, out: &mut String) -> std::fmt::Result {
         let samples: Vec<String> = judged.samples().map(|(_, sample)| number(sample)).collect();
         writeln!(
             out,
-            "| {} | {} | {} ({}) | {} {} | {} | {} | **{}**: {} |",
+            "| {} | {} | {} | {} | {} | {} | **{}**: {} |",
             escape(judged.id()),
             escape(judged.statement()),
-            escape(value),
-            escape(source),
-            escape(&judged.test().to_string()),
-            escape(judged.unit()),
+            escape(&if source.is_empty() { value.to_string() } else { format!("{value} ({source})") }),
+            escape(format!("{} {}", judged.test(), judged.unit()).trim_end()),
             escape(&measured(judged)),
             samples.join(" "),
             judged.verdict(),
@@ -83,11 +81,18 @@ fn write_paper(paper: &PaperReport, out: &mut String) -> std::fmt::Result {
     writeln!(out)
 }
 
+/// Rows of a curve's table at most; the page and `report.json` have every point.
+const ROWS: usize = 24;
+
 /// A curve as a table: a row a position, a column a series.
 fn write_curve(curve: &Curve, out: &mut String) -> std::fmt::Result {
     let mut positions: Vec<f64> = curve.series.iter().flat_map(|series| &series.points).map(|point| point.x).collect();
     positions.sort_by(f64::total_cmp);
     positions.dedup();
+    let step = positions.len().div_ceil(ROWS).max(1);
+    // Counted from the end, so that the last stays.
+    positions = positions.into_iter().rev().step_by(step).collect();
+    positions.reverse();
     let mut header = vec![curve.x.label.clone()];
     header.extend(curve.series.iter().map(|series| series.name.clone()));
     let row = |&x: &f64| {
@@ -101,7 +106,7 @@ fn write_curve(curve: &Curve, out: &mut String) -> std::fmt::Result {
         std::iter::once(number(x)).chain(curve.series.iter().map(cell)).collect()
     };
     let levels: Vec<String> = curve.levels.iter().map(|level| format!("{}: {}", level.name, number(level.y))).collect();
-    let caption = [format!("{}.", curve.y.label), curve.caption.clone(), levels.join("; ")].join(" ");
+    let caption = [format!("Values: {}.", curve.y.label), curve.caption.clone(), levels.join("; ")].join(" ");
     let rows = positions.iter().map(row).collect();
     write_table(&Table { title: curve.title.clone(), caption, header, rows }, out)
 }

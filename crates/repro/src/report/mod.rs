@@ -155,8 +155,11 @@ impl Report {
                 self.timing.seconds += timing.seconds;
             }
         }
-        let summary = data.iter().map(describe).collect::<Vec<_>>().join("; ");
-        let claim = |judged| ClaimReport { judged, tier: ask.tier, data: summary.clone() };
+        let summary = match data.is_empty() {
+            true => "none".into(),
+            false => data.iter().map(describe).collect::<Vec<_>>().join("; "),
+        };
+        let claim = |judged| ClaimReport { judged, tier: ask.tier, data: String::clone(&summary) };
         let paper = experiment.paper().to_string();
         let (artifacts, files) = artifacts(&paper, section.pictures, section.attachments);
         self.papers.push(PaperReport {

@@ -16,3 +16,90 @@ fn numbers_are_short_and_keep_what_matters() {
         assert_eq!(number(x), text);
     }
 }
+
+fn report(section: Section) -> Report {
+    use crate::context::RunContext;
+    use crate::{DataRoot, Device, Plan, Run};
+
+    struct Fixed(Section);
+    impl Experiment for Fixed {
+        fn paper(&self) -> &'static str {
+            "paper"
+        }
+        fn title(&self) -> &'static str {
+            "<Title> & more"
+        }
+        fn reference(&self) -> &'static str {
+            "Author, 2021"
+        }
+        fn idea(&self) -> &'static str {
+            "An idea."
+        }
+        fn plan(&self, _: &Ask) -> anyhow::Result<Plan> {
+            Ok(Plan::default())
+        }
+        fn execute(&self, _: &Run, _: &mut RunContext) -> anyhow::Result<Metrics> {
+            Ok(Metrics::new())
+        }
+        fn judge(&self, _: &Ask, _: &Results) -> anyhow::Result<Section> {
+            Ok(self.0.clone())
+        }
+    }
+
+    let ask = Ask { tier: Tier::Quick, seeds: None, device: Device::Cpu, data: DataRoot::at(Path::new("data")) };
+    let frame = Frame { commit: None, machine: Machine::default(), command: "repro".into(), versions: BTreeMap::new() };
+    let mut report = Report::new(frame, &ask);
+    report.add(&Fixed(section), &ask, Vec::new(), &Results::default());
+    report
+}
+
+fn claim(samples: &[f64]) -> JudgedClaim {
+    use crate::{Claim, Relation, Samples, Test};
+    Claim::new("C1", "a < b | c")
+        .test(Test::mean("b − a", Relation::Above(0.0)), "points")
+        .judge(&Samples::of((0..).zip(samples.iter().copied())))
+        .unwrap()
+}
+
+#[test]
+fn markup_and_table_bars_in_texts_are_escaped() {
+    let report = report(Section { claims: vec![claim(&[1.0, 1.5])], ..Section::default() });
+    let page = html::render(&report);
+    assert!(page.contains("&lt;Title&gt; &amp; more") && !page.contains("<Title>"));
+    assert!(page.contains("a &lt; b | c"));
+    assert!(markdown::render(&report).contains("| a < b \\| c |"));
+}
+
+#[test]
+fn verdicts_are_counted_once_each() {
+    let claims = vec![claim(&[1.0, 1.1]), claim(&[-1.0, -1.1]), claim(&[1.0]), claim(&[])];
+    let report = report(Section { claims, ..Section::default() });
+    assert_eq!(report.headline(), "1 of 4 claims reproduced, 1 not reproduced, 1 inconclusive, 1 not run");
+    assert!(report.is_complete());
+}
+
+#[test]
+fn long_curves_are_thinned_in_markdown_and_keep_their_end() {
+    use crate::section::{Axis, Curve, Series};
+    let history: Vec<(u64, Vec<f64>)> = (1..=100).map(|epoch| (epoch, vec![1.0, 2.0])).collect();
+    let curve = Curve {
+        title: "t".into(),
+        caption: String::new(),
+        x: Axis::linear("epoch"),
+        y: Axis::linear("loss"),
+        series: vec![Series::over_epochs("s", &history)],
+        levels: Vec::new(),
+    };
+    let text = markdown::render(&report(Section { curves: vec![curve], ..Section::default() }));
+    let rows: Vec<&str> = text.lines().filter(|line| line.ends_with("± 6.353 |")).collect();
+    assert_eq!((rows.len(), rows[19]), (20, "| 100 | 1.5 ± 6.353 |"));
+}
+
+#[test]
+fn a_section_that_cannot_be_drawn_becomes_an_error_in_the_report() {
+    let table = Table { title: "t".into(), caption: String::new(), header: vec!["a".into()], rows: vec![vec![]] };
+    let report = report(Section { tables: vec![table], claims: vec![claim(&[1.0, 2.0])], ..Section::default() });
+    assert!(!report.is_complete());
+    assert!(report.papers[0].error.as_ref().unwrap().contains("table row is 0 cells"));
+    assert!(html::render(&report).contains("Could not be judged."));
+}

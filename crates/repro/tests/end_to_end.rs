@@ -1,0 +1,361 @@
+//! The whole program, as a person meets it: the `toy` example with its two papers, killed, doubled, and damaged.
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use serde_json::Value;
+
+/// A folder with room for `runs/`, `out/` and no data.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, arguments: &str) -> Command {
+        let program = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples/toy");
+        assert!(program.exists(), "{} is missing: `cargo test -p repro` builds it", program.display());
+        let mut command = Command::new(program);
+        command.args(arguments.split_whitespace()).current_dir(self.folder.path()).env_remove("REPRO_DATA");
+        command
+    }
+
+    fn run(&self, arguments: &str) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs, expects exit code 0, and reads the report.
+    fn report(&self, arguments: &str) -> Value {
+        let output = self.run(arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        self.read_report()
+    }
+
+    fn read_report(&self) -> Value {
+        without_timings(serde_json::from_slice(&fs::read(self.path("out/report.json")).unwrap()).unwrap())
+    }
+
+    /// The folders of runs.
+    fn runs(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.path("runs")).into_iter().flatten().map(|entry| entry.unwrap().path());
+        let mut runs: Vec<PathBuf> = entries.filter(|path| path.join("run.json").exists()).collect();
+        runs.sort();
+        runs
+    }
+
+    /// The run of this kind and seed.
+    fn find(&self, kind: &str, seed: u64) -> PathBuf {
+        let matches = |path: &PathBuf| {
+            let file: Value = serde_json::from_slice(&fs::read(path.join("run.json")).unwrap()).unwrap();
+            file["run"]["kind"] == kind && file["run"]["seed"] == seed
+        };
+        self.runs().into_iter().find(matches).unwrap()
+    }
+
+    /// Epochs logged by all runs together.
+    fn epochs(&self) -> usize {
+        let rows = |run: &PathBuf| fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count());
+        self.runs().iter().map(rows).sum()
+    }
+
+    /// Times that a worker began on a run, over all runs.
+    fn attempts(&self) -> usize {
+        let starts = |run: &PathBuf| text(&fs::read(run.join("log.txt")).unwrap()).matches("--- ").count();
+        self.runs().iter().map(starts).sum()
+    }
+}
+
+/// What `docs/report-schema.md` says to leave out before two reports are compared.
+fn without_timings(mut report: Value) -> Value {
+    let top = report.as_object_mut().unwrap();
+    top.remove("machine").unwrap();
+    top.remove("timing").unwrap();
+    for paper in top["papers"].as_array_mut().unwrap() {
+        paper.as_object_mut().unwrap().remove("seconds").unwrap();
+        for claim in paper["claims"].as_array_mut().unwrap() {
+            if claim["timed"] == true {
+                let claim = claim.as_object_mut().unwrap();
+                for field in ["samples", "mean", "interval", "verdict", "reason"] {
+                    claim.remove(field).unwrap();
+                }
+            }
+        }
+    }
+    report
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !condition() {
+        assert!(since.elapsed() < Duration::from_secs(60), "waited a minute for {what}");
+        std::thread::sleep(Duration::from_millis(3));
+    }
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_child(child)
+}
+
+#[test]
+fn killed_with_all_its_workers_at_several_moments_it_ends_in_the_same_report() {
+    let undisturbed = Place::new();
+    let expected = undisturbed.report("run momentum --seeds 2 --jobs 2");
+    assert_eq!(undisturbed.epochs(), 72);
+
+    let place = Place::new();
+    for epochs in [0, 5, 12, 31, 50, 71] {
+        let mut command = place.command("run momentum --seeds 2 --jobs 2");
+        command.env("TOY_EPOCH_MS", "15").stderr(Stdio::null()).stdout(Stdio::null()).process_group(0);
+        let mut child = command.spawn().unwrap();
+        wait_until("epochs", || place.epochs() >= epochs);
+        kill_process_group(pid(&child), Signal::KILL).unwrap();
+        child.wait().unwrap();
+        // Nothing runs any more, so nothing grows any more.
+        assert!(!place.path("out/report.json").exists(), "killed before the end at {epochs} epochs");
+    }
+    assert_eq!(place.report("run momentum --seeds 2 --jobs 2"), expected);
+    for run in undisturbed.runs() {
+        let twin = place.path("runs").join(run.file_name().unwrap());
+        for name in ["metrics.jsonl", "artifacts/final.json"] {
+            assert_eq!(fs::read(run.join(name)).unwrap(), fs::read(twin.join(name)).unwrap(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn workers_do_not_outlive_the_executor() {
+    let place = Place::new();
+    let mut child =
+        place.command("run momentum --jobs 2").env("TOY_EPOCH_MS", "10000").stderr(Stdio::null()).spawn().unwrap();
+    let locks = || -> Vec<PathBuf> {
+        fs::read_dir(place.path("runs/.locks")).into_iter().flatten().map(|entry| entry.unwrap().path()).collect()
+    };
+    wait_until("two workers", || place.epochs() >= 2);
+    let free = |path: &PathBuf| File::open(path).unwrap().try_lock().is_ok();
+    assert_eq!(locks().iter().filter(|path| !free(path)).count(), 2);
+    kill_process(pid(&child), Signal::KILL).unwrap();
+    child.wait().unwrap();
+    // A lock is let go of when its process is gone.
+    wait_until("workers to die", || locks().iter().all(free));
+}
+
+#[test]
+fn one_worker_or_several_give_the_same_report() {
+    let (one, three) = (Place::new(), Place::new());
+    assert_eq!(one.report("run momentum --jobs 1"), three.report("run momentum --jobs 3"));
+}
+
+#[test]
+fn a_finished_run_is_not_computed_again_unless_forced() {
+    let place = Place::new();
+    let first = place.report("run momentum --seeds 2");
+    assert_eq!(place.attempts(), 6);
+    assert_eq!(place.report("run momentum --seeds 2"), first);
+    assert_eq!(place.attempts(), 6);
+    assert_eq!(place.report("report momentum --seeds 2"), first);
+    // Three more seeds need nothing of the first two.
+    place.report("run momentum --seeds 3");
+    assert_eq!(place.attempts(), 9);
+
+    let before: Vec<Vec<u8>> = place.runs().iter().map(|run| fs::read(run.join("metrics.jsonl")).unwrap()).collect();
+    fs::write(place.find("plain", 0).join("log.txt"), "before\n").unwrap();
+    assert_eq!(place.report("run momentum --seeds 2 --force"), first);
+    assert!(!text(&fs::read(place.find("plain", 0).join("log.txt")).unwrap()).contains("before"));
+    let after: Vec<Vec<u8>> = place.runs().iter().map(|run| fs::read(run.join("metrics.jsonl")).unwrap()).collect();
+    assert_eq!(before, after);
+    assert_eq!(fs::read_dir(place.path("runs/.replaced")).unwrap().count(), 0);
+}
+
+#[test]
+fn what_fails_is_reported_with_its_log_and_sinks_nothing_else() {
+    let place = Place::new();
+    let output = place.run("run --seeds 2");
+    assert_eq!(output.status.code(), Some(3));
+    let report = place.read_report();
+    let paper = &report["papers"][1];
+    let status: Vec<(&str, &str)> = paper["runs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|run| (run["kind"].as_str().unwrap(), run["status"].as_str().unwrap()))
+        .collect();
+    let expected = [
+        ("fails", "failed"),
+        ("depends", "skipped"),
+        ("crashes", "failed"),
+        ("diverges", "failed"),
+        ("fine", "finished"),
+        ("fine", "finished"),
+    ];
+    assert_eq!(status, expected);
+    let reasons: Vec<&str> =
+        paper["runs"].as_array().unwrap().iter().filter_map(|run| run["reason"].as_str()).collect();
+    assert_eq!(reasons[0], "the optimizer caught fire");
+    assert_eq!(reasons[1], "it needs broken fails seed 0, which did not finish");
+    assert!(reasons[2].contains("signal: 6"), "{}", reasons[2]);
+    assert_eq!(reasons[3], "epoch 1: `loss` is NaN");
+    assert_eq!(paper["claims"][0]["verdict"], "not run");
+    assert_eq!(paper["claims"][1]["verdict"], "not reproduced");
+    // The other paper is whole, and the page shows the log.
+    assert_eq!(report["papers"][0]["claims"][0]["verdict"], "reproduced");
+    let page = fs::read_to_string(place.path("out/report.html")).unwrap();
+    assert!(page.contains("fails speaks on standard output"));
+}
+
+#[test]
+fn two_programs_at_once_in_one_folder_share_the_work() {
+    let place = Place::new();
+    let start = || {
+        let mut command = place.command("run momentum --seeds 2 --jobs 2");
+        command.env("TOY_EPOCH_MS", "10").stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let (first, second) = (start(), start());
+    let (first, second) = (first.wait_with_output().unwrap(), second.wait_with_output().unwrap());
+    for output in [&first, &second] {
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    }
+    assert_eq!(place.attempts(), 6, "each run was computed once");
+    let waited = |output: &Output| text(&output.stderr).contains("waiting for process");
+    assert!(waited(&first) || waited(&second));
+    assert_eq!(place.read_report(), Place::new().report("run momentum --seeds 2"));
+}
+
+#[test]
+fn damaged_files_are_set_aside_and_computed_again() {
+    let place = Place::new();
+    let expected = place.report("run momentum --seeds 2");
+    let truncate = |path: &Path| {
+        let file = File::options().write(true).open(path).unwrap();
+        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    };
+    truncate(&place.find("plain", 0).join("done.json"));
+    truncate(&place.find("plain", 1).join("metrics.jsonl"));
+    truncate(&place.find("momentum", 0).join("artifacts/final.json"));
+    truncate(&place.find("momentum", 1).join("run.json"));
+    assert_eq!(place.report("run momentum --seeds 2"), expected);
+    assert!(place.find("plain", 0).join("done.json.damaged").exists());
+    assert!(place.find("plain", 1).join("metrics.jsonl.damaged").exists());
+}
+
+#[test]
+fn a_run_of_another_schema_fails_alone_and_is_kept() {
+    let place = Place::new();
+    place.report("run momentum --seeds 2");
+    let theirs = place.find("momentum", 0).join("run.json");
+    let content = fs::read_to_string(&theirs).unwrap().replace("\"schema\": 1", "\"schema\": 2");
+    fs::write(&theirs, &content).unwrap();
+    for arguments in ["run momentum --seeds 2", "run momentum --seeds 2 --force", "report momentum --seeds 2"] {
+        let output = place.run(arguments);
+        assert_eq!(output.status.code(), Some(3), "{arguments}");
+        let report = place.read_report();
+        let reason = report["papers"][0]["runs"][1]["reason"].as_str().unwrap();
+        assert!(reason.contains("schema 2") && reason.contains("schema 1"), "{reason}");
+        assert_eq!(report["papers"][0]["claims"][2]["verdict"], "reproduced", "others are not affected");
+        assert_eq!(fs::read_to_string(&theirs).unwrap(), content);
+    }
+}
+
+#[test]
+fn requests_that_make_no_sense_name_the_choices_and_compute_nothing() {
+    let place = Place::new();
+    fs::write(place.path("file"), "").unwrap();
+    for (arguments, words) in [
+        ("run dropout", "unknown paper `dropout`; the papers are: momentum, broken"),
+        ("run momentum --tier huge", "[possible values: quick, standard, paper]"),
+        ("run momentum --device tpu", "expected `cpu` or `cuda:N`"),
+        ("run momentum --seeds 0", "0 is not in 1.."),
+        ("run momentum --jobs 0", "0 is not in 1..=1024"),
+        ("run momentum --data nowhere", "nowhere: read data folder failed"),
+        ("run momentum --data file", "file: read data folder failed"),
+        ("run momentum --out file", "file: create failed"),
+        ("run momentum --out file/out", "file/out: create failed"),
+        ("run momentum --runs file", "file: create failed"),
+        // Where even the administrator cannot create anything.
+        ("run momentum --out /proc/out", "/proc/out: create failed"),
+    ] {
+        let output = place.run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments}");
+        assert!(text(&output.stderr).contains(words), "{arguments}: {}", text(&output.stderr));
+    }
+    assert!(place.runs().is_empty());
+}
+
+#[test]
+fn a_report_that_cannot_be_written_says_that_the_runs_are_safe() {
+    let place = Place::new();
+    // A folder where the file should go: the check before the start passes, the writing at the end fails.
+    fs::create_dir_all(place.path("out/report.json/in-the-way")).unwrap();
+    let output = place.run("run momentum --seeds 2");
+    assert_eq!(output.status.code(), Some(2));
+    let words = text(&output.stderr);
+    assert!(words.contains("report.json: rename failed") && words.contains("the runs are safe in runs"), "{words}");
+    fs::remove_dir_all(place.path("out")).unwrap();
+    place.report("report momentum --seeds 2");
+}
+
+#[test]
+fn listing_and_reporting_compute_nothing() {
+    let place = Place::new();
+    let output = place.run("run --list");
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).contains("momentum              9 runs,    0 finished"), "{}", text(&output.stdout));
+    assert!(!place.path("runs").exists() && !place.path("out").exists());
+
+    assert_eq!(place.run("report momentum").status.code(), Some(3));
+    let report = place.read_report();
+    assert_eq!(report["papers"][0]["claims"][0]["verdict"], "not run");
+    assert!(report["papers"][0]["claims"][0]["reason"].as_str().unwrap().contains("it has not been run"));
+    assert!(place.runs().is_empty());
+}
+
+#[test]
+fn strict_turns_a_refuted_claim_into_an_exit_code() {
+    let place = Place::new();
+    let report = place.report("run momentum");
+    assert_eq!(report["papers"][0]["claims"][5]["verdict"], "not reproduced");
+    assert_eq!(place.run("run momentum --strict").status.code(), Some(1));
+}
+
+#[test]
+fn the_page_needs_nothing_else() {
+    let place = Place::new();
+    place.report("run momentum");
+    let page = fs::read_to_string(place.path("out/report.html")).unwrap();
+    for outside in ["http:", "https:", "<script", "<link", "@import", "url("] {
+        let found = page.replace("http://www.w3.org/2000/svg", "").contains(outside);
+        assert!(!found, "the page mentions {outside}");
+    }
+    assert!(page.contains("data:image/svg+xml;base64,"));
+    for run in place.runs() {
+        let events = fs::read(run.join("events.out.tfevents.repro")).unwrap();
+        let records = records(&events);
+        // The version record and one an epoch.
+        assert_eq!(records, 13);
+    }
+}
+
+/// Walks an event file by its lengths.
+fn records(mut bytes: &[u8]) -> usize {
+    let mut count = 0;
+    while !bytes.is_empty() {
+        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        bytes = &bytes[length + 16..];
+        count += 1;
+    }
+    count
+}
