@@ -107,6 +107,52 @@ fn doc_and_bench_hand_their_arguments_on() {
 }
 
 #[test]
+fn peers_are_run_after_our_benches_and_the_pairs_are_written_down() {
+    let machine = machine("");
+    let new = machine.path("target/criterion/predict/new");
+    // Criterion's own two files, as far as they are read: 2 ms an iteration.
+    machine.tool(
+        "cargo",
+        &format!(
+            r#"case $1 in
+metadata) echo '{{"target_directory": "{target}"}}';;
+bench) mkdir -p {new}
+  echo '{{"full_id": "predict"}}' > {new}/benchmark.json
+  echo '{{"mean": {{"point_estimate": 2e6, "confidence_interval":
+    {{"confidence_level": 0.95, "lower_bound": 1e6, "upper_bound": 3e6}}}}}}' > {new}/estimates.json;;
+esac"#,
+            target = machine.path("target").display(),
+            new = new.display(),
+        ),
+    );
+    let peers = machine.path("checkout/benches/peers");
+    fs::create_dir_all(&peers).unwrap();
+    fs::write(
+        peers.join("peers.toml"),
+        "requirements = []\n[[peer]]\nname = 'prediction'\nscript = 'p.py'\nargs = ['{data}/x']\nours = 'predict'\nwant = 0.6\n",
+    )
+    .unwrap();
+    // The peer takes 4 ms.
+    machine.tool("peers-python", "echo \"$@\" >&2; echo '{\"seconds\": 0.004}'");
+    let mut command = machine.xtask();
+    command.args(["bench", "--peers", "--data", "/d", "--python"]).arg(machine.path("bin/peers-python"));
+    let (ok, said) = run(command);
+    assert!(ok && said.contains("benches/peers/p.py /d/x"), "{said}");
+    let results = machine.path("checkout/docs/results");
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(results.join("bench.json")).unwrap()).unwrap();
+    assert_eq!(json["benches"][0]["id"], "predict");
+    assert_eq!(json["peers"][0]["met"], true);
+    let text = fs::read_to_string(results.join("bench.md")).unwrap();
+    assert!(text.contains("| prediction | 2.000 ms | 4.000 ms | 0.500 | ≤ 0.6 | yes |"), "{text}");
+
+    machine.tool("peers-python", "exit 3");
+    let mut command = machine.xtask();
+    command.args(["bench", "--peers", "--python"]).arg(machine.path("bin/peers-python"));
+    let (ok, said) = run(command);
+    assert!(!ok && said.contains("p.py failed"), "{said}");
+}
+
+#[test]
 fn ci_runs_every_check_with_warnings_denied() {
     let machine = machine("exit 0");
     let mut command = machine.xtask();
