@@ -27,6 +27,7 @@ mod durable;
 mod error;
 mod executor;
 mod experiment;
+pub mod experiments;
 mod finished;
 mod home;
 mod machine;

@@ -1,0 +1,12 @@
+//! The papers: one file each, one row each in [`all`].
+
+mod images;
+mod kd_ticket;
+mod training;
+
+use crate::Experiment;
+
+/// Every experiment, in the order of the report.
+pub fn all() -> Vec<Box<dyn Experiment>> {
+    vec![Box::new(kd_ticket::KdTicket)]
+}
