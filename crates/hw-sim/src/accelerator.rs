@@ -195,7 +195,11 @@ impl Accelerator {
         }
         for entry in &self.mac_energy {
             if !not_negative(entry.pj) || entry.bits.iter().any(|bits| !(1..=32).contains(bits)) {
-                return fail("mac_energy", "bits 1 to 32, energy not negative", format!("{:?}: {}", entry.bits, entry.pj));
+                return fail(
+                    "mac_energy",
+                    "bits 1 to 32, energy not negative",
+                    format!("{:?}: {}", entry.bits, entry.pj),
+                );
             }
         }
         self.engine.validate(self)

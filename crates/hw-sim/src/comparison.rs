@@ -173,7 +173,8 @@ impl Sweep {
                 networks.push((bits, densities, Task::of_workload(&net, &[Pass::Forward])?));
             }
         }
-        let pairs: Vec<_> = machines.iter().flat_map(|machine| networks.iter().map(move |net| (machine, net))).collect();
+        let pairs: Vec<_> =
+            machines.iter().flat_map(|machine| networks.iter().map(move |net| (machine, net))).collect();
         let mut points = pairs
             .into_par_iter()
             .map(|((array, scale, machine), (bits, densities, tasks))| {

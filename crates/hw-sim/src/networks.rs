@@ -72,7 +72,8 @@ impl Stack {
 
     /// A convolution on the current map, which its output becomes.
     fn conv(&mut self, name: &str, out: u64, kernel: u64, stride: u64, padding: u64) {
-        self.layers.push(Layer::new(name, Operator::conv2d(self.channels, out, kernel, stride, padding, [self.size; 2])));
+        self.layers
+            .push(Layer::new(name, Operator::conv2d(self.channels, out, kernel, stride, padding, [self.size; 2])));
         self.size = (self.size + 2 * padding - kernel) / stride + 1;
         self.channels = out;
     }
@@ -254,8 +255,14 @@ fn efficientnet_b0() -> Workload {
             net.grouped(&format!("{prefix}.{part}.0"), hidden, kernel, if block == 0 { stride } else { 1 }, hidden, 1);
             // Squeeze and excitation: two pointwise layers on one pixel.
             let squeezed = inputs / 4;
-            net.layers.push(Layer::new(format!("{prefix}.{}.fc1", part + 1), Operator::conv2d(hidden, squeezed, 1, 1, 0, [1, 1])));
-            net.layers.push(Layer::new(format!("{prefix}.{}.fc2", part + 1), Operator::conv2d(squeezed, hidden, 1, 1, 0, [1, 1])));
+            net.layers.push(Layer::new(
+                format!("{prefix}.{}.fc1", part + 1),
+                Operator::conv2d(hidden, squeezed, 1, 1, 0, [1, 1]),
+            ));
+            net.layers.push(Layer::new(
+                format!("{prefix}.{}.fc2", part + 1),
+                Operator::conv2d(squeezed, hidden, 1, 1, 0, [1, 1]),
+            ));
             net.conv(&format!("{prefix}.{}.0", part + 2), width, 1, 1, 0);
         }
     }

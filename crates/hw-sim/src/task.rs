@@ -104,7 +104,8 @@ impl Shape {
 
 /// Words that windows touch along one axis, padding left out.
 fn touched(outputs: u64, kernel: u64, stride: u64, dilation: u64, input: u64) -> u64 {
-    let reach = (outputs - 1).saturating_mul(stride).saturating_add((kernel - 1).saturating_mul(dilation)).saturating_add(1);
+    let reach =
+        (outputs - 1).saturating_mul(stride).saturating_add((kernel - 1).saturating_mul(dilation)).saturating_add(1);
     reach.min(outputs.saturating_mul(kernel)).min(input)
 }
 
@@ -148,7 +149,16 @@ impl Task {
             // Weight gradients are accumulated and kept in full precision.
             Pass::WeightGradient => (second, first, core_tensor::workload::FULL_PRECISION_BITS),
         };
-        Ok(Self { name: layer.name.clone(), pass, role: layer.role, shape, input, weight, output_bits, stored_weight_bits: None })
+        Ok(Self {
+            name: layer.name.clone(),
+            pass,
+            role: layer.role,
+            shape,
+            input,
+            weight,
+            output_bits,
+            stored_weight_bits: None,
+        })
     }
 
     /// The passes of every layer, layer by layer.

@@ -42,7 +42,8 @@ impl BitComposable {
         };
         let mut buffers = [0; 3];
         for operand in OperandKind::ALL {
-            let holding: Vec<_> = (1..accelerator.memory.len()).filter(|&i| accelerator.memory[i].holds(operand)).collect();
+            let holding: Vec<_> =
+                (1..accelerator.memory.len()).filter(|&i| accelerator.memory[i].holds(operand)).collect();
             let [level] = holding[..] else {
                 return fail(&format!("one buffer for {}", operand.name()), format!("{}", holding.len()));
             };

@@ -96,7 +96,8 @@ impl DianNao {
             peak_macs: lanes as f64 / passes(task, self.multiplier_bits) as f64,
             mac_pj: shape.macs() as f64 * accelerator.mac_pj(task.input.bits, task.weight.bits),
             flows: flows.memory(task, dense_bits(task)),
-            first_load_bits: lanes * u128::from(task.weight.bits) + u128::from(self.channels) * u128::from(task.input.bits),
+            first_load_bits: lanes * u128::from(task.weight.bits)
+                + u128::from(self.channels) * u128::from(task.input.bits),
             last_store_bits: u128::from(self.filters) * u128::from(task.output_bits),
             ..Activity::default()
         }

@@ -86,7 +86,8 @@ impl Lanes {
             peak_macs: lanes / steps.max(1.0),
             mac_pj: macs as f64 * accelerator.mac_pj(task.input.bits, task.weight.bits) * serial_share,
             flows: flows.memory(task, dense_bits(task)),
-            first_load_bits: tile_bits + u128::from(self.channels) * u128::from(self.windows) * u128::from(task.input.bits),
+            first_load_bits: tile_bits
+                + u128::from(self.channels) * u128::from(self.windows) * u128::from(task.input.bits),
             last_store_bits: u128::from(self.filters) * u128::from(self.windows) * u128::from(task.output_bits),
             ..Activity::default()
         }

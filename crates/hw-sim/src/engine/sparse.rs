@@ -109,7 +109,12 @@ impl Scnn {
         width("scnn", "multiplier_bits", self.multiplier_bits)?;
         width("scnn", "index_bits", self.index_bits)?;
         if !(self.accumulator_pj.is_finite() && self.accumulator_pj >= 0.0) {
-            return Err(HwError::field("engine scnn", "accumulator_pj", "finite and not negative", self.accumulator_pj));
+            return Err(HwError::field(
+                "engine scnn",
+                "accumulator_pj",
+                "finite and not negative",
+                self.accumulator_pj,
+            ));
         }
         Ok(())
     }
@@ -132,7 +137,9 @@ impl Scnn {
         let mut flows = Flows::new(accelerator);
         let input_reads = scaled(u128::from(shape.words[0]), task.input.density) * filter_groups;
         flows.array(OperandKind::Input, input_reads, 0, task.input.bits);
-        let weight_reads = maps * filter_groups * u128::from(activations)
+        let weight_reads = maps
+            * filter_groups
+            * u128::from(activations)
             * u128::from(slowest_of(group_weights, task.weight.density, 1));
         flows.array(OperandKind::Weight, weight_reads, 0, task.weight.bits);
         flows.array(OperandKind::Output, 0, u128::from(shape.words[2]), task.output_bits);

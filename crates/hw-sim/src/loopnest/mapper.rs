@@ -216,7 +216,8 @@ impl<'a> Problem<'a> {
         // Padding to the array at most doubles a loop; halos are within stride and dilation of it.
         let padded: u128 = problem.sizes.iter().map(|&size| u128::from(size) * 2).product();
         let reach = [0, 1].map(|axis| u128::from(shape.stride[axis].max(shape.dilation[axis])));
-        let bound = padded.saturating_mul(reach[0]).saturating_mul(reach[1]).saturating_mul(u128::from(problem.repeats));
+        let bound =
+            padded.saturating_mul(reach[0]).saturating_mul(reach[1]).saturating_mul(u128::from(problem.repeats));
         if bound > 1 << 62 {
             return Err(HwError::Overflow { layer: task.name.clone(), quantity: "accesses" });
         }
@@ -226,7 +227,8 @@ impl<'a> Problem<'a> {
     fn no_fit(&self, name: &str) -> HwError {
         let word: u64 = self.bits.iter().max().copied().unwrap_or(0);
         let tightest = (1..self.levels.len()).min_by_key(|&level| self.room[level]).unwrap_or(0);
-        let needed = OperandKind::ALL.iter().filter(|&&op| self.holds[tightest][op as usize]).map(|&op| self.bits[op as usize]);
+        let needed =
+            OperandKind::ALL.iter().filter(|&&op| self.holds[tightest][op as usize]).map(|&op| self.bits[op as usize]);
         HwError::NoFit {
             layer: name.to_owned(),
             operand: "all operands",
@@ -261,7 +263,8 @@ impl<'a> Problem<'a> {
     fn trivial(&self) -> Factors {
         let busiest = |rows: (Dim, u64), cols: (Dim, u64)| self.remaining(rows, cols).iter().product::<u64>();
         let pairs = self.pairs();
-        let (rows, cols) = pairs.into_iter().min_by_key(|&(rows, cols)| busiest(rows, cols)).unwrap_or(((Dim::K, 1), (Dim::K, 1)));
+        let (rows, cols) =
+            pairs.into_iter().min_by_key(|&(rows, cols)| busiest(rows, cols)).unwrap_or(((Dim::K, 1), (Dim::K, 1)));
         let mut temporal = [[1; 7]; MAX_LEVELS];
         temporal[0] = self.remaining(rows, cols);
         Factors { temporal, order: [0; MAX_LEVELS], rows, cols }
@@ -299,7 +302,8 @@ impl<'a> Problem<'a> {
             const CHUNK: u64 = 256;
             let chunks = (self.engine.candidates as u64).div_ceil(CHUNK);
             let sampled = (0..chunks).into_par_iter().filter_map(|chunk| {
-                let mut random = ChaCha8Rng::seed_from_u64(self.engine.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ chunk);
+                let mut random =
+                    ChaCha8Rng::seed_from_u64(self.engine.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ chunk);
                 let count = CHUNK.min(self.engine.candidates as u64 - chunk * CHUNK);
                 let drawn = (0..count).filter_map(|index| {
                     let factors = space.draw(&mut random);
@@ -534,9 +538,12 @@ impl Space {
             .iter()
             .map(|&(rows, cols)| {
                 let left = problem.remaining(rows, cols);
-                let primes: Vec<_> =
-                    Dim::ALL.into_iter().flat_map(|dim| factorise(left[dim as usize]).into_iter().map(move |(p, e)| (dim, p, e))).collect();
-                let places = primes.iter().fold(1_u128, |total, &(_, _, times)| total.saturating_mul(ways(times, depth)));
+                let primes: Vec<_> = Dim::ALL
+                    .into_iter()
+                    .flat_map(|dim| factorise(left[dim as usize]).into_iter().map(move |(p, e)| (dim, p, e)))
+                    .collect();
+                let places =
+                    primes.iter().fold(1_u128, |total, &(_, _, times)| total.saturating_mul(ways(times, depth)));
                 Choice { rows, cols, primes, size: places.saturating_mul(orders) }
             })
             .collect();

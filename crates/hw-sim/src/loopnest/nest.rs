@@ -115,8 +115,10 @@ impl LoopNest {
                 extent[dim as usize] *= bound;
             }
         }
-        let temporal: Vec<(Dim, u64)> =
-            above.iter().filter_map(|step| if let Step::Loop(dim, bound) = *step { Some((dim, bound)) } else { None }).collect();
+        let temporal: Vec<(Dim, u64)> = above
+            .iter()
+            .filter_map(|step| if let Step::Loop(dim, bound) = *step { Some((dim, bound)) } else { None })
+            .collect();
         let last = temporal.iter().rposition(|&(dim, _)| dim.concerns(operand)).map_or(0, |index| index + 1);
         let counted = &temporal[..last];
         let product = |keep: &dyn Fn(Dim) -> bool| {
@@ -151,7 +153,9 @@ pub(super) fn footprint(operand: OperandKind, extent: &[u64; 7], stride: [u64; 2
         ((outputs - 1) * stride[axis] + (taps - 1) * dilation[axis] + 1).min(outputs * taps)
     };
     match operand {
-        OperandKind::Input => of(Dim::N) * of(Dim::C) * halo(of(Dim::Y), of(Dim::R), 0) * halo(of(Dim::X), of(Dim::S), 1),
+        OperandKind::Input => {
+            of(Dim::N) * of(Dim::C) * halo(of(Dim::Y), of(Dim::R), 0) * halo(of(Dim::X), of(Dim::S), 1)
+        }
         OperandKind::Weight => of(Dim::K) * of(Dim::C) * of(Dim::R) * of(Dim::S),
         OperandKind::Output => of(Dim::N) * of(Dim::K) * of(Dim::Y) * of(Dim::X),
     }
@@ -169,11 +173,24 @@ mod tests {
         // DNN-Chip Predictor (Zhao et al., arXiv 2002.11270) on its Eyeriss mapping, batch 4, 16-bit data, 24-bit sums.
         // Its input traffic inside the array is left out: the tool drops the wrong loop there.
         let steps = vec![
-            Loop(N, 4), Loop(K, 1), Loop(Y, 8), Loop(C, 3),
-            Keep(Input, 1), Keep(Output, 1), Keep(Weight, 1),
-            Loop(K, 3), Spatial(K, 2), Spatial(Y, 7), Spatial(C, 1), Spatial(R, 11), Loop(N, 1), Loop(X, 55),
-            Keep(Input, 2), Keep(Weight, 2),
-            Loop(S, 11), Loop(C, 1),
+            Loop(N, 4),
+            Loop(K, 1),
+            Loop(Y, 8),
+            Loop(C, 3),
+            Keep(Input, 1),
+            Keep(Output, 1),
+            Keep(Weight, 1),
+            Loop(K, 3),
+            Spatial(K, 2),
+            Spatial(Y, 7),
+            Spatial(C, 1),
+            Spatial(R, 11),
+            Loop(N, 1),
+            Loop(X, 55),
+            Keep(Input, 2),
+            Keep(Weight, 2),
+            Loop(S, 11),
+            Loop(C, 1),
             Keep(Output, 2),
             Loop(K, 16),
         ];

@@ -4,8 +4,11 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::accelerator::{Accelerator, MemoryLevel};
+use crate::engine::{Engine, Systolic};
 use crate::error::HwError;
 use crate::systolic::{Dataflow, SparseFormat, SystolicArray};
+use crate::task::OperandKind;
 
 /// What a `.cfg` file says, as far as it changes a result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,6 +83,61 @@ impl ScaleSimConfig {
             interface: ini.interface()?,
             sparsity: ini.sparsity()?,
         })
+    }
+}
+
+impl ScaleSimConfig {
+    /// The same array and buffers under this crate's own model, with the energies of the `tpu-like` preset.
+    ///
+    /// # Errors
+    /// Never for a configuration that was parsed.
+    pub fn to_accelerator(&self) -> Result<Accelerator, HwError> {
+        let mut accelerator = Accelerator::preset("tpu-like")?;
+        let SystolicArray { rows, cols, dataflow, drain } = self.array;
+        accelerator.name = self.run_name.clone();
+        accelerator.clock_mhz = 1000.0;
+        accelerator.engine = Engine::Systolic(Systolic { rows, cols, dataflow, drain, multiplier_bits: 8 });
+        accelerator.memory[0].bandwidth_bits = match self.interface {
+            Interface::Calc => None,
+            Interface::User { words } => Some(words.saturating_mul(8)),
+        };
+        let chip = accelerator.memory[1].clone();
+        accelerator.memory.truncate(1);
+        for (operand, kb) in OperandKind::ALL.into_iter().zip(self.buffer_kb) {
+            let mut level = chip.clone();
+            (level.name, level.holds) = (format!("{} buffer", operand.name()), vec![operand]);
+            level.capacity_bytes = Some(kb.saturating_mul(1024));
+            accelerator.memory.push(level);
+        }
+        accelerator.validate()?;
+        Ok(accelerator)
+    }
+
+    /// The configuration of a systolic accelerator; its buffers are rounded down to whole KiB.
+    ///
+    /// # Errors
+    /// Another engine, or an operand without a buffer of at least 1 KiB.
+    pub fn from_accelerator(accelerator: &Accelerator) -> Result<Self, HwError> {
+        let Engine::Systolic(engine) = &accelerator.engine else {
+            let (thing, reason) = (accelerator.name.clone(), "SCALE-Sim models systolic arrays alone".into());
+            return Err(HwError::Unsupported { thing, reason });
+        };
+        let array =
+            SystolicArray { drain: engine.drain, ..SystolicArray::new(engine.rows, engine.cols, engine.dataflow) };
+        let mut buffer_kb = [0; 3];
+        for (operand, slot) in OperandKind::ALL.into_iter().zip(&mut buffer_kb) {
+            let level = accelerator.memory.iter().skip(1).find(|level| level.holds(operand));
+            let share = |level: &MemoryLevel| level.capacity_bytes.map(|bytes| bytes / level.holds.len() as u64 / 1024);
+            *slot = level.and_then(share).filter(|&kb| kb > 0).ok_or_else(|| {
+                let field = format!("buffer of {}", operand.name());
+                HwError::field(format!("accelerator `{}`", accelerator.name), field, "at least 1 KiB", "none")
+            })?;
+        }
+        let interface = match accelerator.memory[0].bandwidth_bits {
+            None => Interface::Calc,
+            Some(bits) => Interface::User { words: (bits / 8).max(1) },
+        };
+        Ok(Self { run_name: accelerator.name.clone(), array, buffer_kb, interface, sparsity: None })
     }
 }
 

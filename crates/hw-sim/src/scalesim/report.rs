@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Interface, ScaleSimConfig, Topology, TopologyLayer};
 use crate::error::HwError;
 use crate::stall::DoubleBuffer;
-use crate::systolic::{Dataflow, Emulation, Gemm, SparseStorage, SystolicCost, emulate};
+use crate::systolic::{Dataflow, Emulation, Gemm, SparseStorage, SystolicArray, SystolicCost, emulate};
 
 /// One layer as SCALE-Sim reports it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -87,13 +87,16 @@ fn run_layer(config: &ScaleSimConfig, layer: &TopologyLayer) -> Result<LayerRepo
     };
     let total_cycles = cost.cycles - 1 + stall_cycles;
     let elements = (array.rows * array.cols) as f64;
-    let per_fold = cost.cycles_per_fold as f64;
-    let (streamed, quirk_cycles) = match array.dataflow {
-        Dataflow::OutputStationary => (k, per_fold),
+    let [down, across, streamed] = array.layout(Gemm { m, n, k });
+    let fold_cycles = match array.dataflow {
+        Dataflow::OutputStationary => cost.cycles_per_fold,
         // The tool's fold is longer here by the columns that its bookkeeping appends.
-        Dataflow::WeightStationary => (m, per_fold + array.cols as f64 - 1.0),
-        Dataflow::InputStationary => (n, per_fold + array.cols as f64 - 1.0),
+        _ => cost.cycles_per_fold + array.cols - 1,
     };
+    let [mapping_efficiency, compute_util] = averages(&cost, array, [down, across], |used| {
+        let busy = (used * streamed) as f64 / (elements * fold_cycles as f64);
+        [used as f64 / elements, busy]
+    });
     let sram_ifmap_reads = match (array.dataflow, operands.sparsity) {
         (Dataflow::WeightStationary, Some(ratio)) => {
             // Added up fold by fold, as the tool does, so that its rounding is kept.
@@ -118,14 +121,34 @@ fn run_layer(config: &ScaleSimConfig, layer: &TopologyLayer) -> Result<LayerRepo
         total_cycles,
         stall_cycles,
         overall_util: (m as f64 * n as f64 * dense_k as f64) * 100.0 / (total_cycles as f64 * elements),
-        mapping_efficiency: cost.mapping_efficiency * 100.0,
-        compute_util: cost.mapping_efficiency * streamed as f64 / quirk_cycles * 100.0,
+        mapping_efficiency: mapping_efficiency * 100.0,
+        compute_util: compute_util * 100.0,
         sram_ifmap_reads,
         sram_filter_reads: cost.weight_reads,
         sram_ofmap_writes: cost.output_writes + os_excess,
         streams,
         storage,
     })
+}
+
+/// Shares of the array, averaged over folds in the tool's order, so that its rounding is kept.
+fn averages(
+    cost: &SystolicCost,
+    array: &SystolicArray,
+    [down, across]: [u64; 2],
+    of_fold: impl Fn(u64) -> [f64; 2],
+) -> [f64; 2] {
+    let used = |fold: u64, side: u64, size: u64| side.min(size - fold * side);
+    let mut sums = [0.0; 2];
+    for fold_col in 0..cost.folds[1] {
+        for fold_row in 0..cost.folds[0] {
+            let busy = used(fold_row, array.rows, down) * used(fold_col, array.cols, across);
+            for (sum, share) in sums.iter_mut().zip(of_fold(busy)) {
+                *sum += share;
+            }
+        }
+    }
+    sums.map(|sum| sum / (cost.folds[0] * cost.folds[1]) as f64)
 }
 
 /// Stalls under a given bandwidth: the emulated DRAM words against double buffering, one array of operands first.
@@ -157,7 +180,7 @@ impl Reports {
     fn compute(&self) -> String {
         let header = "LayerID, Total Cycles (incl. prefetch), Total Cycles, Stall Cycles, Overall Util %, \
                       Mapping Efficiency %, Compute Util %,\n";
-        self.table(header, |layer| {
+        self.file(header, |layer| {
             vec![
                 layer.total_cycles_with_prefetch.to_string(),
                 layer.total_cycles.to_string(),
@@ -175,7 +198,7 @@ impl Reports {
             "LayerID, Avg IFMAP SRAM BW, Avg FILTER SRAM BW,{metadata} Avg OFMAP SRAM BW, Avg IFMAP DRAM BW, \
              Avg FILTER DRAM BW, Avg OFMAP DRAM BW,\n"
         );
-        self.table(&header, |layer| {
+        self.file(&header, |layer| {
             let cycles = layer.total_cycles as f64;
             let dram = |words: u64, [start, stop]: [i64; 2]| float(words as f64 / (stop - start + 1) as f64);
             let Emulation { input, weight, output, .. } = layer.streams;
@@ -200,7 +223,7 @@ impl Reports {
         }
         header.pop();
         header.push('\n');
-        self.table(&header, |layer| {
+        self.file(&header, |layer| {
             let Emulation { input, weight, output, .. } = layer.streams;
             let reads = if self.sparse_format.is_some() {
                 float(layer.sram_ifmap_reads)
@@ -226,7 +249,7 @@ impl Reports {
         let format = self.sparse_format.as_deref().unwrap_or_default();
         let header = "LayerID, Sparsity Representation, Original Filter Storage, New Storage (Filter+Metadata), \
                       Filter Metadata Storage, Avg FILTER Metadata SRAM BW, \n";
-        self.table(header, |layer| {
+        self.file(header, |layer| {
             let storage = layer.storage.unwrap_or(SparseStorage { dense: 0.0, compressed: 0.0, metadata: 0.0 });
             let words = |value: f64| if format == "ellpack_block" { float(value) } else { (value as u64).to_string() };
             vec![
@@ -239,7 +262,7 @@ impl Reports {
         })
     }
 
-    fn table(&self, header: &str, row: impl Fn(&LayerReport) -> Vec<String>) -> String {
+    fn file(&self, header: &str, row: impl Fn(&LayerReport) -> Vec<String>) -> String {
         let mut text = header.to_owned();
         for (id, layer) in self.layers.iter().enumerate() {
             // Writing to a String cannot fail.

@@ -111,6 +111,78 @@ impl Topology {
         Ok(Self { name, layers })
     }
 
+    /// The file's text: convolution lines, a matrix product as a `1 × K` kernel on an `M × K` input.
+    pub fn to_csv(&self) -> String {
+        let mut text = String::from(
+            "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, Strides,\n",
+        );
+        for layer in &self.layers {
+            let Operands { input, kernel, channels, filters, stride, .. } = layer.operands();
+            let sizes = [input[0], input[1], kernel[0], kernel[1], channels, filters, stride[0]];
+            let sizes = sizes.map(|size| size.to_string()).join(", ");
+            let sparsity = layer.sparsity.map_or_else(String::new, |ratio| format!(" {}:{},", ratio.n, ratio.m));
+            // A comma would end the name, and `DP` would split the layer.
+            let name = layer.name.replace(',', "_").replace("DP", "dp");
+            text += &format!("{name}, {sizes},{sparsity}\n");
+        }
+        text
+    }
+
+    /// A workload as the tool would have it: padding is folded into the input, groups and matrix products become layers
+    /// of their own, linear layers matrix products over the batch.
+    ///
+    /// # Errors
+    /// A layer that does not validate, or that the format cannot say: dilated, or strided differently by axis.
+    pub fn from_workload(workload: &Workload) -> Result<Self, HwError> {
+        workload.validate()?;
+        let mut layers = Vec::new();
+        for layer in &workload.layers {
+            let copies = |count: u64, shape: TopologyShape, layers: &mut Vec<TopologyLayer>| {
+                if count.saturating_add(layers.len() as u64) > MAX_DEPTHWISE {
+                    let thing = format!("layer `{}`", layer.name);
+                    return Err(HwError::field(
+                        thing,
+                        "groups",
+                        format!("at most {MAX_DEPTHWISE} layers in all"),
+                        count,
+                    ));
+                }
+                layers.extend((0..count).map(|copy| {
+                    let name = if count > 1 { format!("{}.{copy}", layer.name) } else { layer.name.clone() };
+                    TopologyLayer { name, shape, sparsity: None }
+                }));
+                Ok(())
+            };
+            let rows = |rows: u64| {
+                rows.checked_mul(workload.batch)
+                    .ok_or_else(|| HwError::Overflow { layer: layer.name.clone(), quantity: "rows" })
+            };
+            match layer.op {
+                Operator::Conv2d { in_channels, out_channels, kernel, stride, dilation, groups, .. } => {
+                    if dilation != [1, 1] || stride[0] != stride[1] {
+                        let thing = format!("layer `{}`", layer.name);
+                        let reason = "a topology file has one stride and no dilation".into();
+                        return Err(HwError::Unsupported { thing, reason });
+                    }
+                    let outputs = layer.op.output_size();
+                    let input = std::array::from_fn(|axis| {
+                        (outputs[axis] - 1).saturating_mul(stride[axis]).saturating_add(kernel[axis])
+                    });
+                    let (channels, filters) = (in_channels / groups, out_channels / groups);
+                    let shape = TopologyShape::Conv { input, kernel, channels, filters, stride: stride[0] };
+                    copies(groups.saturating_mul(workload.batch), shape, &mut layers)?;
+                }
+                Operator::Linear { in_features, out_features, rows: count } => {
+                    copies(1, TopologyShape::Gemm { m: rows(count)?, n: out_features, k: in_features }, &mut layers)?;
+                }
+                Operator::MatMul { m, n, k, count } => {
+                    copies(rows(count)?, TopologyShape::Gemm { m, n, k }, &mut layers)?
+                }
+            }
+        }
+        Ok(Self { name: workload.name.clone(), layers })
+    }
+
     /// The same layers for the other models: inputs are cropped or extended to exactly what the windows cover.
     pub fn to_workload(&self) -> Workload {
         let layers = self.layers.iter().map(TopologyLayer::to_layer).collect();
@@ -283,6 +355,20 @@ mod tests {
         let workload = net.to_workload();
         workload.validate().unwrap();
         assert_eq!(workload.layers[0].op.output_size(), [110, 110]);
+    }
+
+    #[test]
+    fn a_workload_becomes_a_topology_and_a_file_again() {
+        let net = crate::networks::builtin("resnet50").unwrap();
+        let topology = Topology::from_workload(&net).unwrap();
+        assert_eq!(topology.layers.len(), 54);
+        assert_eq!(topology.to_workload().macs().unwrap(), net.macs().unwrap());
+        let again = Topology::parse("resnet50.csv", &topology.to_csv(), TopologyKind::Conv).unwrap();
+        let macs = |net: &Topology| net.to_workload().macs().unwrap();
+        assert_eq!(macs(&again), macs(&topology));
+        let mobile = Topology::from_workload(&crate::networks::builtin("mobilenet_v2").unwrap()).unwrap();
+        assert!(mobile.layers.len() > 5000, "a depthwise layer is one layer a channel");
+        assert!(Topology::from_workload(&crate::networks::builtin("deeplab").unwrap()).is_err());
     }
 
     #[test]

@@ -1,0 +1,223 @@
+//! Tables as text, CSV and Markdown.
+
+use crate::comparison::{Comparison, Point};
+use crate::cost::NetworkCost;
+use crate::scalesim::Reports;
+
+/// Headers and rows of text; numbers are formatted by whoever fills it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Column names.
+    pub headers: Vec<String>,
+    /// Rows, each as long as the headers.
+    pub rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new(headers: &[&str], rows: Vec<Vec<String>>) -> Self {
+        Self { headers: headers.iter().map(|&header| header.to_owned()).collect(), rows }
+    }
+
+    /// Aligned columns: the first to the left, the others to the right.
+    pub fn to_text(&self) -> String {
+        let widths: Vec<usize> = (0..self.headers.len())
+            .map(|column| self.lines().map(|row| row[column].chars().count()).max().unwrap_or(0))
+            .collect();
+        let mut text = String::new();
+        for row in self.lines() {
+            let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
+                if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+            });
+            text += cells.collect::<Vec<_>>().join("  ").trim_end();
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Comma-separated values, quoted where needed.
+    pub fn to_csv(&self) -> String {
+        let quote = |cell: &String| {
+            if cell.contains([',', '"', '\n']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.clone() }
+        };
+        self.lines().map(|row| row.iter().map(quote).collect::<Vec<_>>().join(",") + "\n").collect()
+    }
+
+    /// A Markdown table.
+    pub fn to_markdown(&self) -> String {
+        let line = |row: &Vec<String>| {
+            format!("| {} |\n", row.iter().map(|cell| cell.replace('|', "\\|")).collect::<Vec<_>>().join(" | "))
+        };
+        let rule = format!("|{}\n", "---|".repeat(self.headers.len()));
+        line(&self.headers) + &rule + &self.rows.iter().map(line).collect::<String>()
+    }
+
+    fn lines(&self) -> impl Iterator<Item = &Vec<String>> {
+        std::iter::once(&self.headers).chain(&self.rows)
+    }
+}
+
+impl NetworkCost {
+    /// One row a pass of a layer, and a total.
+    pub fn table(&self) -> Table {
+        let headers = [
+            "layer",
+            "pass",
+            "macs",
+            "compute_cycles",
+            "stall_cycles",
+            "utilisation",
+            "dram_bits",
+            "on_chip_bits",
+            "energy_pj",
+        ];
+        let mut rows: Vec<Vec<String>> = self
+            .layers
+            .iter()
+            .map(|layer| {
+                let on_chip: u64 = (1..self.levels.len()).map(|level| layer.level_bits(level)).sum();
+                vec![
+                    layer.name.clone(),
+                    format!("{:?}", layer.pass),
+                    layer.macs.to_string(),
+                    layer.compute_cycles.to_string(),
+                    layer.stall_cycles.to_string(),
+                    format!("{:.4}", layer.utilisation),
+                    layer.level_bits(0).to_string(),
+                    on_chip.to_string(),
+                    format!("{:.1}", layer.energy_pj()),
+                ]
+            })
+            .collect();
+        let on_chip: u64 = (1..self.levels.len()).map(|level| self.level_bits(level)).sum();
+        rows.push(vec![
+            "total".into(),
+            String::new(),
+            self.macs().to_string(),
+            (self.cycles() - self.stall_cycles()).to_string(),
+            self.stall_cycles().to_string(),
+            format!("{:.4}", self.utilisation()),
+            self.level_bits(0).to_string(),
+            on_chip.to_string(),
+            format!("{:.1}", self.energy_pj()),
+        ]);
+        Table::new(&headers, rows)
+    }
+
+    /// One row a component of the energy.
+    pub fn energy_table(&self) -> Table {
+        let total = self.energy_pj();
+        let row = |name: &str, energy: f64| {
+            vec![name.to_owned(), format!("{energy:.1}"), format!("{:.2}", 100.0 * energy / total)]
+        };
+        let mut rows: Vec<_> = self.components().iter().map(|part| row(&part.name, part.energy_pj)).collect();
+        rows.push(row("total", total));
+        Table::new(&["component", "energy_pj", "percent"], rows)
+    }
+}
+
+impl Reports {
+    /// One row a layer.
+    pub fn table(&self) -> Table {
+        let headers = [
+            "layer",
+            "cycles_reported",
+            "stall_cycles",
+            "overall_util",
+            "mapping_eff",
+            "compute_util",
+            "sram_if_reads",
+            "sram_fl_reads",
+            "sram_of_writes",
+            "dram_if_reads",
+            "dram_fl_reads",
+            "dram_of_writes",
+        ];
+        let rows = self
+            .layers
+            .iter()
+            .map(|layer| {
+                vec![
+                    layer.name.clone(),
+                    layer.total_cycles.to_string(),
+                    layer.stall_cycles.to_string(),
+                    layer.overall_util.to_string(),
+                    layer.mapping_efficiency.to_string(),
+                    layer.compute_util.to_string(),
+                    layer.sram_ifmap_reads.to_string(),
+                    layer.sram_filter_reads.to_string(),
+                    layer.sram_ofmap_writes.to_string(),
+                    layer.streams.input.dram_reads.to_string(),
+                    layer.streams.weight.dram_reads.to_string(),
+                    layer.streams.output.dram_writes.to_string(),
+                ]
+            })
+            .collect();
+        Table::new(&headers, rows)
+    }
+}
+
+/// One row an accelerator and network.
+pub fn comparison_table(rows: &[Comparison]) -> Table {
+    let headers = [
+        "network",
+        "accelerator",
+        "cycles",
+        "latency_ms",
+        "energy_uj",
+        "dram_mbit",
+        "dram_energy_percent",
+        "speedup",
+        "energy_ratio",
+    ];
+    let cells = rows
+        .iter()
+        .map(|row| {
+            vec![
+                row.network.clone(),
+                row.accelerator.clone(),
+                row.cycles.to_string(),
+                format!("{:.4}", row.latency_ms),
+                format!("{:.2}", row.energy_pj * 1e-6),
+                format!("{:.2}", row.dram_bits as f64 * 1e-6),
+                format!("{:.1}", 100.0 * row.dram_energy_share),
+                format!("{:.3}", row.speedup),
+                format!("{:.3}", row.energy_ratio),
+            ]
+        })
+        .collect();
+    Table::new(&headers, cells)
+}
+
+/// One row a point of a sweep.
+pub fn sweep_table(points: &[Point]) -> Table {
+    let headers = ["array", "buffer_scale", "bits", "densities", "cycles", "energy_uj", "pareto"];
+    let kept = || "as given".to_owned();
+    let rows = points
+        .iter()
+        .map(|point| {
+            vec![
+                point.array.map_or_else(kept, |[a, b]| format!("{a}x{b}")),
+                point.buffer_scale.to_string(),
+                point.bits.map_or_else(kept, |[a, b]| format!("{a}/{b}")),
+                point.densities.map_or_else(kept, |[a, b]| format!("{a}/{b}")),
+                point.cycles.to_string(),
+                format!("{:.3}", point.energy_pj * 1e-6),
+                if point.pareto { "*".into() } else { String::new() },
+            ]
+        })
+        .collect();
+    Table::new(&headers, rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_aligned_quoted_and_piped() {
+        let table = Table::new(&["name", "n"], vec![vec!["a,b".into(), "1".into()], vec!["c|d".into(), "22".into()]]);
+        assert_eq!(table.to_text(), "name   n\na,b    1\nc|d   22\n");
+        assert_eq!(table.to_csv(), "name,n\n\"a,b\",1\nc|d,22\n");
+        assert_eq!(table.to_markdown(), "| name | n |\n|---|---|\n| a,b | 1 |\n| c\\|d | 22 |\n");
+    }
+}

@@ -1,0 +1,263 @@
+//! What every accelerator must satisfy, on random layers.
+
+use core_tensor::workload::{Layer, Operator, Workload};
+use hw_sim::engine::Engine;
+use hw_sim::networks::{builtin, with_bits, with_densities};
+use hw_sim::{Accelerator, NetworkCost};
+use proptest::prelude::*;
+
+fn presets() -> Vec<Accelerator> {
+    let mut all: Vec<_> = Accelerator::presets().map(|name| Accelerator::preset(name).unwrap()).collect();
+    for accelerator in &mut all {
+        if let Engine::LoopNest(engine) = &mut accelerator.engine {
+            engine.candidates = 200;
+        }
+    }
+    all
+}
+
+prop_compose! {
+    fn network()(c in 1_u64..70, k in 1_u64..70, kernel in 1_u64..4, stride in 1_u64..3, size in 4_u64..20, batch in 1_u64..3) -> Workload {
+        let conv = Operator::conv2d(c, k, kernel, stride, kernel / 2, [size; 2]);
+        let layers = vec![Layer::new("conv", conv), Layer::new("fc", Operator::linear(c * 8, k))];
+        let mut net = with_bits(Workload::new("random", layers), [8, 8, 8]);
+        net.batch = batch;
+        net
+    }
+}
+
+fn close(a: f64, b: f64) -> bool {
+    // Sums of the same terms in another order.
+    (a - b).abs() <= 1e-9 * a.abs().max(b.abs()).max(1.0)
+}
+
+fn dram_bandwidth(accelerator: &Accelerator) -> Option<u64> {
+    accelerator.memory[0].bandwidth_bits
+}
+
+fn cost(accelerator: &Accelerator, net: &Workload) -> NetworkCost {
+    accelerator.cost(net).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn energy_adds_up_over_components_and_layers(net in network()) {
+        for accelerator in presets() {
+            let found = cost(&accelerator, &net);
+            let components: f64 = found.components().iter().map(|part| part.energy_pj).sum();
+            prop_assert!(close(components, found.energy_pj()), "{}", accelerator.name);
+            let layers: f64 = found.layers.iter().map(|layer| layer.energy_pj()).sum();
+            prop_assert!(close(layers, found.energy_pj()));
+            prop_assert_eq!(found.macs(), net.macs().unwrap());
+        }
+    }
+
+    #[test]
+    fn no_cost_is_below_the_roofline_or_the_compulsory_traffic(net in network()) {
+        for accelerator in presets() {
+            let found = cost(&accelerator, &net);
+            for (layer, source) in found.layers.iter().zip(&net.layers) {
+                prop_assert!(layer.utilisation <= 1.0 + 1e-12 || matches!(accelerator.engine, Engine::BitPragmatic(_)), "{}: {}", accelerator.name, layer.utilisation);
+                if let Some(bandwidth) = dram_bandwidth(&accelerator) {
+                    let floor = layer.level_bits(0) / bandwidth;
+                    prop_assert!(layer.cycles() >= floor, "{}: {} < {floor}", accelerator.name, layer.cycles());
+                }
+                // SmartDeal may keep fewer bits than there are weights: that is its point.
+                if !matches!(accelerator.engine, Engine::SmartDeal(_)) {
+                    let [height, width] = source.op.output_size();
+                    let outputs = net.batch * height * width * match source.op { Operator::Conv2d { out_channels, .. } => out_channels, Operator::Linear { out_features, .. } => out_features, _ => 0 };
+                    let compulsory = 8 * (source.op.weights().unwrap() + outputs);
+                    prop_assert!(layer.level_bits(0) >= compulsory, "{}", accelerator.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn more_buffer_or_bandwidth_never_costs_more(net in network(), grow in 2_u64..9, bandwidth in 1_u64..300) {
+        for mut accelerator in presets() {
+            // BitFusion's reuse rule and a search for cycles may trade energy; their cycles are tested where they live.
+            if matches!(accelerator.engine, Engine::BitComposable(_) | Engine::LoopNest(_)) {
+                continue;
+            }
+            accelerator.memory[0].bandwidth_bits = Some(bandwidth);
+            let before = cost(&accelerator, &net);
+            let mut roomy = accelerator.clone();
+            for level in &mut roomy.memory[1..] {
+                level.capacity_bytes = level.capacity_bytes.map(|bytes| bytes * grow);
+            }
+            let mut fast = accelerator.clone();
+            fast.memory[0].bandwidth_bits = Some(bandwidth + grow);
+            for better in [cost(&roomy, &net), cost(&fast, &net)] {
+                prop_assert!(better.cycles() <= before.cycles(), "{}", accelerator.name);
+                prop_assert!(better.energy_pj() <= before.energy_pj() * (1.0 + 1e-12), "{}", accelerator.name);
+            }
+        }
+    }
+
+    #[test]
+    fn small_buffers_refetch_but_never_below_what_large_ones_do(net in network(), shrink in 1_u64..2000) {
+        for mut accelerator in presets().into_iter().filter(|it| !matches!(it.engine, Engine::BitComposable(_) | Engine::LoopNest(_))) {
+            let large = cost(&accelerator, &net);
+            for level in &mut accelerator.memory[1..] {
+                level.capacity_bytes = level.capacity_bytes.map(|bytes| (bytes / shrink).max(1));
+            }
+            prop_assert!(cost(&accelerator, &net).level_bits(0) >= large.level_bits(0));
+        }
+    }
+
+    #[test]
+    fn fewer_non_zeros_or_bits_never_cost_more(net in network(), dense in 0.0_f64..1.0, share in 0.0_f64..1.0) {
+        for accelerator in presets() {
+            let at = |density: f64| cost(&accelerator, &with_densities(net.clone(), [density, density]));
+            let (more, less) = (at(dense), at(dense * share));
+            // Waiting for the slowest of several filters is worst at intermediate densities; energy and traffic are not.
+            prop_assert!(less.energy_pj() <= more.energy_pj() * (1.0 + 1e-9), "{}", accelerator.name);
+            prop_assert!(less.level_bits(0) <= more.level_bits(0));
+            let full = at(1.0);
+            prop_assert!(more.cycles() <= full.cycles(), "{}", accelerator.name);
+        }
+        for name in ["stripes-like", "bit-pragmatic-like", "smartdeal"] {
+            let accelerator = Accelerator::preset(name).unwrap();
+            let (wide, narrow) = (cost(&accelerator, &net), cost(&accelerator, &with_bits(net.clone(), [4, 4, 4])));
+            prop_assert!(narrow.cycles() <= wide.cycles() && narrow.energy_pj() <= wide.energy_pj(), "{name}");
+        }
+    }
+
+    #[test]
+    fn energy_is_linear_in_the_unit_energies(net in network(), factor in 0.1_f64..10.0) {
+        for mut accelerator in presets() {
+            if matches!(accelerator.engine, Engine::LoopNest(_) | Engine::BitComposable(_)) {
+                continue; // a search may break ties between energies differently
+            }
+            let before = cost(&accelerator, &net);
+            for level in &mut accelerator.memory {
+                level.read_pj *= factor;
+                level.write_pj *= factor;
+            }
+            let after = cost(&accelerator, &net);
+            let memory = |found: &NetworkCost| found.layers.iter().map(|layer| layer.memory_pj()).sum::<f64>();
+            prop_assert!(close(memory(&after), factor * memory(&before)));
+            prop_assert_eq!(after.cycles(), before.cycles());
+        }
+    }
+
+    #[test]
+    fn no_bytes_in_an_accelerator_file_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40), at in 0_usize..3000, which in 0_usize..11) {
+        let name = Accelerator::presets().nth(which).unwrap();
+        let mut text = Accelerator::preset_text(name).unwrap().as_bytes().to_vec();
+        let at = at.min(text.len());
+        text.splice(at..(at + 4).min(text.len()), bytes.iter().copied());
+        let net = builtin("mlp").unwrap();
+        for text in [text, bytes] {
+            if let Ok(accelerator) = Accelerator::from_toml("x.toml", &String::from_utf8_lossy(&text)) {
+                if !matches!(accelerator.engine, Engine::LoopNest(_) | Engine::BitComposable(_)) {
+                    let _ = accelerator.cost(&net);
+                }
+            }
+        }
+    }
+}
+
+/// 64 → 64 channels, 8 × 16 pixels: sizes that divide every array of the comparison.
+fn even() -> Workload {
+    let op = Operator::conv2d(64, 64, 3, 1, 1, [8, 16]);
+    with_bits(Workload::new("even", vec![Layer::new("conv", op)]), [8, 8, 8])
+}
+
+fn compute(accelerator: &Accelerator, net: &Workload) -> u64 {
+    cost(accelerator, net).layers[0].compute_cycles
+}
+
+#[test]
+fn at_density_one_and_eight_bits_every_rival_is_the_dense_machine() {
+    // 1024 8-bit multipliers: 64·64·9·128 / 1024 = 4608 cycles.
+    let preset = |name: &str| Accelerator::preset(name).unwrap();
+    assert_eq!(compute(&preset("diannao-like"), &even()), 4608);
+    assert_eq!(compute(&preset("cambricon-x-like"), &even()), 4608);
+    assert_eq!(compute(&preset("stripes-like"), &even()), 4608);
+    let mut pragmatic = preset("bit-pragmatic-like");
+    let Engine::BitPragmatic(engine) = &mut pragmatic.engine else { panic!("{:?}", pragmatic.engine) };
+    engine.essential_bits = 1.0;
+    assert_eq!(compute(&pragmatic, &even()), 4608);
+    let mut smartdeal = preset("smartdeal");
+    let Engine::SmartDeal(engine) = &mut smartdeal.engine else { panic!("{:?}", smartdeal.engine) };
+    engine.digits = hw_sim::engine::Digits::Plain;
+    assert_eq!(compute(&smartdeal, &even()), 4608);
+    // SCNN: an element's tile of 1 × 2 pixels fills half of its 4 activations.
+    assert_eq!(compute(&preset("scnn-like"), &even()), 2 * 4608);
+    // Energy of a sparse machine at density 1 is that of the dense one, in all its memories too.
+    let (dense, sparse) = (cost(&preset("diannao-like"), &even()), cost(&preset("cambricon-x-like"), &even()));
+    assert_eq!((dense.energy_pj(), dense.level_bits(0)), (sparse.energy_pj(), sparse.level_bits(0)));
+}
+
+#[test]
+fn bit_serial_cycles_follow_the_published_products() {
+    let mut stripes = Accelerator::preset("stripes-like").unwrap();
+    let at = |accelerator: &Accelerator, bits| compute(accelerator, &with_bits(even(), bits));
+    assert_eq!([8, 4, 2].map(|bits| at(&stripes, [8, bits, 8])), [4608, 2304, 1152]);
+    let Engine::BitSerial(engine) = &mut stripes.engine else { panic!("{:?}", stripes.engine) };
+    engine.serial = hw_sim::engine::SerialOperands::Both;
+    assert_eq!(at(&stripes, [8, 8, 8]) / at(&stripes, [4, 2, 8]), 8);
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let accelerator = Accelerator::preset("eyeriss-mapped").unwrap();
+    let net = with_bits(builtin("resnet20-cifar").unwrap(), [8, 8, 8]);
+    let mut net = net;
+    net.layers.truncate(5);
+    let with = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| cost(&accelerator, &net))
+    };
+    assert_eq!(with(1), with(3));
+}
+
+#[test]
+fn presets_survive_a_round_trip_through_toml() {
+    for accelerator in Accelerator::presets().map(|name| Accelerator::preset(name).unwrap()) {
+        let text = toml::to_string(&accelerator).unwrap();
+        assert_eq!(Accelerator::from_toml("round.toml", &text).unwrap(), accelerator);
+    }
+}
+
+#[test]
+fn impossible_accelerators_are_refused_by_field_or_line() {
+    let refuse = |from: &str, to: &str, needle: &str| {
+        let text = Accelerator::preset_text("diannao-like").unwrap().replace(from, to);
+        let message = Accelerator::from_toml("a.toml", &text).unwrap_err().to_string();
+        assert!(message.contains(needle), "{message}");
+    };
+    refuse("filters = 64", "filters = 0", "filters is 0");
+    refuse("filters = 64", "filters = -4", "a.toml:");
+    refuse("clock_mhz = 1000.0", "clock_mhz = 0.0", "clock_mhz");
+    refuse("pj = 0.143", "pj = -0.143", "mac_energy");
+    refuse("read_pj = 2.45", "", "a.toml:");
+    refuse("capacity_bytes = 524288", "capacity_bytes = 0", "capacity_bytes");
+    refuse("name = \"activations\"", "name = \"activations", "a.toml:");
+    refuse("kind = \"diannao\"", "kind = \"abacus\"", "abacus");
+    refuse("filters = 64", "filters = 64\nrows = 3", "rows");
+}
+
+#[test]
+fn impossible_layers_are_refused_by_name() {
+    let accelerator = Accelerator::preset("diannao-like").unwrap();
+    let refuse = |change: fn(&mut Workload), needle: &str| {
+        let mut net = even();
+        change(&mut net);
+        let message = accelerator.cost(&net).unwrap_err().to_string();
+        assert!(message.contains("conv") && message.contains(needle), "{message}");
+    };
+    refuse(|net| net.layers[0].weight.bits = 0, "bits");
+    refuse(|net| net.layers[0].activation.bits = 33, "bits");
+    refuse(|net| net.layers[0].weight.density = 1.5, "density");
+    refuse(|net| net.layers[0].op = Operator::conv2d(4, 4, 9, 1, 0, [8, 8]), "kernel");
+    refuse(|net| net.layers[0].op = Operator::conv2d(0, 4, 3, 1, 0, [8, 8]), "in_channels");
+    refuse(|net| net.layers[0].op = Operator::linear(1 << 40, 1 << 40), "64 bits");
+    let narrow = Accelerator::preset("bitfusion-like").unwrap();
+    let error = narrow.cost(&with_bits(even(), [16, 16, 16])).unwrap_err().to_string();
+    assert!(error.contains("16") && error.contains("max_bits"), "{error}");
+}
