@@ -7,7 +7,7 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
 use crate::ensemble::{Ensemble, Samples, arg_max};
 use crate::error::{ForestError, Result};
 use crate::kernel::{Evaluation, Kernel, Prediction};
-use crate::params::{ClassWeights, SoftForestParams};
+use crate::params::{ClassWeights, LeafModel, Mix, SoftForestParams, require};
 use crate::store;
 use crate::train::{Epoch, Targets};
 use crate::tree::Tree;
@@ -50,6 +50,12 @@ impl SoftForestParams {
         tree_weights: Option<Array2<u8>>,
     ) -> Result<SoftForest> {
         self.validate()?;
+        require(
+            self.leaf == LeafModel::Constant || self.mix == Mix::Logits,
+            "leaf",
+            "linear leaves only with Mix::Logits",
+            &self.mix,
+        )?;
         let labels = check_labels(x, y, self.classes)?;
         if let Some(given) = &tree_weights
             && given.dim() != (self.trees, x.nrows())

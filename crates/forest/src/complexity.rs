@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::classifier::SoftForest;
 use crate::error::Result;
 use crate::kernel::Evaluation;
+use crate::params::LeafModel;
 
 /// Size and cost of a soft forest. A soft gate stores as many numbers as there are inputs, a hard split about four, so trees
 /// alone compare nothing: read trees, scalars and multiply-accumulates together.
@@ -62,7 +63,9 @@ impl SoftForest {
             }
         }
         let inputs = self.kernel().inputs();
-        let responses = stops * self.classes();
+        let linear = self.params().leaf == LeafModel::Linear;
+        // A linear response holds a weight per input beside its constant.
+        let responses = stops * self.classes() * if linear { inputs + 1 } else { 1 };
         Complexity {
             trees: self.trees().len(),
             gates,
@@ -71,7 +74,7 @@ impl SoftForest {
             mean_depth: depth_sum as f64 / leaves.max(1) as f64,
             scalars: gates * (inputs + 1) + responses + between,
             bytes: self.to_bytes().map_or(0, |b| b.len()),
-            macs: gates * inputs + responses,
+            macs: gates * inputs + responses + if linear { stops * self.classes() } else { 0 },
         }
     }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::encoder::Encoder;
 use crate::error::{ForestError, Result};
 use crate::kernel::{Evaluation, Folding, Kernel, Prediction};
-use crate::params::{SoftForestParams, require};
+use crate::params::{LeafModel, SoftForestParams, require};
 use crate::store;
 use crate::topology::Topology;
 use crate::train::{self, Epoch, Plan, Targets, TrainingSet};
@@ -242,6 +242,10 @@ impl Ensemble {
             for part in [&tree.weights, &tree.bias, &tree.leafness, &tree.responses] {
                 numbers.extend(part);
             }
+            // The slopes of nodes where nothing stops say nothing.
+            for (node, _) in tree.stops().into_iter().enumerate().filter(|(_, stops)| *stops) {
+                numbers.extend(tree.slope(node));
+            }
         }
         (stored, numbers)
     }
@@ -269,7 +273,8 @@ impl Ensemble {
         };
         let mut trees = Vec::with_capacity(stored.trees.len());
         for topology in stored.trees {
-            trees.push(read_tree(topology, inputs, outputs, numbers)?);
+            let linear = stored.params.leaf == LeafModel::Linear;
+            trees.push(read_tree(topology, inputs, outputs, linear, numbers)?);
         }
         let kernel = Kernel::new(
             &trees,
@@ -308,15 +313,32 @@ pub(crate) struct Stored {
     trees: Vec<Topology>,
 }
 
-fn read_tree(topology: Topology, inputs: usize, outputs: usize, numbers: &mut store::Numbers) -> Result<Tree> {
+fn read_tree(
+    topology: Topology,
+    inputs: usize,
+    outputs: usize,
+    linear: bool,
+    numbers: &mut store::Numbers,
+) -> Result<Tree> {
     let gates = topology.gates().len();
     let too_big = || ForestError::Malformed("a tree is larger than memory".to_owned());
     let weights = numbers.take(gates.checked_mul(inputs).ok_or_else(too_big)?)?;
     let bias = numbers.take(gates)?;
     let leafness = numbers.take(gates)?;
     let responses = numbers.take(topology.nodes().checked_mul(outputs).ok_or_else(too_big)?)?;
-    Tree::from_parts(topology, inputs, outputs, weights, bias, leafness, responses)
-        .ok_or_else(|| ForestError::Malformed("a tree's numbers are out of range".to_owned()))
+    let mut tree = Tree::from_parts(topology, inputs, outputs, weights, bias, leafness, responses, Vec::new())
+        .ok_or_else(|| ForestError::Malformed("a tree's numbers are out of range".to_owned()))?;
+    if linear {
+        let width = outputs * inputs;
+        for stops in tree.stops() {
+            let slope = if stops { numbers.take(width)? } else { vec![0.0; width] };
+            if !slope.iter().all(|v| v.is_finite()) {
+                return Err(ForestError::Malformed("a slope is not a finite number".to_owned()));
+            }
+            tree.slopes.extend(slope);
+        }
+    }
+    Ok(tree)
 }
 
 /// Position of the largest value; the first one among equals.

@@ -40,6 +40,17 @@ pub enum Mix {
     Logits,
 }
 
+/// What a node says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LeafModel {
+    /// A constant: a class distribution, or values.
+    #[default]
+    Constant,
+    /// A linear function of the inputs, as in budding trees: logits, or values. Fewer and larger nodes. For classification
+    /// only with [`Mix::Logits`]. Skipping has no useful bound, as nothing limits what a skipped leaf would have said.
+    Linear,
+}
+
 /// What training minimises.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Loss {
@@ -182,6 +193,8 @@ pub struct SoftForestParams {
     pub leafness: Leafness,
     /// What trees mix. Default probabilities.
     pub mix: Mix,
+    /// What a node says. Default a constant.
+    pub leaf: LeafModel,
     /// What is minimised. Default the sum over trees.
     pub loss: Loss,
     /// How responses are updated. Default by gradient.
@@ -230,6 +243,7 @@ impl Default for SoftForestParams {
             anneal_to: None,
             leafness: Leafness::Logit { init: 2.0 },
             mix: Mix::Probabilities,
+            leaf: LeafModel::Constant,
             loss: Loss::PerTree,
             leaf_update: LeafUpdate::Gradient,
             regularisers: Regularisers::default(),
@@ -276,6 +290,7 @@ builder! {
     anneal_to: Option<f32>,
     leafness: Leafness,
     mix: Mix,
+    leaf: LeafModel,
     loss: Loss,
     leaf_update: LeafUpdate,
     regularisers: Regularisers,

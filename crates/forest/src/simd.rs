@@ -69,6 +69,7 @@ pub(crate) fn madd<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
 /// 1 / (1 + exp(-z)) with relative error below 3e-7, made only of operations that vectorise, and finite for every z
 /// (a NaN counts as minus infinity).
 #[inline(always)]
+#[allow(clippy::manual_clamp)] // `clamp` passes a NaN on; max and min replace it.
 pub(crate) fn sigmoid(z: f32) -> f32 {
     // 2^23 * 1.5: adding it rounds to the nearest integer, which then sits in the low mantissa bits.
     const ROUND: f32 = 12_582_912.0;
@@ -87,6 +88,7 @@ pub(crate) fn sigmoid(z: f32) -> f32 {
 
 /// The cubic smooth step of width 1.
 #[inline(always)]
+#[allow(clippy::manual_clamp)] // As in `sigmoid`.
 pub(crate) fn smooth_step(t: f32) -> f32 {
     let t = t.max(-0.5).min(0.5);
     (1.5 - 2.0 * t * t) * t + 0.5

@@ -38,7 +38,7 @@ pub fn blobs(rows: usize, columns: usize, classes: usize, distance: f32, seed: u
         for value in &mut row {
             *value = rng.sample::<f32, _>(rand_distr::StandardNormal);
         }
-        let sign = if (label / columns) % 2 == 0 { 1.0 } else { -1.0 };
+        let sign = if (label / columns).is_multiple_of(2) { 1.0 } else { -1.0 };
         row[label % columns] += sign * distance;
     }
     (x, labels)

@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-use crate::params::{Leafness, SoftForestParams};
+use crate::params::{LeafModel, Leafness, SoftForestParams};
 use crate::topology::Topology;
 
 /// A tree whose nodes route softly and may each be a leaf.
@@ -23,6 +23,8 @@ pub struct Tree {
     pub(crate) leafness: Vec<f32>,
     /// `[nodes, outputs]`
     pub(crate) responses: Vec<f32>,
+    /// `[nodes x outputs, inputs]` with linear leaves, else empty.
+    pub(crate) slopes: Vec<f32>,
 }
 
 impl Tree {
@@ -53,15 +55,21 @@ impl Tree {
             bias: vec![0.0; gates],
             leafness: vec![leafness; gates],
             responses: normal(topology.nodes() * outputs, 0.1),
+            slopes: match params.leaf {
+                LeafModel::Constant => Vec::new(),
+                LeafModel::Linear => vec![0.0; topology.nodes() * outputs * inputs],
+            },
             topology,
             inputs,
             outputs,
         }
     }
 
-    /// A tree from its parts: `weights` `[gates, inputs]`, `bias` and `leafness` `[gates]`, `responses` `[nodes, outputs]`.
+    /// A tree from its parts: `weights` `[gates, inputs]`, `bias` and `leafness` `[gates]`, `responses` `[nodes, outputs]`,
+    /// `slopes` `[nodes x outputs, inputs]` for linear leaves or empty.
     /// Returns `None` when the lengths do not fit the shape, a leafness lies outside [0, 1], or a number is not finite.
     #[must_use]
+    #[allow(clippy::too_many_arguments)]
     pub fn from_parts(
         topology: Topology,
         inputs: usize,
@@ -70,15 +78,17 @@ impl Tree {
         bias: Vec<f32>,
         leafness: Vec<f32>,
         responses: Vec<f32>,
+        slopes: Vec<f32>,
     ) -> Option<Self> {
         let gates = topology.gates().len();
         let fits = weights.len() == gates.checked_mul(inputs)?
             && bias.len() == gates
             && leafness.len() == gates
             && responses.len() == topology.nodes().checked_mul(outputs)?
+            && (slopes.is_empty() || slopes.len() == responses.len().checked_mul(inputs)?)
             && leafness.iter().all(|g| (0.0..=1.0).contains(g))
-            && [&weights, &bias, &responses].into_iter().all(|part| part.iter().all(|v| v.is_finite()));
-        fits.then_some(Self { topology, inputs, outputs, weights, bias, leafness, responses })
+            && [&weights, &bias, &responses, &slopes].into_iter().all(|part| part.iter().all(|v| v.is_finite()));
+        fits.then_some(Self { topology, inputs, outputs, weights, bias, leafness, responses, slopes })
     }
 
     /// Shape.
@@ -123,6 +133,29 @@ impl Tree {
         &self.responses[node * self.outputs..(node + 1) * self.outputs]
     }
 
+    /// Weights of a node's linear response, `[outputs, inputs]`; empty for constant leaves.
+    #[must_use]
+    pub fn slope(&self, node: usize) -> &[f32] {
+        let width = self.outputs * self.inputs;
+        self.slopes.get(node * width..(node + 1) * width).unwrap_or_default()
+    }
+
+    /// What a node says about scaled inputs, before softmax.
+    pub(crate) fn response_at(&self, node: usize, scaled: &[f32]) -> Vec<f32> {
+        let mut response = self.response(node).to_vec();
+        for (r, slope) in response.iter_mut().zip(self.slope(node).chunks_exact(self.inputs)) {
+            *r += slope.iter().zip(scaled).map(|(s, x)| s * x).sum::<f32>();
+        }
+        response
+    }
+
+    /// Whether a sample can stop at each node.
+    pub(crate) fn stops(&self) -> Vec<bool> {
+        let gate_of = self.topology.gate_of();
+        let open = |gate: Option<usize>| gate.is_none_or(|g| self.leafness[g] > 0.0);
+        gate_of.into_iter().map(open).collect()
+    }
+
     /// Part of the gates whose leafness lies in (0.1, 0.9), weighted by existence. Above 0.3, hardening changes the model
     /// noticeably: train longer, or with [`polarise`](crate::Regularisers::polarise).
     #[must_use]
@@ -157,6 +190,7 @@ impl Tree {
             bias: gates.iter().map(|&g| self.bias[g]).collect(),
             leafness: gates.iter().map(|&g| self.leafness[g]).collect(),
             responses: nodes.iter().flat_map(|&n| self.response(n).iter().copied()).collect(),
+            slopes: nodes.iter().flat_map(|&n| self.slope(n).iter().copied()).collect(),
             topology,
             inputs: self.inputs,
             outputs: self.outputs,

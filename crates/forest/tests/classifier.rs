@@ -41,6 +41,7 @@ fn every_way_of_shaping_and_updating_learns() -> forest::Result<()> {
         quick().anneal_to(Some(4.0)),
         quick().loss(forest::Loss::LeafCrossEntropy),
         quick().mix(forest::Mix::Logits),
+        quick().mix(forest::Mix::Logits).leaf(forest::LeafModel::Linear),
         quick().gate(forest::Gate::SmoothStep { width: 4.0 }),
         quick().leaf_update(LeafUpdate::ClosedForm { rounds: 2, leafness: true }),
     ] {
@@ -79,8 +80,9 @@ fn a_saved_model_predicts_bit_for_bit() -> Result<(), Box<dyn std::error::Error>
     let (mut x, y) = oblique_xor(300, 4, 0.6, 1);
     x.column_mut(3).mapv_inplace(|v| (v > 0.0).into());
     x[[5, 2]] = f32::NAN;
-    for harden in [true, false] {
-        let forest = quick()
+    for (harden, linear) in [(true, false), (false, false), (true, true), (false, true)] {
+        let params = if linear { quick().mix(forest::Mix::Logits).leaf(forest::LeafModel::Linear) } else { quick() };
+        let forest = params
             .epochs(4)
             .harden(harden)
             .missing(Missing::Indicate)

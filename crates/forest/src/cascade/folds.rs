@@ -85,7 +85,7 @@ pub(super) fn stratified_folds(labels: &[usize], classes: usize, folds: usize, s
 /// A forest in k parts, part f of which did not see fold f.
 #[derive(Clone, Debug)]
 pub(super) enum FoldedForest {
-    Soft { forest: SoftForest, folds: usize },
+    Soft { forest: Box<SoftForest>, folds: usize },
     Hard(Vec<HardForest>),
 }
 
@@ -106,7 +106,7 @@ impl FoldedForest {
                     u8::from(usize::from(fold_of[row]) != tree / each)
                 });
                 let forest = params.fit_masked(x, ndarray::aview1(labels), None, Some(blind))?;
-                Ok(Self::Soft { forest, folds })
+                Ok(Self::Soft { forest: Box::new(forest), folds })
             }
             Forest::Hard(params) => Ok(Self::Hard(params.fit_folds(x, labels, classes, fold_of, folds)?)),
         }
@@ -216,7 +216,7 @@ impl FoldedForest {
                 if folds == 0 || !ensemble.trees.len().is_multiple_of(folds) {
                     return Err(ForestError::Malformed("folds do not divide the trees".to_owned()));
                 }
-                Ok(Self::Soft { forest: SoftForest { ensemble }, folds })
+                Ok(Self::Soft { forest: Box::new(SoftForest { ensemble }), folds })
             }
             StoredFolded::Hard(parts) if !parts.is_empty() => Ok(Self::Hard(
                 parts.into_iter().map(|part| HardForest::from_parts(part, numbers)).collect::<Result<_>>()?,

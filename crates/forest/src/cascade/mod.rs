@@ -16,7 +16,7 @@ use self::scanning::{Scanner, StoredScanner};
 use crate::classifier::{check_labels, check_rows};
 use crate::ensemble::arg_max;
 use crate::error::{ForestError, Result};
-use crate::params::{SoftForestParams, require};
+use crate::params::require;
 use crate::store::{self, Numbers};
 
 const KIND: &str = "deep forest classifier";
@@ -48,7 +48,7 @@ pub struct DeepForestParams {
 impl Default for DeepForestParams {
     fn default() -> Self {
         Self {
-            forests: vec![Forest::Soft(Box::new(SoftForestParams::default()))],
+            forests: vec![Forest::Soft(Box::default())],
             class_vector: ClassVector::PerTree,
             folds: 3,
             max_layers: 20,

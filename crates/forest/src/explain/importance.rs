@@ -4,12 +4,12 @@ use ndarray::ArrayView2;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{distributions, leafness};
+use super::leafness;
 use crate::classifier::SoftForest;
 use crate::ensemble::arg_max;
 use crate::error::{ForestError, Result};
 use crate::recursion::value_gradient;
-use crate::tree::Tree;
+use crate::tree::{Tree, softmax_rows};
 
 /// How much of the data passes and stops at one node.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,7 +57,8 @@ impl SoftForest {
 
     fn add_effects(&self, tree: &Tree, inputs: &[f32], class: usize, sources: &[usize], sums: &mut [f64]) {
         let routed = self.route_row(tree, inputs);
-        let own: Vec<f64> = distributions(tree).chunks_exact(tree.outputs()).map(|q| f64::from(q[class])).collect();
+        let own: Vec<f64> =
+            self.distributions(tree, inputs).chunks_exact(tree.outputs()).map(|q| f64::from(q[class])).collect();
         let gradient = value_gradient(tree.topology(), &routed.p, &leafness(tree), &own);
         for (gate, (d, slope)) in gradient.probability.iter().zip(&routed.slope).enumerate() {
             let effect = (d * slope).abs();
@@ -136,9 +137,9 @@ impl SoftForest {
         self.trees().get(tree).ok_or(ForestError::Index { what: "tree", expected: self.trees().len(), found: tree })
     }
 
-    /// Class that each node of a tree says.
+    /// Class that each node of a tree says; with linear leaves, about the training mean.
     pub(super) fn says(&self, tree: &Tree) -> Vec<(usize, f32)> {
-        distributions(tree)
+        softmax_rows(&tree.responses, tree.outputs())
             .chunks_exact(tree.outputs())
             .map(|q| {
                 let class = arg_max(q.iter().copied());

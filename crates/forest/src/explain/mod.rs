@@ -72,7 +72,8 @@ pub struct Term {
     pub weight: f32,
     /// What the value adds to the score, relative to the training mean; positive pushes left.
     pub contribution: f32,
-    /// Change of the tree's probability of the class per unit of value, to first order and through this gate alone.
+    /// Change of the tree's probability of the class per unit of value, to first order and through this gate alone, reading
+    /// the tree as a mixture of its nodes' distributions.
     pub effect: f64,
 }
 
@@ -143,6 +144,16 @@ impl SoftForest {
         tree.gate_weights(gate)[j] * (inputs[j] - encoder.mean()[j]) * encoder.inverse_scale()[j]
     }
 
+    /// Class distribution of every node for a row, `[nodes, classes]`. With mixed logits this is what a node would say alone.
+    pub(super) fn distributions(&self, tree: &Tree, inputs: &[f32]) -> Vec<f32> {
+        let encoder = &self.ensemble.encoder;
+        let scaled: Vec<f32> =
+            inputs.iter().zip(encoder.mean()).zip(encoder.inverse_scale()).map(|((x, m), s)| (x - m) * s).collect();
+        let responses: Vec<f32> =
+            (0..tree.topology().nodes()).flat_map(|node| tree.response_at(node, &scaled)).collect();
+        softmax_rows(&responses, tree.outputs())
+    }
+
     pub(super) fn route_row(&self, tree: &Tree, inputs: &[f32]) -> Routed {
         let beta = f64::from(self.ensemble.inverse_temperature);
         let (p, slope): (Vec<f64>, Vec<f64>) = (0..tree.biases().len())
@@ -160,7 +171,7 @@ impl SoftForest {
     fn path(&self, index: usize, tree: &Tree, inputs: &[f32], class: usize, terms: usize) -> Path {
         let routed = self.route_row(tree, inputs);
         let node = (0..routed.stop.len()).max_by(|&a, &b| routed.stop[a].total_cmp(&routed.stop[b])).unwrap_or(0);
-        let values = distributions(tree);
+        let values = self.distributions(tree, inputs);
         let own: Vec<f64> = values.chunks_exact(tree.outputs()).map(|q| f64::from(q[class])).collect();
         let gradient = value_gradient(tree.topology(), &routed.p, &leafness(tree), &own);
         let mut steps = Vec::new();
@@ -279,11 +290,6 @@ impl Explanation {
 /// Leafness in double precision.
 pub(super) fn leafness(tree: &Tree) -> Vec<f64> {
     tree.leafness().iter().map(|&g| f64::from(g)).collect()
-}
-
-/// Class distribution of every node, `[nodes, classes]`.
-pub(super) fn distributions(tree: &Tree) -> Vec<f32> {
-    softmax_rows(&tree.responses, tree.outputs())
 }
 
 #[cfg(test)]

@@ -51,7 +51,8 @@ fn effects_are_the_first_order_change_of_the_prediction() -> Result<()> {
         let mut total = 0.0;
         for tree in forest.trees() {
             let routed = forest.route_row(tree, &inputs);
-            let own: Vec<f64> = distributions(tree).chunks_exact(2).map(|q| f64::from(q[class])).collect();
+            let own: Vec<f64> =
+                forest.distributions(tree, &inputs).chunks_exact(2).map(|q| f64::from(q[class])).collect();
             let gradient = value_gradient(tree.topology(), &routed.p, &leafness(tree), &own);
             for gate in 0..tree.biases().len() {
                 let slope = gradient.probability[gate] * routed.slope[gate];

@@ -81,14 +81,7 @@ impl Kernel {
     }
 
     fn add_tree(&self, tree: &KernelTree, scratch: &mut Scratch) {
-        mix(
-            self.gate,
-            tree,
-            &self.bias[tree.first_gate..],
-            &scratch.z[tree.first_gate * LANES..],
-            &mut scratch.reach,
-            &mut scratch.mixed,
-        );
+        mix(self.gate, tree, &self.bias, &scratch.z, &mut scratch.reach, &mut scratch.mixed);
     }
 
     fn scores(&self, rows: &[f32], scratch: &mut Scratch) {
@@ -249,8 +242,9 @@ fn mix_body<const FUSED: bool>(
         let (above, below) = reach.split_at_mut(node.left as usize * LANES);
         let here = &mut above[node.node as usize * LANES..][..LANES];
         let (left, right) = below[..2 * LANES].split_at_mut(LANES);
-        let z = &z[index * LANES..][..LANES];
-        let bias = bias[index];
+        let row = tree.first_gate + index;
+        let z = &z[row * LANES..][..LANES];
+        let bias = bias[row];
         for i in 0..LANES {
             let p = Kernel::probability(gate, z[i] + bias);
             let through = here[i] * (1.0 - leafness);
@@ -266,6 +260,15 @@ fn mix_body<const FUSED: bool>(
             continue;
         }
         let stop = &reach[node * LANES..][..LANES];
+        if let Some(&Some(first)) = tree.rows_of.get(node) {
+            for (k, mixed) in mixed.chunks_exact_mut(LANES).enumerate() {
+                let (z, bias) = (&z[(first + k) * LANES..][..LANES], bias[first + k]);
+                for i in 0..LANES {
+                    mixed[i] = madd::<FUSED>(z[i] + bias, stop[i], mixed[i]);
+                }
+            }
+            continue;
+        }
         for (mixed, &value) in mixed.chunks_exact_mut(LANES).zip(values) {
             for i in 0..LANES {
                 mixed[i] = madd::<FUSED>(value, stop[i], mixed[i]);

@@ -84,8 +84,10 @@ struct KernelTree {
     leafness: Vec<f32>,
     /// Gate number of each node, or `LEAF`.
     gate_of: Vec<u32>,
-    /// `[nodes, outputs]`
+    /// `[nodes, outputs]`; unused by linear leaves.
     values: Vec<f32>,
+    /// With linear leaves, the first of each node's rows of `weights` and `bias`; empty otherwise.
+    rows_of: Vec<Option<usize>>,
     /// Largest distance between two nodes' values in one output.
     range: f32,
 }
@@ -147,24 +149,56 @@ impl Kernel {
                     }
                 }
             }
+            let rows_of = kernel.push_linear_leaves(tree, folding);
             kernel.trees.push(KernelTree {
+                rows_of,
                 first_gate,
                 gates: tree.topology.gates().to_vec(),
                 leafness: tree.leafness.clone(),
                 gate_of: tree.topology.gate_of().into_iter().map(|g| g.map_or(LEAF, |g| g as u32)).collect(),
-                range: (0..outputs)
-                    .map(|k| {
-                        let column = || values.iter().skip(k).step_by(outputs.max(1));
-                        let max = column().copied().fold(f32::NEG_INFINITY, f32::max);
-                        let min = column().copied().fold(f32::INFINITY, f32::min);
-                        max - min
-                    })
-                    .fold(0.0, f32::max),
+                range: if tree.slopes.is_empty() {
+                    (0..outputs)
+                        .map(|k| {
+                            let column = || values.iter().skip(k).step_by(outputs.max(1));
+                            let max = column().copied().fold(f32::NEG_INFINITY, f32::max);
+                            let min = column().copied().fold(f32::INFINITY, f32::min);
+                            max - min
+                        })
+                        .fold(0.0, f32::max)
+                } else {
+                    f32::INFINITY
+                },
                 values,
             });
         }
         kernel.tiles = kernel.cut_tiles();
         kernel
+    }
+
+    /// Appends the rows of a tree's linear leaves, scaling and target units folded in: `outputs` rows for each node where
+    /// something can stop.
+    fn push_linear_leaves(&mut self, tree: &Tree, folding: &Folding) -> Vec<Option<usize>> {
+        if tree.slopes.is_empty() {
+            return Vec::new();
+        }
+        let mut rows_of = Vec::new();
+        for (node, stops) in tree.stops().into_iter().enumerate() {
+            rows_of.push(stops.then_some(self.bias.len()));
+            if !stops {
+                continue;
+            }
+            let slopes = tree.slope(node).chunks_exact(tree.inputs);
+            for (k, (slope, &constant)) in slopes.zip(tree.response(node)).enumerate() {
+                let (scale, shift) = folding.target.map_or((1.0, 0.0), |target| target[k]);
+                let mut offset = f64::from(constant);
+                for ((&w, &s), &m) in slope.iter().zip(folding.encoder.inverse_scale()).zip(folding.encoder.mean()) {
+                    self.weights.push(scale * w * s);
+                    offset -= f64::from(w) * f64::from(s) * f64::from(m);
+                }
+                self.bias.push((f64::from(scale) * offset + f64::from(shift)) as f32);
+            }
+        }
+        rows_of
     }
 
     fn cut_tiles(&self) -> Vec<f32> {

@@ -53,8 +53,12 @@ impl Kernel {
             // Distributions: L1 <= 2 m. Values, and softmax of them: <= m x range, as softmax's L1 change is at most the
             // largest change of a logit.
             let factor = if self.mixes_distributions { 2.0 } else { tree.range };
-            for (bound, moved) in bounds.iter_mut().zip(&walk.moved) {
-                *bound += share * factor * moved;
+            // No two distributions are further apart than 2.
+            let most = if self.mixes_distributions || self.softmax { 2.0 } else { f32::INFINITY };
+            for (bound, &moved) in bounds.iter_mut().zip(&walk.moved) {
+                if moved > 0.0 {
+                    *bound += share * (factor * moved).min(most);
+                }
             }
         }
         visited
@@ -78,12 +82,15 @@ impl Kernel {
             let (here, below) = walk.arrivals.split_at_mut(node + 1);
             let visits = &here[node];
             if leafness > 0.0 {
-                let values = &tree.values[node * self.outputs..(node + 1) * self.outputs];
+                let mut values = tree.values[node * self.outputs..(node + 1) * self.outputs].to_vec();
                 for visit in visits {
+                    if let Some(&Some(first)) = tree.rows_of.get(node) {
+                        self.linear_leaf(first, rows, visit.row, &mut values);
+                    }
                     let at = visit.row as usize * self.outputs;
                     let stop = visit.mass * leafness;
                     let out = &mut walk.one_tree[at..at + self.outputs];
-                    out.iter_mut().zip(values).for_each(|(o, v)| *o += stop * v);
+                    out.iter_mut().zip(&values).for_each(|(o, v)| *o += stop * v);
                 }
             }
             if gate == LEAF || visits.is_empty() {
@@ -113,6 +120,17 @@ impl Kernel {
             }
         }
         visited
+    }
+
+    /// What a linear leaf says about one row.
+    fn linear_leaf(&self, first: usize, rows: &[f32], row: u32, values: &mut [f32]) {
+        let width = self.inputs;
+        let x = &rows[row as usize * width..][..width];
+        for (k, value) in values.iter_mut().enumerate() {
+            let weights = &self.weights[(first + k) * width..][..width];
+            let [dot] = dots(weights, [x]);
+            *value = dot + self.bias[first + k];
+        }
     }
 
     /// Probabilities of going left for up to four visits of one gate.

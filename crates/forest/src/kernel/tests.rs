@@ -1,5 +1,5 @@
 use super::*;
-use crate::params::{Scaling, SoftForestParams};
+use crate::params::{LeafModel, Scaling, SoftForestParams};
 use crate::recursion;
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
@@ -16,11 +16,13 @@ struct Case {
 /// Random trees of random shapes, leafness with exact zeros and ones, on random rows with a random scaling.
 fn case(seed: u64, rows: usize, mix: Mix, gate: Gate, regression: bool) -> Result<Case> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let linear = (mix == Mix::Logits || regression) && rng.random_bool(0.5);
     let inputs = rng.random_range(1..40);
     let params = SoftForestParams::default()
         .depth(rng.random_range(1..6))
         .leafness(crate::Leafness::Random { nodes: rng.random_range(1..40) })
         .mix(mix)
+        .leaf(if linear { LeafModel::Linear } else { LeafModel::Constant })
         .gate(gate)
         .scaling(Scaling::Standardise);
     let mut x = Array2::zeros((rows, inputs));
@@ -30,6 +32,7 @@ fn case(seed: u64, rows: usize, mix: Mix, gate: Gate, regression: bool) -> Resul
             let mut tree = Tree::random(&params, inputs, 3, &mut rng);
             tree.leafness.iter_mut().for_each(|g| *g = [0.0, 1.0, rng.random_range(0.0..1.0)][rng.random_range(0..3)]);
             tree.responses.iter_mut().for_each(|r| *r *= 20.0);
+            tree.slopes.iter_mut().for_each(|s| *s = rng.random_range(-0.5..0.5));
             tree.weights.iter_mut().for_each(|w| *w *= 3.0);
             tree
         })
@@ -79,6 +82,12 @@ impl Case {
                 let mut one = [0.0f64; 3];
                 for (node, a) in stop.iter().enumerate() {
                     let mut q: Vec<f64> = tree.response(node).iter().map(|&r| f64::from(r)).collect();
+                    for (q, slope) in q.iter_mut().zip(tree.slope(node).chunks(tree.inputs)) {
+                        for (j, &s) in slope.iter().enumerate() {
+                            let centred = f64::from(row[j]) - f64::from(self.encoder.mean()[j]);
+                            *q += f64::from(s) * centred * f64::from(self.encoder.inverse_scale()[j]);
+                        }
+                    }
                     if classes && self.params.mix == Mix::Probabilities {
                         q = soft(&q);
                     }
@@ -162,10 +171,10 @@ proptest! {
         for (i, row) in case.x.rows().into_iter().enumerate() {
             let bound = kernel.predict_one(&row.to_vec(), Evaluation::Exact, &mut one)?;
             prop_assert_eq!(bound, 0.0);
-            for k in 0..3 {
-                let size = exact.output[[i, k]].abs().max(1.0);
-                prop_assert!((exact.output[[i, k]] - nothing.output[[i, k]]).abs() < 5e-5 * size);
-                prop_assert!((exact.output[[i, k]] - one[k]).abs() < 5e-5 * size);
+            for ((e, n), o) in exact.output.row(i).iter().zip(nothing.output.row(i)).zip(&one) {
+                let size = e.abs().max(1.0);
+                prop_assert!((e - n).abs() < 5e-5 * size);
+                prop_assert!((e - o).abs() < 5e-5 * size);
             }
         }
     }

@@ -177,6 +177,70 @@ fn balance(strength: f32, depth: usize, existence: f32, g: f32, p: &[f32], reach
 }
 
 multiversion! {
+    /// Linear leaves, forward. On entry `said` holds slope . x per node and output; adds the constants, and mixes into `output`.
+    pub(crate) fn mix_linear(
+        constants: &[f32],
+        stop: &[f32],
+        batch: usize,
+        said: &mut [f32],
+        output: &mut [f32],
+    ) = mix_linear_body
+}
+
+#[inline(always)]
+fn mix_linear_body<const FUSED: bool>(
+    constants: &[f32],
+    stop: &[f32],
+    batch: usize,
+    said: &mut [f32],
+    output: &mut [f32],
+) {
+    output.fill(0.0);
+    let outputs = output.len() / batch;
+    for (row, (said, &constant)) in said.chunks_exact_mut(batch).zip(constants).enumerate() {
+        let stop = &stop[row / outputs * batch..][..batch];
+        let output = &mut output[row % outputs * batch..][..batch];
+        for i in 0..batch {
+            said[i] += constant;
+            output[i] = madd::<FUSED>(stop[i], said[i], output[i]);
+        }
+    }
+}
+
+multiversion! {
+    /// Linear leaves, backward: each node's value s_n = sum_k u_k said_nk, then `said` becomes its own gradient stop_n u_k.
+    pub(crate) fn linear_values(
+        upstream: &[f32],
+        stop: &[f32],
+        batch: usize,
+        said: &mut [f32],
+        node_value: &mut [f32],
+    ) = linear_values_body
+}
+
+#[inline(always)]
+fn linear_values_body<const FUSED: bool>(
+    upstream: &[f32],
+    stop: &[f32],
+    batch: usize,
+    said: &mut [f32],
+    node_value: &mut [f32],
+) {
+    node_value.fill(0.0);
+    let outputs = upstream.len() / batch;
+    for (row, said) in said.chunks_exact_mut(batch).enumerate() {
+        let node = row / outputs * batch;
+        let stop = &stop[node..][..batch];
+        let value = &mut node_value[node..][..batch];
+        let upstream = &upstream[row % outputs * batch..][..batch];
+        for i in 0..batch {
+            value[i] = madd::<FUSED>(upstream[i], said[i], value[i]);
+            said[i] = stop[i] * upstream[i];
+        }
+    }
+}
+
+multiversion! {
     /// One Adam step with decoupled decay. `correction` = [1 / (1 - 0.9^t), 1 / (1 - 0.999^t)].
     pub(crate) fn adam(
         parameter: &mut [f32],
@@ -225,6 +289,7 @@ fn normalise_body<const FUSED: bool>(x: &[f32], mean: &[f32], inverse_scale: &[f
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_range_loop)] // Gates and samples index several buffers at once.
 mod tests {
     use super::*;
     use crate::recursion;

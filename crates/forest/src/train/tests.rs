@@ -1,5 +1,5 @@
 use super::*;
-use crate::params::{Mix, Optimiser, Regularisers};
+use crate::params::{LeafModel, Mix, Optimiser, Regularisers};
 use crate::recursion;
 use crate::topology::Topology;
 use proptest::prelude::{prop_assert, proptest};
@@ -14,6 +14,7 @@ struct Exact {
     bias: Vec<f64>,
     leafness: Vec<f64>,
     responses: Vec<f64>,
+    slopes: Vec<f64>,
 }
 
 impl Exact {
@@ -24,6 +25,7 @@ impl Exact {
             bias: wide(&tree.bias),
             leafness: wide(&tree.leafness),
             responses: wide(&tree.responses),
+            slopes: wide(&tree.slopes),
         }
     }
 }
@@ -57,7 +59,11 @@ fn loss(
             .collect();
         let stop = recursion::reach(topology, &p, &exact.leafness).stop;
         cost += recursion::expected_gates(topology, &p, &exact.leafness);
-        let responses: Vec<&[f64]> = exact.responses.chunks_exact(outputs).collect();
+        let mut said = exact.responses.clone();
+        for (said, slope) in said.iter_mut().zip(exact.slopes.chunks_exact(inputs)) {
+            *said += slope.iter().zip(&row).map(|(s, &x)| s * f64::from(x)).sum::<f64>();
+        }
+        let responses: Vec<&[f64]> = said.chunks_exact(outputs).collect();
         let mixed = |values: &dyn Fn(&[f64]) -> Vec<f64>| -> Vec<f64> {
             let mut out = vec![0.0; outputs];
             for (a, response) in stop.iter().zip(&responses) {
@@ -103,6 +109,7 @@ fn random_case(seed: u64, params: &SoftForestParams, regression: bool) -> (Tree,
     shake(&mut tree.leafness, 0.05, 0.95);
     shake(&mut tree.responses, -2.0, 2.0);
     shake(&mut tree.bias, -0.5, 0.5);
+    shake(&mut tree.slopes, -0.5, 0.5);
     let mut x = Array2::zeros((rows, inputs));
     x.iter_mut().for_each(|v| *v = rng.random_range(-2.0..2.0));
     let targets = if regression {
@@ -120,11 +127,15 @@ proptest! {
     /// Every gradient of every loss against central differences of the definition in double precision. The pass itself is in
     /// single precision: gradients of order 1 carry errors of order 1e-6.
     #[test]
-    fn gradients_match_finite_differences_of_the_definition(seed: u64, which in 0usize..5, penalised: bool, steep: bool) {
+    fn gradients_match_finite_differences_of_the_definition(seed: u64, which in 0usize..6, penalised: bool, steep: bool) {
         let mut params = SoftForestParams::default().depth(3).leafness(Leafness::Clamped { init: 0.5 });
         match which {
             1 => params.mix = Mix::Logits,
             2 => params.loss = Loss::LeafCrossEntropy,
+            4 | 5 => {
+                params.mix = Mix::Logits;
+                params.leaf = LeafModel::Linear;
+            }
             _ => {}
         }
         if steep {
@@ -134,7 +145,7 @@ proptest! {
         if penalised {
             params.regularisers = Regularisers { size: 0.02, path: 0.05, leafness: 0.03, ..Regularisers::default() };
         }
-        let (tree, x, targets, weights) = random_case(seed, &params, which == 3);
+        let (tree, x, targets, weights) = random_case(seed, &params, which == 3 || which == 5);
         let topology = tree.topology.clone();
         let exact = Exact::of(&tree);
         let mut trainer = TreeTrainer::new(tree, &params, None);
@@ -142,17 +153,18 @@ proptest! {
         trainer.forward(x.view(), &params, classes, STEP.inverse_temperature);
         let found_loss = trainer.own_loss(&targets, &weights, &params) / x.nrows() as f64;
         let leafness = trainer.gradients(x.view(), &params, classes, STEP);
-        let (weight, bias, response) = trainer.gradient_parts();
+        let (slope, weight, bias, response) = trainer.gradient_parts();
         if !penalised {
             prop_assert!((found_loss - loss(&exact, &topology, &x, &targets, &weights, &params)).abs() < 1e-5);
         }
         let h = 1e-5;
         #[allow(clippy::type_complexity)]
-        let parts: [(&[f32], fn(&mut Exact) -> &mut Vec<f64>); 4] = [
+        let parts: [(&[f32], fn(&mut Exact) -> &mut Vec<f64>); 5] = [
             (&weight, |e| &mut e.weights),
             (&bias, |e| &mut e.bias),
             (&leafness, |e| &mut e.leafness),
             (&response, |e| &mut e.responses),
+            (&slope, |e| &mut e.slopes),
         ];
         for (found, part) in parts {
             for (i, &g) in found.iter().enumerate() {

@@ -5,7 +5,7 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 
 use crate::params::{Leafness, Loss, Mix, SoftForestParams};
 use crate::train::Targets;
-use crate::train::pass::{Costs, adam, backward, route};
+use crate::train::pass::{Costs, adam, backward, linear_values, mix_linear, route};
 use crate::tree::{Tree, softmax_rows};
 
 /// Smallest probability inside a logarithm or a division: deep leaves hold masses near 2^-depth.
@@ -48,7 +48,7 @@ pub(crate) struct TreeTrainer {
     /// 0 for inputs this tree may not look at.
     mask: Option<Vec<f32>>,
     steps: i32,
-    moments: [Moments; 4],
+    moments: [Moments; 5],
     depths: Vec<usize>,
     /// Responses after softmax (classification with mixed probabilities) or as they are.
     values: Vec<f32>,
@@ -64,6 +64,9 @@ pub(crate) struct TreeTrainer {
     pub(crate) upstream: Vec<f32>,
     weight_gradient: Vec<f32>,
     response_gradient: Vec<f32>,
+    /// With linear leaves, what every node says about every sample, `[nodes x outputs][batch]`; on the way back its gradient.
+    said: Vec<f32>,
+    slope_gradient: Vec<f32>,
 }
 
 impl TreeTrainer {
@@ -74,7 +77,8 @@ impl TreeTrainer {
             }
             _ => Vec::new(),
         };
-        let lengths = [tree.weights.len(), tree.bias.len(), tree.leafness.len(), tree.responses.len()];
+        let lengths =
+            [tree.weights.len(), tree.bias.len(), tree.leafness.len(), tree.responses.len(), tree.slopes.len()];
         let mut trainer = Self {
             logits,
             mask,
@@ -92,9 +96,12 @@ impl TreeTrainer {
             upstream: Vec::new(),
             weight_gradient: vec![0.0; tree.weights.len()],
             response_gradient: vec![0.0; tree.responses.len()],
+            said: Vec::new(),
+            slope_gradient: vec![0.0; tree.slopes.len()],
             tree,
         };
         if let Some(mask) = &trainer.mask {
+            // Slopes start at 0, so only their gradients need the mask.
             for row in trainer.tree.weights.chunks_exact_mut(mask.len()) {
                 row.iter_mut().zip(mask).for_each(|(w, m)| *w *= m);
             }
@@ -107,6 +114,7 @@ impl TreeTrainer {
             return;
         }
         self.batch = batch;
+        let linear = !self.tree.slopes.is_empty();
         let (gates, nodes, outputs) = (self.tree.bias.len(), self.tree.topology.nodes(), self.tree.outputs);
         for (buffer, rows) in [
             (&mut self.z, gates),
@@ -116,6 +124,7 @@ impl TreeTrainer {
             (&mut self.node_value, nodes),
             (&mut self.output, outputs),
             (&mut self.upstream, outputs),
+            (&mut self.said, if linear { nodes * outputs } else { 0 }),
         ] {
             buffer.resize(rows * batch, 0.0);
         }
@@ -148,11 +157,20 @@ impl TreeTrainer {
         let softmax_first = classification && params.mix == Mix::Probabilities;
         self.values =
             if softmax_first { softmax_rows(&self.tree.responses, outputs) } else { self.tree.responses.clone() };
-        product(
-            view(&self.values, nodes, outputs).t(),
-            view(&self.stop, nodes, batch),
-            view_mut(&mut self.output, outputs, batch),
-        );
+        if self.said.is_empty() {
+            product(
+                view(&self.values, nodes, outputs).t(),
+                view(&self.stop, nodes, batch),
+                view_mut(&mut self.output, outputs, batch),
+            );
+        } else {
+            product(
+                view(&self.tree.slopes, nodes * outputs, self.tree.inputs),
+                x.t(),
+                view_mut(&mut self.said, nodes * outputs, batch),
+            );
+            mix_linear(&self.tree.responses, &self.stop, batch, &mut self.said, &mut self.output);
+        }
         if classification && !softmax_first {
             softmax_columns(&mut self.output, outputs, batch);
         }
@@ -191,7 +209,7 @@ impl TreeTrainer {
         self.steps += 1;
         let correction = [1.0 / (1.0 - 0.9f32.powi(self.steps)), 1.0 / (1.0 - 0.999f32.powi(self.steps))];
         let existence = self.tree.topology.existence(&self.tree.leafness);
-        let [weights, bias, leafness, responses] = &mut self.moments;
+        let [weights, bias, leafness, responses, slopes] = &mut self.moments;
         let inputs = self.tree.inputs;
         for (index, gate) in self.tree.topology.gates().iter().enumerate() {
             let range = index * inputs..(index + 1) * inputs;
@@ -218,6 +236,15 @@ impl TreeTrainer {
                 correction,
             );
         }
+        adam(
+            &mut self.tree.slopes,
+            &self.slope_gradient,
+            &mut slopes.first,
+            &mut slopes.second,
+            step.rate,
+            params.optimiser.weight_decay,
+            correction,
+        );
         if !step.learn_shape {
             return;
         }
@@ -284,11 +311,20 @@ impl TreeTrainer {
         let own_values: Vec<f32> =
             if leaf_loss { self.values.iter().map(|q| -q.max(TINY).ln()).collect() } else { Vec::new() };
         let factors = if leaf_loss { &own_values } else { &self.values };
-        product(
-            view(factors, nodes, outputs),
-            view(&self.upstream, outputs, batch),
-            view_mut(&mut self.node_value, nodes, batch),
-        );
+        if self.said.is_empty() {
+            product(
+                view(factors, nodes, outputs),
+                view(&self.upstream, outputs, batch),
+                view_mut(&mut self.node_value, nodes, batch),
+            );
+        } else {
+            linear_values(&self.upstream, &self.stop, batch, &mut self.said, &mut self.node_value);
+            product(
+                view(&self.said, nodes * outputs, batch),
+                x,
+                view_mut(&mut self.slope_gradient, nodes * outputs, self.tree.inputs),
+            );
+        }
         // dL/dq_nk = sum_i stop_n(i) dL/d output_k(i)
         product(
             view(&self.stop, nodes, batch),
@@ -329,7 +365,8 @@ impl TreeTrainer {
         );
         product(view(&self.z, gates, batch), x, view_mut(&mut self.weight_gradient, gates, self.tree.inputs));
         if let Some(mask) = &self.mask {
-            for row in self.weight_gradient.chunks_exact_mut(mask.len()) {
+            let rows = self.weight_gradient.chunks_exact_mut(mask.len());
+            for row in rows.chain(self.slope_gradient.chunks_exact_mut(mask.len())) {
                 row.iter_mut().zip(mask).for_each(|(g, m)| *g *= m);
             }
         }
@@ -375,8 +412,9 @@ impl TreeTrainer {
     }
 
     #[cfg(test)]
-    pub(crate) fn gradient_parts(&self) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    pub(crate) fn gradient_parts(&self) -> (Vec<f32>, Vec<f32>, Vec<f32>, Vec<f32>) {
         (
+            self.slope_gradient.clone(),
             self.weight_gradient.clone(),
             self.z.chunks_exact(self.batch).map(|row| row.iter().sum()).collect(),
             self.response_gradient.clone(),

@@ -1,0 +1,106 @@
+//! libtorch as a witness: same predictions, same gradients.
+#![cfg(feature = "libtorch")]
+
+use forest::libtorch::TorchForest;
+use forest::synthetic::blobs;
+use forest::{Evaluation, Gate, Leafness, Mix, SoftForestParams};
+use ndarray::{ArrayView2, aview1};
+use proptest::prelude::*;
+
+fn params(depth: usize, gate: Gate, mix: Mix, nodes: Option<usize>) -> SoftForestParams {
+    SoftForestParams::default()
+        .trees(3)
+        .depth(depth)
+        .gate(gate)
+        .mix(mix)
+        .leafness(nodes.map_or(Leafness::Logit { init: 0.0 }, |nodes| Leafness::Random { nodes }))
+        .epochs(2)
+        .harden(false)
+}
+
+fn choices() -> impl Strategy<Value = (Gate, Mix, Option<usize>)> {
+    (any::<bool>(), any::<bool>(), proptest::option::of(1usize..30)).prop_map(|(g, m, n)| {
+        (
+            if g { Gate::Sigmoid } else { Gate::SmoothStep { width: 6.0 } },
+            if m { Mix::Probabilities } else { Mix::Logits },
+            n,
+        )
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// Two independent computations in single precision of outputs below 1.
+    #[test]
+    fn the_kernel_equals_libtorch_to_1e_5(seed: u64, depth in 1usize..6, (gate, mix, nodes) in choices()) {
+        let (x, y) = blobs(60, 7, 3, 2.0, seed);
+        let forest = params(depth, gate, mix, nodes).seed(seed).fit(x.view(), aview1(&y))?;
+        let (torch, scaled) = forest.torch(x.view(), tch::Device::Cpu)?;
+        let wanted = torch.predict_proba(scaled.view())?;
+        let found = forest.evaluate(x.view(), Evaluation::Exact)?.output;
+        for (f, w) in found.iter().zip(&wanted) {
+            prop_assert!((f - w).abs() < 1e-5, "{f} {w}");
+        }
+    }
+
+    /// One full-batch step of the pure trainer and of libtorch from the same trees with plain parametrised leafness: Adam's
+    /// first step is the rate times the sign of the gradient, so a gradient of the wrong sign or place would show at once.
+    #[test]
+    fn a_training_step_equals_libtorchs(seed: u64, depth in 1usize..5, joint: bool, (gate, mix, _) in choices()) {
+        let (x, y) = blobs(40, 5, 3, 2.0, seed);
+        let base = params(depth, gate, mix, None)
+            .seed(seed)
+            .leafness(Leafness::Clamped { init: 0.4 })
+            .scaling(forest::Scaling::None)
+            .loss(if joint { forest::Loss::Joint } else { forest::Loss::PerTree })
+            .batch(1000);
+        let start = base.clone().epochs(0).fit(x.view(), aview1(&y))?;
+        let after = base.clone().epochs(1).fit(x.view(), aview1(&y))?;
+        let (torch, scaled) = start.torch(x.view(), tch::Device::Cpu)?;
+        let (loss, gradients) = torch.gradients(scaled.view(), aview1(&y))?;
+        prop_assert!((after.history()[0].loss * if joint { 1.0 } else { 3.0 } - loss).abs() < 1e-4);
+        let rate = base.optimiser.rate;
+        for ((old, new), gradient) in start.trees().iter().zip(after.trees()).zip(&gradients) {
+            for gate in 0..old.biases().len() {
+                let width = old.inputs();
+                let steps = old.gate_weights(gate).iter().zip(new.gate_weights(gate));
+                for ((o, n), g) in steps.zip(&gradient.weights[gate * width..]) {
+                    check_step(*o, *n, *g, rate)?;
+                }
+                check_step(old.biases()[gate], new.biases()[gate], gradient.bias[gate], rate)?;
+                check_step(old.leafness()[gate], new.leafness()[gate], gradient.leafness[gate], 3.0 * rate)?;
+            }
+            for node in 0..old.topology().nodes() {
+                let steps = old.response(node).iter().zip(new.response(node));
+                for ((o, n), g) in steps.zip(&gradient.responses[node * old.outputs()..]) {
+                    check_step(*o, *n, *g, rate)?;
+                }
+            }
+        }
+    }
+}
+
+/// A first Adam step is -rate g / (|g| + 1e-8). Gradients within rounding of 0 have no certain sign.
+fn check_step(old: f32, new: f32, gradient: f32, rate: f32) -> Result<(), TestCaseError> {
+    if gradient.abs() > 1e-5 {
+        let wanted = -rate * gradient / (gradient.abs() + 1e-8);
+        prop_assert!((new - old - wanted).abs() < 1e-5, "{old} {new} {gradient}");
+    }
+    Ok(())
+}
+
+#[test]
+fn training_in_libtorch_lowers_the_loss_and_gives_trees_back() -> forest::Result<()> {
+    let (x, y) = blobs(300, 5, 3, 4.0, 1);
+    let settings = params(3, Gate::Sigmoid, Mix::Probabilities, None).epochs(0);
+    let start = settings.fit(x.view(), aview1(&y))?;
+    let (mut torch, scaled) = start.torch(x.view(), tch::Device::Cpu)?;
+    let settings = settings.epochs(20).batch(50);
+    let losses = torch.train(scaled.view(), aview1(&y), &settings)?;
+    assert!(losses[19] < 0.5 * losses[0], "{losses:?}");
+    let again = TorchForest::new(&torch.trees()?, &settings, 1.0, tch::Device::Cpu)?;
+    let view: ArrayView2<f32> = scaled.view();
+    assert_eq!(torch.predict_proba(view)?, again.predict_proba(view)?);
+    Ok(())
+}
