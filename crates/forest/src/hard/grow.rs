@@ -204,6 +204,7 @@ impl<'a> Grower<'a> {
         let columns = self.features.len();
         let wanted = match self.params.kind {
             HardKind::CompletelyRandom => 1,
+            HardKind::Greedy => columns,
             _ => self.params.max_features.unwrap_or((columns as f64).sqrt().round() as usize).clamp(1, columns),
         };
         let mut best: Option<Cut> = None;
@@ -219,7 +220,7 @@ impl<'a> Grower<'a> {
                 continue;
             }
             let found = match self.params.kind {
-                HardKind::RandomForest => self.best_bin(rows, feature, low, high, totals),
+                HardKind::RandomForest | HardKind::Greedy => self.best_bin(rows, feature, low, high, totals),
                 HardKind::ExtraTrees | HardKind::CompletelyRandom => {
                     let bin = self.rng.random_range(low..high);
                     self.at_bin(rows, feature, bin, totals)

@@ -33,6 +33,9 @@ pub enum HardKind {
     /// One random threshold of one random feature, on all rows: the completely-random forests of gcForest (Zhou and Feng
     /// 2017).
     CompletelyRandom,
+    /// Best Gini gain over all features, on all rows: classification and regression trees without pruning (Breiman et al.
+    /// 1984). All trees of such a forest are equal but for ties, so one is enough.
+    Greedy,
 }
 
 /// Settings of a hard forest.
@@ -102,7 +105,7 @@ impl HardForestParams {
                 rng.set_stream(t as u64);
                 let sample: Vec<u32> = match self.kind {
                     HardKind::RandomForest => (0..rows.len()).map(|_| rows[rng.random_range(0..rows.len())]).collect(),
-                    HardKind::ExtraTrees | HardKind::CompletelyRandom => rows.to_vec(),
+                    HardKind::ExtraTrees | HardKind::CompletelyRandom | HardKind::Greedy => rows.to_vec(),
                 };
                 Grower::new(self, bins, labels, classes, rng).grow(sample)
             })
@@ -269,7 +272,7 @@ mod tests {
     fn every_kind_learns_blobs() -> Result<()> {
         let (x, y) = blobs(600, 5, 3, 6.0, 1);
         let (test_x, test_y) = blobs(300, 5, 3, 6.0, 2);
-        for kind in [HardKind::RandomForest, HardKind::ExtraTrees, HardKind::CompletelyRandom] {
+        for kind in [HardKind::RandomForest, HardKind::ExtraTrees, HardKind::CompletelyRandom, HardKind::Greedy] {
             let params = HardForestParams { kind, trees: 30, ..HardForestParams::default() };
             let forest = params.fit(x.view(), ndarray::aview1(&y))?;
             // Blobs 6 apart along different axes overlap by less than a percent; 0.9 is far from the prior of 1/3.
