@@ -26,7 +26,7 @@ impl<'a, F: Fn(&Tensor) -> Tensor> SynFlow<'a, F> {
     }
 
     /// The flow `R` and the unscaled scores.
-    fn flow(&self, weights: &[NamedTensor], mask: Option<&MaskSet>) -> Result<(f64, Vec<Tensor>)> {
+    pub(super) fn flow(&self, weights: &[NamedTensor], mask: Option<&MaskSet>) -> Result<(f64, Vec<Tensor>)> {
         if self.input.iter().any(|size| *size < 1) {
             return Err(Error::setting("input", "sizes of at least 1", format!("{:?}", self.input)));
         }

@@ -1,1 +1,158 @@
+use super::*;
+use crate::criterion::Magnitude;
+use crate::rewind::copies;
+use crate::schedule::PruningSchedule;
+use core_tensor::checkpoint::state_of;
+use core_tensor::networks::Architecture;
+use core_tensor::nn::Standard;
+use std::cell::RefCell;
+use tch::{Device, no_grad};
 
+fn lenet() -> nn::VarStore {
+    let store = nn::VarStore::new(Device::Cpu);
+    Architecture::LeNet300100 { classes: 10 }.build(&store.root(), &Standard).unwrap();
+    store
+}
+
+fn config(rounds: u32) -> ImpConfig {
+    ImpConfig { rounds, source: Some("test".into()), ..ImpConfig::default() }
+}
+
+fn collect(imp: &mut Imp, mut train: impl FnMut(u32, &MaskSet) -> Result<()>) -> Result<Vec<Ticket>> {
+    let mut tickets = Vec::new();
+    while let Some(ticket) = imp.next_round(&mut train)? {
+        tickets.push(ticket);
+    }
+    Ok(tickets)
+}
+
+/// A training that moves weights in a way that depends on the round.
+fn shift(store: &nn::VarStore) -> impl FnMut(u32, &MaskSet) -> Result<()> {
+    let weights = crate::trainable_variables(store);
+    move |round, mask| {
+        for (_, weight) in &weights {
+            let places = weight.detach().view(-1).cumsum(0, None::<tch::Kind>).view(weight.size().as_slice());
+            no_grad(|| weight.shallow_clone().copy_(&(places * (1.0 + f64::from(round))).sin()));
+        }
+        mask.apply(&weights)
+    }
+}
+
+#[test]
+fn without_training_the_rounds_are_the_one_shot_ladder() {
+    let store = lenet();
+    let start = copies(&state_of(&store));
+    let mut seen = Vec::new();
+    let mut imp = Imp::new(config(4), &store, &start, &Magnitude).unwrap();
+    let tickets = collect(&mut imp, |round, mask| {
+        seen.push((round, mask.survivors()));
+        Ok(())
+    })
+    .unwrap();
+    let weights = Prunable::default().select_from(&store).unwrap();
+    let mut left = 265_200; // 266,200 weights but for the classifier's 1,000
+    for (rounds, ticket) in (1..).zip(&tickets) {
+        restore(&start, &store).unwrap();
+        let ladder = PruningSchedule::Iterative { rate: 0.2, rounds };
+        assert_eq!(*ticket.mask(), ladder.prune(&weights, &Magnitude, &Selector::global()).unwrap());
+        left -= (0.2 * f64::from(left)).round_ties_even() as i32;
+        assert_eq!(ticket.mask().survivors(), left as usize);
+    }
+    assert_eq!(seen, [(0, 265_200), (1, 212_160), (2, 169_728), (3, 135_782)]);
+    assert_eq!(tickets.len(), 4);
+}
+
+#[test]
+fn every_round_trains_the_masked_start_weights() {
+    let store = lenet();
+    let start = copies(&state_of(&store));
+    let weights = crate::trainable_variables(&store);
+    let mut shifting = shift(&store);
+    let mut imp = Imp::new(config(3), &store, &start, &Magnitude).unwrap();
+    collect(&mut imp, |round, mask| {
+        let expected = Ticket::new(mask.clone(), &start, MaskRecord::default(), Rewind::Init, 0)?.materialise()?;
+        assert!(weights.iter().all(|(name, weight)| weight.equal(&expected[name])), "round {round}");
+        shifting(round, mask)
+    })
+    .unwrap();
+}
+
+#[test]
+fn an_interrupted_search_goes_on_where_it_stopped() {
+    let store = lenet();
+    let start = copies(&state_of(&store));
+    let undisturbed = collect(&mut Imp::new(config(4), &store, &start, &Magnitude).unwrap(), shift(&store)).unwrap();
+
+    let folder = tempfile::tempdir().unwrap();
+    let search = || Imp::new(config(4), &store, &start, &Magnitude).unwrap().in_folder(folder.path());
+    let mut training = shift(&store);
+    let failing = |round, mask: &MaskSet| {
+        if round == 2 {
+            return Err(Error::setting("disk", "not full", "full"));
+        }
+        training(round, mask)
+    };
+    let failed = collect(&mut search(), failing).unwrap_err().to_string();
+    assert_eq!(failed, "training of round 2: disk is full, expected not full");
+
+    let (rounds, mut training) = (RefCell::new(Vec::new()), shift(&store));
+    let tickets = collect(&mut search(), |round, mask| {
+        rounds.borrow_mut().push(round);
+        training(round, mask)
+    })
+    .unwrap();
+    assert_eq!(*rounds.borrow(), [2, 3]);
+    assert!(tickets.iter().zip(&undisturbed).all(|(a, b)| a.mask() == b.mask()));
+
+    // All there: nothing is trained again.
+    let again = collect(&mut search(), |round, _| panic!("round {round} is on disk")).unwrap();
+    assert!(again.iter().zip(&undisturbed).all(|(a, b)| a.mask() == b.mask()));
+}
+
+#[test]
+fn rounds_of_another_search_are_refused() {
+    let store = lenet();
+    let start = copies(&state_of(&store));
+    let folder = tempfile::tempdir().unwrap();
+    let first = |config: ImpConfig, start: &NamedTensors| {
+        Imp::new(config, &store, start, &Magnitude)
+            .unwrap()
+            .in_folder(folder.path())
+            .next_round(shift(&store))
+            .map(drop)
+    };
+    first(config(2), &start).unwrap();
+    let refused = first(ImpConfig { source: Some("other".into()), ..config(2) }, &start).unwrap_err().to_string();
+    assert!(refused.contains("round-1.safetensors: expected a ticket of"), "{refused}");
+    let mut moved = copies(&start);
+    let _ = moved["fc1.bias"].f_add_scalar_(1.0).unwrap();
+    let refused = first(config(2), &moved).unwrap_err().to_string();
+    assert!(refused.contains("its start weights differ in `fc1.bias`"), "{refused}");
+    std::fs::write(folder.path().join("round-1.safetensors"), b"half a file").unwrap();
+    assert!(first(config(2), &start).unwrap_err().to_string().contains("round-1.safetensors"));
+}
+
+#[test]
+fn a_first_round_that_prunes_at_once_ranks_the_weights_as_they_are() {
+    let store = lenet();
+    let start = copies(&state_of(&store));
+    shift(&store)(0, &MaskSet::ones_like(&[])).unwrap();
+    let weights = Prunable::default().select_from(&store).unwrap();
+    let expected = PruningSchedule::Iterative { rate: 0.2, rounds: 1 }.prune(&weights, &Magnitude, &Selector::global());
+    let config = ImpConfig { first_round: FirstRound::PruneImmediately, ..config(1) };
+    let tickets =
+        collect(&mut Imp::new(config, &store, &start, &Magnitude).unwrap(), |_, _| panic!("trained")).unwrap();
+    assert_eq!(*tickets[0].mask(), expected.unwrap());
+    assert!(tickets[0].start()["fc1.weight"].equal(&start["fc1.weight"]));
+}
+
+#[test]
+fn settings_and_weights_that_do_not_fit_are_refused() {
+    let store = lenet();
+    let start = copies(&state_of(&store));
+    for rate in [-0.1, 1.0, f64::NAN] {
+        assert!(Imp::new(ImpConfig { rate, ..config(2) }, &store, &start, &Magnitude).is_err());
+    }
+    let other = NamedTensors::new();
+    assert!(matches!(Imp::new(config(2), &store, &other, &Magnitude), Err(Error::OtherArchitecture { .. })));
+}

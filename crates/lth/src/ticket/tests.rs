@@ -1,1 +1,107 @@
+use super::*;
+use crate::criterion::Magnitude;
+use crate::{Prunable, PruningSchedule, Selector};
+use core_tensor::checkpoint::state_of;
+use core_tensor::networks::Architecture;
+use core_tensor::nn::Standard;
+use tch::{Device, Kind};
 
+fn resnet(classes: i64) -> nn::VarStore {
+    let store = nn::VarStore::new(Device::Cpu);
+    Architecture::cifar_resnet(8, classes).unwrap().build(&store.root(), &Standard).unwrap();
+    store
+}
+
+fn ticket(store: &nn::VarStore) -> Ticket {
+    let prunable = Prunable::conv_only();
+    let weights = prunable.select_from(store).unwrap();
+    let mask = PruningSchedule::OneShot { density: 0.3 }.prune(&weights, &Magnitude, &Selector::global()).unwrap();
+    let record =
+        MaskRecord { criterion: "magnitude".into(), scope: "global".into(), prunable, source: Some("run".into()) };
+    Ticket::new(mask, &state_of(store), record, Rewind::Step(40), 40).unwrap()
+}
+
+#[test]
+fn a_ticket_survives_a_file() {
+    let store = resnet(10);
+    let ticket = ticket(&store);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ticket.safetensors");
+    ticket.save(&path).unwrap();
+    let read = Ticket::load(&path).unwrap();
+    assert_eq!((read.mask(), read.record()), (ticket.mask(), ticket.record()));
+    assert_eq!(read.start().len(), ticket.start().len());
+    assert!(read.start().iter().all(|(name, tensor)| tensor.equal(&ticket.start()[name])));
+
+    // 76,720 convolution weights at one bit; the file is the dense weights plus 1/32 of that, and a header.
+    let size = std::fs::metadata(&path).unwrap().len() as usize;
+    let dense: usize = ticket.start().values().map(|tensor| 4 * tensor.numel()).sum();
+    assert!(size < dense + 76_720 / 8 + 12_000, "{size} bytes");
+}
+
+#[test]
+fn applying_a_ticket_sets_masked_weights_and_all_statistics() {
+    let store = resnet(10);
+    let ticket = ticket(&store);
+    let other = resnet(10);
+    no_grad(|| other.variables().into_values().for_each(|mut variable| drop(variable.f_add_scalar_(1.0).unwrap())));
+    ticket.apply(&other).unwrap();
+    let materialised = ticket.materialise().unwrap();
+    for (name, variable) in other.variables() {
+        assert!(variable.equal(&materialised[&name]), "{name}");
+    }
+    let zeros = materialised["conv1.weight"].eq(0.0).sum(Kind::Int64).int64_value(&[]);
+    let mask = &ticket.mask()["conv1.weight"];
+    assert!(zeros as usize >= mask.weights() - mask.survivors());
+    // The ticket itself keeps the weights that the mask hides.
+    assert!(ticket.start()["conv1.weight"].equal(&store.variables()["conv1.weight"]));
+}
+
+#[test]
+fn a_ticket_for_another_architecture_changes_nothing() {
+    let ticket = ticket(&resnet(10));
+    let other = resnet(7);
+    let before = copies(&state_of(&other));
+    let refused = ticket.apply(&other).unwrap_err().to_string();
+    assert!(refused.contains("`fc.bias` is [10] in the ticket and [7] in the model"), "{refused}");
+    assert!(other.variables().iter().all(|(name, tensor)| tensor.equal(&before[name])));
+
+    let linear = nn::VarStore::new(Device::Cpu);
+    nn::linear(linear.root() / "fc", 2, 2, Default::default());
+    assert!(matches!(ticket.apply(&linear), Err(Error::OtherArchitecture { .. })));
+}
+
+#[test]
+fn masks_and_weights_are_exchanged_one_at_a_time() {
+    let store = resnet(10);
+    let ticket = ticket(&store);
+    let random = ticket.mask().shuffle_within_layers(3);
+    let control = ticket.with_mask(random.clone(), MaskRecord::default()).unwrap();
+    assert_eq!(control.mask(), &random);
+    assert!(control.start()["conv1.weight"].equal(&ticket.start()["conv1.weight"]));
+    let elsewhere = ticket.with_start(&state_of(&resnet(10)), Rewind::Init, 0).unwrap();
+    assert_eq!((elsewhere.mask(), elsewhere.record().start_step), (ticket.mask(), 0));
+    let absent = ticket.with_start(&NamedTensors::new(), Rewind::Init, 0).unwrap_err().to_string();
+    assert!(absent.contains("no such tensor"), "{absent}");
+}
+
+#[test]
+fn damaged_and_foreign_files_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ticket.safetensors");
+    let ticket = ticket(&resnet(10));
+    ticket.save(&path).unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    for length in [0, 7, 100, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        let refused = Ticket::load(&path).unwrap_err().to_string();
+        assert!(refused.contains("ticket.safetensors"), "{refused}");
+    }
+    ticket.mask().save(&path, &MaskRecord::default()).unwrap();
+    assert!(Ticket::load(&path).unwrap_err().to_string().contains("expected schema `lth.ticket`, found `lth.mask`"));
+
+    let mut other = ticket.record().clone();
+    other.architecture = "0".into();
+    Ticket { record: other, ..ticket }.save(&path).unwrap();
+    assert!(Ticket::load(&path).unwrap_err().to_string().contains("expected weights of architecture 0"));
+}
