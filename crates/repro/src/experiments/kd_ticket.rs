@@ -196,3 +196,6 @@ impl Case {
         DenseParams { recipe: self.recipe.clone(), keep }
     }
 }
+
+#[cfg(test)]
+mod tests;

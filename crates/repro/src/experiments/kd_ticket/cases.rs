@@ -171,12 +171,12 @@ fn resnet8(set: ImageSet) -> anyhow::Result<Case> {
         data: DataChoice::Augmented(set),
         train_images: 10_000,
         batch_size: 128,
-        epochs: 16,
+        epochs: 10,
         peak: 0.1,
         milestones: Vec::new(),
         warm_up: 0,
         weight_decay: 2e-4,
-        evaluate_every: 4,
+        evaluate_every: 5,
     };
     let steps = recipe.steps();
     recipe.milestones = vec![steps / 2, steps * 3 / 4];
@@ -191,7 +191,7 @@ fn resnet8(set: ImageSet) -> anyhow::Result<Case> {
         scans: false,
         rewinding_matters: true,
         seeds: 3,
-        curve_seeds: 3,
+        curve_seeds: 1,
     })
 }
 

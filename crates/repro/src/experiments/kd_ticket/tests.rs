@@ -1,0 +1,65 @@
+use super::*;
+use crate::{DataRoot, Device, Tier, Verdict};
+use std::collections::BTreeSet;
+
+fn ask(tier: Tier, data: &Path) -> Ask {
+    Ask { tier, seeds: None, device: Device::Cpu, data: DataRoot::at(data) }
+}
+
+#[test]
+fn a_quick_plan_pairs_every_ticket_with_the_dense_run_of_its_seed() {
+    let empty = tempfile::tempdir().unwrap();
+    let plan = KdTicket.plan(&ask(Tier::Quick, empty.path())).unwrap();
+    let ids: BTreeSet<_> = plan.runs.iter().map(|planned| planned.run.id()).collect();
+    assert_eq!(ids.len(), plan.runs.len());
+    // Five seeds of a dense run, seven arms and the shuffled teacher; two seeds of seven arms at two more densities.
+    assert_eq!(plan.runs.len(), 5 * (1 + 7 + 1) + 2 * 7 * 2);
+    let dense = |seed| plan.runs.iter().find(|planned| planned.run.needs.is_empty() && planned.run.seed == seed);
+    for planned in plan.runs.iter().filter(|planned| !planned.run.needs.is_empty()) {
+        assert_eq!(planned.run.needs["dense"], dense(planned.run.seed).unwrap().run.id());
+    }
+    assert!(plan.data[0].set.contains("generated shapes"), "a substitute must be named: {:?}", plan.data);
+}
+
+#[test]
+fn standard_plans_scan_settings_and_keep_every_step_that_an_arm_starts_from() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("cifar-10-jpeg")).unwrap();
+    for case in cases::of(&ask(Tier::Standard, folder.path())).unwrap() {
+        let kept = case.dense_params().keep;
+        for ticket in case.tickets(0) {
+            let plan = ticket.rewind.plan(&case.recipe.schedule(), case.recipe.steps()).unwrap();
+            assert!(kept.contains(&plan.weights_from), "{} starts from step {}", ticket.label, plan.weights_from);
+        }
+    }
+}
+
+#[test]
+fn the_paper_tier_follows_the_reference_scripts() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["cifar-10-jpeg", "imagenet"] {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    let cases = cases::of(&ask(Tier::Paper, folder.path())).unwrap();
+    let names: Vec<_> = cases.iter().map(|case| case.network).collect();
+    assert_eq!(names, ["ResNet-20", "ResNet-56", "ResNet-110", "ResNet-50"]);
+    // 182 epochs, drops at 90 and 135, rewinding to 33: the re-training drops at 57 and 102.
+    let resnet = &cases[1];
+    let rest = resnet.recipe.schedule().starting_at(resnet.rewind);
+    let rate = |epoch: u64| rest.learning_rate(epoch * resnet.recipe.steps_per_epoch());
+    assert!((rate(56) - 0.1).abs() < 1e-12 && (rate(57) - 0.01).abs() < 1e-12 && (rate(102) - 0.001).abs() < 1e-12);
+    // ImageNet: five epochs of warm-up to 0.4, then drops at 30, 60 and 80.
+    let imagenet = &cases[3].recipe;
+    let rate = |epoch: u64| imagenet.schedule().learning_rate(epoch * imagenet.steps_per_epoch());
+    assert!((rate(5) - 0.4).abs() < 1e-12 && (rate(29) - 0.4).abs() < 1e-12 && (rate(30) - 0.04).abs() < 1e-12);
+}
+
+#[test]
+fn without_data_the_paper_tier_runs_nothing_and_says_what_it_needs() {
+    let empty = tempfile::tempdir().unwrap();
+    let ask = ask(Tier::Paper, empty.path());
+    assert!(KdTicket.plan(&ask).unwrap().runs.is_empty());
+    let section = KdTicket.judge(&ask, &Results::default()).unwrap();
+    assert!(section.claims.iter().all(|claim| claim.verdict() == Verdict::ALL[3] && claim.reason().contains("CIFAR-10")));
+    assert!(!section.claims.is_empty());
+}
