@@ -6,11 +6,12 @@ Set-up, in a throw-away environment:
 Run:
     /tmp/peer/bin/python benches/peers/hw_sim_scalesim.py --bin target/release --network resnet18 --size 32 --dataflow os
 
-Compares the compute, bandwidth and access reports byte for byte, prints both CPU times, and divides SCALE-Sim's time by the
-closed form's (`--closed-form-us`, as `cargo bench -p hw-sim` measured it on the same machine).
+Prints JSON objects, one a line: CPU seconds of each, whether the compute, bandwidth and access reports are identical to the
+byte, and SCALE-Sim's time over the closed form's (`--closed-form-us`, as `cargo bench -p hw-sim` measured it on the same machine).
 """
 
 import argparse
+import json
 import pathlib
 import resource
 import subprocess
@@ -86,12 +87,13 @@ def main():
         theirs = cpu_seconds(tool, folder)
         same = [(folder / "ours/peer" / name).read_bytes() == (folder / "theirs/peer" / name).read_bytes() for name in REPORTS]
 
-    print(f"{arguments.network}, {len(lines) - 1} layers, {arguments.size}x{arguments.size} {arguments.dataflow}")
-    for name, equal in zip(REPORTS, same):
-        print(f"  {name}: {'identical' if equal else 'DIFFERENT'}")
-    print(f"  CPU seconds: SCALE-Sim {theirs:.2f}, hw-sim emulation and start-up {ours:.3f} ({theirs / ours:.0f} x)")
+    case = {"network": arguments.network, "layers": len(lines) - 1, "array": arguments.size, "dataflow": arguments.dataflow}
+    print(json.dumps({"model": "scalesim", **case, "seconds": theirs}))
+    identical = {name: equal for name, equal in zip(REPORTS, same)}
+    print(json.dumps({"model": "hw-sim emulation", **case, "seconds": ours, "identical": identical}))
     if arguments.closed_form_us:
-        print(f"  closed form {arguments.closed_form_us} us: {theirs / arguments.closed_form_us * 1e6:.3g} x")
+        seconds = arguments.closed_form_us * 1e-6
+        print(json.dumps({"model": "hw-sim closed form", **case, "seconds": seconds, "times_faster": theirs / seconds}))
     sys.exit(0 if all(same) else 1)
 
 
