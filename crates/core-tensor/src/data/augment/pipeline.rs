@@ -78,8 +78,8 @@ enum Stage {
     Cutout { side: usize },
 }
 
-/// Below this many values, about 1 ms of plain copying, waking other threads is not worth it: on a busy machine a
-/// wake-up takes tens of milliseconds, so a batch of 128 CIFAR images stays on the loader's own thread.
+/// Below this many values, about 1 ms of plain copying, a hand-over to other threads costs more than it saves: a batch of
+/// 128 CIFAR images stays on the loader's own thread.
 const VALUES_PER_TASK: usize = 1 << 20;
 
 impl Pipeline {
