@@ -135,5 +135,15 @@ pub enum Error {
     Core(#[from] core_tensor::Error),
 }
 
+impl Error {
+    /// This error as one of the shared core's, for observers.
+    pub(crate) fn into_core(self) -> core_tensor::Error {
+        match self {
+            Self::Core(error) => error,
+            other => core_tensor::Error::Observer { observer: "smartdeal".into(), source: Box::new(other) },
+        }
+    }
+}
+
 /// This crate's result.
 pub type Result<T> = std::result::Result<T, Error>;

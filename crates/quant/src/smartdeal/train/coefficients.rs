@@ -1,0 +1,359 @@
+//! How coefficients learn: not at all, by rounding after every step, or one rung at a time.
+
+use core_tensor::optim::{NamedTensors, Optimizer};
+use core_tensor::train::{Control, Observer, Progress, StepContext};
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use super::weight::project;
+use super::{SdWeight, SdWeights};
+use crate::smartdeal::Ladder;
+use crate::{Error, Result};
+
+/// What happens to the coefficients at a step. Bases, norms and biases always take the optimizer's own step.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CoefficientMode {
+    /// Nothing: only the bases learn.
+    Frozen,
+    /// A step of SGD, then rounding onto the ladder. Steps below half a rung are lost.
+    Requantise,
+    /// Counting the signs of wished-for steps and moving one rung when enough agree.
+    Switch(BucketSwitch),
+}
+
+/// The rule of moving one rung: an integer counter a coefficient is the only error compensation there is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BucketSwitch {
+    /// Net count of like signs that moves a coefficient; at least 1. Published: an option, 1 or more.
+    pub bar: u32,
+    /// Wished-for steps no larger than this do not count. Published: 0 (off) by default.
+    pub step_threshold: f64,
+    /// Most of a layer's coefficients that may move a step, averaged over steps, the largest
+    /// wished-for steps first; the others keep their full counter. The published code has no such guard (1), and
+    /// diverges without one on small networks.
+    pub max_update_fraction: f64,
+}
+
+impl Default for BucketSwitch {
+    fn default() -> Self {
+        Self { bar: 1, step_threshold: 0.0, max_update_fraction: 1e-3 }
+    }
+}
+
+/// The optimizer part of coefficient updates. Defaults are the published ones.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpdateConfig {
+    /// What happens to the coefficients.
+    pub mode: CoefficientMode,
+    /// Momentum of their wished-for steps. Published: 0.9.
+    pub momentum: f64,
+    /// Their weight decay. Published: 5e-4.
+    pub weight_decay: f64,
+}
+
+impl Default for UpdateConfig {
+    fn default() -> Self {
+        Self { mode: CoefficientMode::Switch(BucketSwitch::default()), momentum: 0.9, weight_decay: 5e-4 }
+    }
+}
+
+impl UpdateConfig {
+    /// Refuses what cannot run, naming the setting.
+    pub fn validate(&self) -> Result<()> {
+        let check = |ok: bool, name: &'static str, expected: &'static str, found: f64| {
+            if ok { Ok(()) } else { Err(Error::Config { name, expected, found: found.to_string() }) }
+        };
+        check((0.0..1.0).contains(&self.momentum), "momentum", "0 ≤ momentum < 1", self.momentum)?;
+        let decay = self.weight_decay;
+        check(decay >= 0.0 && decay.is_finite(), "weight_decay", "a finite number ≥ 0", decay)?;
+        if let CoefficientMode::Switch(BucketSwitch { bar, step_threshold, max_update_fraction }) = self.mode {
+            check(bar >= 1, "bar", "at least 1", f64::from(bar))?;
+            check(step_threshold >= 0.0, "step_threshold", "a number ≥ 0", step_threshold)?;
+            let fraction = max_update_fraction;
+            check(fraction > 0.0 && fraction <= 1.0, "max_update_fraction", "0 < fraction ≤ 1", fraction)?;
+        }
+        Ok(())
+    }
+}
+
+/// One step of bucket switching: new coefficients and counters from coefficients on the ladder, wished-for steps,
+/// counters and mask, at most `most` of them moving. Also returns how many did.
+///
+/// A positive wish doubles a positive coefficient and halves a negative one's magnitude; below the lowest rung lies 0,
+/// below that `−2^p_min`. A coefficient outside the mask stays 0, one at the highest rung stays there.
+///
+/// # Errors
+/// What libtorch refuses.
+pub fn switch(
+    coefficient: &Tensor,
+    wish: &Tensor,
+    counter: &Tensor,
+    mask: &Tensor,
+    ladder: &Ladder,
+    rule: &BucketSwitch,
+    most: i64,
+) -> Result<(Tensor, Tensor, i64)> {
+    let counted = wish.f_abs()?.f_gt(rule.step_threshold)?.f_to_kind(Kind::Float)?;
+    let counter = counter.f_add(&wish.f_sign()?.f_mul(&counted)?.f_mul(mask)?)?;
+    let mut fires = counter.f_abs()?.f_ge(f64::from(rule.bar))?;
+    // The guard: of those that would move, only the largest wishes do.
+    if most < 1 {
+        fires = fires.f_zeros_like()?;
+    } else if fires.f_sum(Kind::Int64)?.int64_value(&[]) > most {
+        let ranked = wish.f_abs()?.f_mul(&fires.f_to_kind(Kind::Float)?)?.f_reshape([-1])?;
+        let (_, chosen) = ranked.f_topk(most, 0, true, true)?;
+        let allowed = ranked.f_zeros_like()?.f_index_fill(0, &chosen, 1.0)?.f_view_as(coefficient)?;
+        fires = fires.f_logical_and(&allowed.f_gt(0.0)?)?;
+    }
+    let fires = fires.f_to_kind(Kind::Float)?;
+    let direction = counter.f_sign()?.f_mul(&fires)?;
+    // 2^±1 by the sign of the coefficient; where it is 0, the lowest rung on the side of the wish.
+    let exponent = direction.f_mul(&coefficient.f_sign()?)?;
+    let factor = exponent.f_gt(0.0)?.f_to_kind(Kind::Float)? - exponent.f_lt(0.0)?.f_to_kind(Kind::Float)? * 0.5 + 1.0;
+    let entered = coefficient.f_eq(0.0)?.f_to_kind(Kind::Float)? * &direction * 2f64.powi(ladder.p_min);
+    let moved = (coefficient * factor + entered).f_mul(mask)?;
+    let next = project(&moved, ladder)?;
+    let changed = next.f_ne_tensor(coefficient)?.f_sum(Kind::Int64)?.int64_value(&[]);
+    Ok((next, counter.f_mul(&(1.0 - fires))?, changed))
+}
+
+/// Updates the coefficients of every [`SdWeight`] of a network in place of the optimizer, which must not own them:
+/// see [`trainable_without_coefficients`](super::trainable_without_coefficients).
+///
+/// Adds up how many moved; [`changed_fraction`](Self::changed_fraction) gives the last step's share.
+#[derive(Debug)]
+pub struct CoefficientUpdate {
+    layers: Vec<LayerState>,
+    config: UpdateConfig,
+    changed: i64,
+}
+
+#[derive(Debug)]
+struct LayerState {
+    weight: SdWeight,
+    momentum: Tensor,
+    counter: Tensor,
+    /// Moves saved up and not yet spent: small layers move one coefficient every few steps.
+    allowance: f64,
+}
+
+impl CoefficientUpdate {
+    /// An observer for these weights.
+    ///
+    /// # Errors
+    /// A setting outside its range.
+    pub fn new(weights: &SdWeights, config: UpdateConfig) -> Result<Self> {
+        config.validate()?;
+        let state = |weight: SdWeight| LayerState {
+            momentum: weight.coefficient.detach().zeros_like(),
+            counter: weight.coefficient.detach().zeros_like(),
+            allowance: 0.0,
+            weight,
+        };
+        Ok(Self { layers: weights.to_vec().into_iter().map(state).collect(), config, changed: 0 })
+    }
+
+    /// Share of all coefficients that the last step changed.
+    pub fn changed_fraction(&self) -> f64 {
+        let all: usize = self.layers.iter().map(|layer| layer.weight.coefficient.numel()).sum();
+        self.changed as f64 / all.max(1) as f64
+    }
+
+    fn update(&mut self, learning_rate: f64, step: u64) -> Result<()> {
+        let UpdateConfig { mode, momentum, weight_decay } = self.config;
+        self.changed = 0;
+        for layer in &mut self.layers {
+            let LayerState { weight, momentum: buffer, counter, allowance } = layer;
+            let mut coefficient = weight.coefficient.shallow_clone();
+            let gradient = coefficient.grad();
+            if !gradient.defined() {
+                continue;
+            }
+            if mode != CoefficientMode::Frozen {
+                let total = gradient.f_add(&(coefficient.detach() * weight_decay))?;
+                if total.f_isfinite()?.f_all()?.int64_value(&[]) == 0 {
+                    return Err(Error::Diverged { step, what: format!("gradient of `{}.coefficient`", weight.name()) });
+                }
+                *buffer = &*buffer * momentum + total;
+                let wish = &*buffer * -learning_rate;
+                let (next, counted, changed) = match mode {
+                    CoefficientMode::Switch(rule) => {
+                        *allowance += rule.max_update_fraction * coefficient.numel() as f64;
+                        let most = allowance.floor() as i64;
+                        let (current, ladder) = (coefficient.detach(), weight.ladder());
+                        let switched = switch(&current, &wish, counter, &weight.mask, &ladder, &rule, most)?;
+                        *allowance = (*allowance - switched.2 as f64).min(1.0);
+                        switched
+                    }
+                    _ => {
+                        let next = project(&(coefficient.detach() + wish), &weight.ladder())? * &weight.mask;
+                        let changed = next.f_ne_tensor(&coefficient.detach())?.f_sum(Kind::Int64)?.int64_value(&[]);
+                        (next, counter.shallow_clone(), changed)
+                    }
+                };
+                *counter = counted;
+                self.changed += changed;
+                coefficient.f_copy_(&next)?;
+            }
+            coefficient.zero_grad();
+        }
+        Ok(())
+    }
+}
+
+impl Observer for CoefficientUpdate {
+    fn name(&self) -> &str {
+        "smartdeal-coefficients"
+    }
+
+    /// Counters start afresh with every epoch, as published.
+    fn before_epoch(&mut self, _: Progress, _: &mut dyn Optimizer) -> core_tensor::Result<()> {
+        for layer in &mut self.layers {
+            let _ = layer.counter.f_zero_()?;
+            // What earlier passes left behind would count as the first step's.
+            layer.weight.coefficient.zero_grad();
+        }
+        Ok(())
+    }
+
+    fn after_step(&mut self, step: &StepContext, _: &mut dyn Optimizer) -> core_tensor::Result<Control> {
+        let update = || self.update(step.learning_rate, step.progress.step);
+        tch::no_grad(update).map_err(Error::into_core)?;
+        Ok(Control::Continue)
+    }
+
+    fn state(&self) -> NamedTensors {
+        let entry = |layer: &LayerState| {
+            let name = layer.weight.name();
+            [(format!("{name}.momentum"), layer.momentum.copy()), (format!("{name}.counter"), layer.counter.copy())]
+        };
+        self.layers.iter().flat_map(entry).collect()
+    }
+
+    fn load_state(&mut self, state: &NamedTensors) -> core_tensor::Result<()> {
+        let find = |name: String, like: &Tensor| {
+            let found = state
+                .get(&name)
+                .ok_or_else(|| core_tensor::Error::Names { missing: vec![name.clone()], unexpected: Vec::new() })?;
+            if found.size() == like.size() {
+                return Ok(found.copy());
+            }
+            Err(core_tensor::Error::tensor(name, format!("{:?}", like.size()), format!("{:?}", found.size())))
+        };
+        let loaded = self.layers.iter().map(|layer| {
+            let name = layer.weight.name();
+            Ok((find(format!("{name}.momentum"), &layer.momentum)?, find(format!("{name}.counter"), &layer.counter)?))
+        });
+        let loaded = loaded.collect::<core_tensor::Result<Vec<_>>>()?;
+        for (layer, (momentum, counter, allowance)) in self.layers.iter_mut().zip(loaded) {
+            (layer.momentum, layer.counter, layer.allowance) = (momentum, counter, allowance);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LADDER: Ladder = Ladder { p_min: -7, p_max: 5, tie: crate::smartdeal::Tie::Down };
+    const FREE: BucketSwitch = BucketSwitch { bar: 1, step_threshold: 0.0, max_update_fraction: 1.0 };
+
+    fn floats(tensor: &Tensor) -> Vec<f32> {
+        Vec::<f32>::try_from(tensor).unwrap()
+    }
+
+    fn one(coefficient: f32, wish: f32, mask: f32) -> f32 {
+        let tensor = |v: f32| Tensor::from_slice(&[v]);
+        let (next, ..) =
+            switch(&tensor(coefficient), &tensor(wish), &tensor(0.0), &tensor(mask), &LADDER, &FREE, 1).unwrap();
+        floats(&next)[0]
+    }
+
+    #[test]
+    fn the_truth_table_of_switching() {
+        let p = |e: i32| 2f32.powi(e);
+        assert_eq!(one(p(-7), -1.0, 1.0), 0.0);
+        assert_eq!(one(0.0, -1.0, 1.0), -p(-7));
+        assert_eq!(one(0.0, 1.0, 1.0), p(-7));
+        assert_eq!(one(p(-5), 1.0, 1.0), p(-4));
+        assert_eq!(one(-p(-5), 1.0, 1.0), -p(-6));
+        assert_eq!(one(-p(-5), -1.0, 1.0), -p(-4));
+        assert_eq!(one(0.0, 1.0, 0.0), 0.0);
+        assert_eq!(one(p(5), 1.0, 1.0), p(5));
+        assert_eq!(one(-p(5), -1.0, 1.0), -p(5));
+        assert_eq!(one(p(-3), 0.0, 1.0), p(-3));
+    }
+
+    #[test]
+    fn a_bar_asks_for_as_many_like_signs() {
+        let rule = BucketSwitch { bar: 3, ..FREE };
+        let (mut c, mut counter) = (Tensor::from_slice(&[0.5f32]), Tensor::from_slice(&[0f32]));
+        let mask = Tensor::from_slice(&[1f32]);
+        let mut seen = Vec::new();
+        for wish in [1.0f32, 1.0, -1.0, 1.0, 1.0, 1.0] {
+            (c, counter, _) = switch(&c, &Tensor::from_slice(&[wish]), &counter, &mask, &LADDER, &rule, 1).unwrap();
+            seen.push((floats(&c)[0], floats(&counter)[0]));
+        }
+        assert_eq!(seen, [(0.5, 1.0), (0.5, 2.0), (0.5, 1.0), (0.5, 2.0), (1.0, 0.0), (1.0, 1.0)]);
+    }
+
+    #[test]
+    fn small_wishes_do_not_count() {
+        let rule = BucketSwitch { step_threshold: 0.1, ..FREE };
+        let t = |v: &[f32]| Tensor::from_slice(v);
+        let (next, _, changed) =
+            switch(&t(&[0.5, 0.5]), &t(&[0.1, 0.2]), &t(&[0.0, 0.0]), &t(&[1.0, 1.0]), &LADDER, &rule, 2).unwrap();
+        assert_eq!((floats(&next), changed), (vec![0.5, 1.0], 1));
+    }
+
+    #[test]
+    fn the_guard_lets_the_largest_wishes_through() {
+        let t = |v: &[f32]| Tensor::from_slice(v);
+        let (next, counter, changed) =
+            switch(&t(&[0.5; 4]), &t(&[0.1, -0.4, 0.3, 0.2]), &t(&[0.0; 4]), &t(&[1.0; 4]), &LADDER, &FREE, 2).unwrap();
+        assert_eq!((floats(&next), changed), (vec![0.5, 0.25, 1.0, 0.5], 2));
+        // Those held back keep their count.
+        assert_eq!(floats(&counter), [1.0, 0.0, 0.0, 1.0]);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_wished_for_the_structure_stays(
+            exponents in prop::collection::vec(-8i32..6, 1..40), seed in any::<u64>(), most in 0i64..40,
+        ) {
+            use rand::{Rng, SeedableRng};
+            let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+            let mask: Vec<f32> = exponents.iter().map(|_| f32::from(u8::from(rng.random_bool(0.7)))).collect();
+            let c: Vec<f32> = exponents.iter().zip(&mask)
+                .map(|(e, m)| if *e < -7 { 0.0 } else { m * 2f32.powi(*e) * if rng.random() { 1.0 } else { -1.0 } }).collect();
+            let wish: Vec<f32> = mask.iter().map(|_| rng.random_range(-1f32..1.0)).collect();
+            let t = |v: &[f32]| Tensor::from_slice(v);
+            let zero = vec![0f32; mask.len()];
+            let (next, _, changed) = switch(&t(&c), &t(&wish), &t(&zero), &t(&mask), &LADDER, &FREE, most).unwrap();
+            prop_assert!(changed <= most);
+            for ((after, before), mask) in floats(&next).into_iter().zip(&c).zip(&mask) {
+                prop_assert_eq!(LADDER.project(f64::from(after)), f64::from(after));
+                prop_assert!(*mask == 1.0 || after == 0.0);
+                // One rung at most.
+                let rung = |v: f32| if v == 0.0 { 0.0 } else { v.signum() * (v.abs().log2() + 8.0) };
+                prop_assert!((rung(after) - rung(*before)).abs() <= 1.0);
+            }
+        }
+    }
+
+    #[test]
+    fn bad_settings_are_named() {
+        let with = |mode| UpdateConfig { mode, ..UpdateConfig::default() }.validate();
+        let switch = |rule| with(CoefficientMode::Switch(rule));
+        assert!(matches!(switch(BucketSwitch { bar: 0, ..FREE }), Err(Error::Config { name: "bar", .. })));
+        assert!(switch(BucketSwitch { step_threshold: f64::NAN, ..FREE }).is_err());
+        assert!(switch(BucketSwitch { max_update_fraction: 0.0, ..FREE }).is_err());
+        let bad = UpdateConfig { momentum: 1.0, ..UpdateConfig::default() };
+        assert!(matches!(bad.validate(), Err(Error::Config { name: "momentum", .. })));
+    }
+}

@@ -1,0 +1,329 @@
+//! Layers that keep their weights in SmartDeal form while they learn.
+
+use std::cell::RefCell;
+
+use core_tensor::autograd::register_hook;
+use core_tensor::nn::{
+    BatchNormConfig, Conv2d, Conv2dConfig, LayerFactory, Linear, LinearConfig, Module, Standard, record,
+};
+use core_tensor::optim::{Parameter, parameters};
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+use tch::nn::{self, Path, VarStore};
+
+use super::SdWeight;
+use super::fake_quant::{fake_quant, round_to_bits};
+use crate::smartdeal::model::floats;
+use crate::smartdeal::{CompressPolicy, DenseTensor, Ladder, LayerShape, Record, SdLayer, SdzModel};
+use crate::{Error, Result};
+
+/// How layers in SmartDeal form compute.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SdTrainConfig {
+    /// The rungs that coefficients may take. Published: up to 2^5, the lowest searched between 2^-10 and 2^0.
+    pub ladder: Ladder,
+    /// Round each layer's input to so many bits, 2 to 16; `None` leaves it. The published training code leaves it.
+    pub activation_bits: Option<u8>,
+    /// Round the gradient that reaches each layer's output to so many bits; as above.
+    pub gradient_bits: Option<u8>,
+}
+
+impl Default for SdTrainConfig {
+    fn default() -> Self {
+        Self { ladder: Ladder::new(-10, 5), activation_bits: None, gradient_bits: None }
+    }
+}
+
+impl SdTrainConfig {
+    /// Refuses what cannot run, naming the setting.
+    pub fn validate(&self) -> Result<()> {
+        self.ladder.validate()?;
+        for (name, bits) in [("activation_bits", self.activation_bits), ("gradient_bits", self.gradient_bits)] {
+            if let Some(bits) = bits.filter(|bits| !(2..=16).contains(bits)) {
+                return Err(Error::Config { name, expected: "2 to 16, or none", found: bits.to_string() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a network in SmartDeal form begins.
+#[derive(Debug)]
+enum Start<'a> {
+    /// From the layers of a compressed model; those it lacks are dense.
+    Model(&'a SdzModel),
+    /// From each layer's usual random weights, decomposed.
+    Random(CompressPolicy),
+}
+
+/// Makes layers whose parameters are `coefficient`, `basis` and a fixed `mask` instead of `weight`.
+///
+/// Build the network, then call [`finish`](Self::finish) for the handle on its weights; see the crate's README for a
+/// whole training.
+#[derive(Debug)]
+pub struct SdTrainingFactory<'a> {
+    start: Start<'a>,
+    config: SdTrainConfig,
+    weights: RefCell<Vec<SdWeight>>,
+    problems: RefCell<Vec<Error>>,
+}
+
+impl<'a> SdTrainingFactory<'a> {
+    /// Layers that start as those of `model`.
+    ///
+    /// # Errors
+    /// A setting outside its range.
+    pub fn from_model(model: &'a SdzModel, config: SdTrainConfig) -> Result<Self> {
+        Self::new(Start::Model(model), config)
+    }
+
+    /// Layers that start from their usual random weights, decomposed by `policy`; those it does not decompose are
+    /// dense.
+    ///
+    /// # Errors
+    /// A setting outside its range.
+    pub fn from_scratch(policy: CompressPolicy, config: SdTrainConfig) -> Result<Self> {
+        policy.validate()?;
+        Self::new(Start::Random(policy), config)
+    }
+
+    fn new(start: Start<'a>, config: SdTrainConfig) -> Result<Self> {
+        config.validate()?;
+        Ok(Self { start, config, weights: RefCell::default(), problems: RefCell::default() })
+    }
+
+    /// The network's weights in SmartDeal form. Starting from a model, loads its dense tensors into the store too.
+    ///
+    /// # Errors
+    /// The first layer that could not be made as asked; a dense tensor of the model without a variable.
+    pub fn finish(self, store: &VarStore) -> Result<SdWeights> {
+        if let Some(problem) = self.problems.into_inner().into_iter().next() {
+            return Err(problem);
+        }
+        if let Start::Model(model) = self.start {
+            model.write_dense_into(store)?;
+        }
+        Ok(SdWeights { weights: self.weights.into_inner() })
+    }
+
+    /// The weight for a path, or nothing where the layer stays dense. `random` draws its usual weight.
+    fn weight(&self, path: &Path, dims: &[i64], random: impl FnOnce() -> Tensor) -> Option<SdWeight> {
+        let made = self
+            .layer(path, dims, random)
+            .and_then(|layer| layer.map(|layer| SdWeight::new(path, &layer, self.config.ladder)).transpose());
+        let weight = made.unwrap_or_else(|problem| {
+            self.problems.borrow_mut().push(problem);
+            None
+        })?;
+        self.weights.borrow_mut().push(weight.shallow_clone());
+        Some(weight)
+    }
+
+    fn layer(&self, path: &Path, dims: &[i64], random: impl FnOnce() -> Tensor) -> Result<Option<SdLayer>> {
+        let name = format!("{}.weight", path.components().collect::<Vec<_>>().join("."));
+        match &self.start {
+            Start::Model(model) => match model.layer(&name) {
+                Some(layer) if !layer.shape().dims().iter().map(|d| *d as i64).eq(dims.iter().copied()) => {
+                    Err(Error::Shape {
+                        what: format!("`{name}`"),
+                        expected: format!("{dims:?}"),
+                        found: format!("{:?}", layer.shape().dims()),
+                    })
+                }
+                found => Ok(found.cloned()),
+            },
+            Start::Random(policy) => {
+                let dims: Vec<usize> = dims.iter().map(|d| *d as usize).collect();
+                match policy.decomposable(&name, &dims)? {
+                    Some(shape) => self.decompose_random(policy, shape, random).map(Some),
+                    None => Ok(None),
+                }
+            }
+        }
+    }
+
+    fn decompose_random(
+        &self,
+        policy: &CompressPolicy,
+        shape: LayerShape,
+        random: impl FnOnce() -> Tensor,
+    ) -> Result<SdLayer> {
+        let mut policy = policy.clone();
+        // The decomposition's rungs must be the training's.
+        policy.decompose.projection = crate::smartdeal::Projection::PowersOfTwo(self.config.ladder);
+        policy.compress_layer(floats(&random())?, shape)
+    }
+
+    fn numerics(&self) -> Numerics {
+        Numerics { activation_bits: self.config.activation_bits, gradient_bits: self.config.gradient_bits }
+    }
+}
+
+impl LayerFactory for SdTrainingFactory<'_> {
+    fn conv2d(&self, path: &Path, config: Conv2dConfig) -> Module {
+        let dims = [config.out_channels, config.in_channels / config.groups.max(1), config.kernel, config.kernel];
+        let scratch = VarStore::new(path.device());
+        let shape = Conv2d::new(&scratch.root(), Conv2dConfig { bias: false, ..config });
+        match self.weight(path, &dims, || shape.weight.detach()) {
+            None => Standard.conv2d(path, config),
+            Some(weight) => Box::new(SdConv2d {
+                bias: config.bias.then(|| path.var("bias", &dims[..1], nn::Init::Const(0.0))),
+                shape,
+                config,
+                weight,
+                numerics: self.numerics(),
+            }),
+        }
+    }
+
+    fn linear(&self, path: &Path, config: LinearConfig) -> Module {
+        let dims = [config.out_features, config.in_features];
+        let scratch = VarStore::new(path.device());
+        let shape = Linear::new(&scratch.root(), LinearConfig { bias: false, ..config });
+        match self.weight(path, &dims, || shape.weight.detach()) {
+            None => Standard.linear(path, config),
+            Some(weight) => Box::new(SdLinear {
+                bias: config.bias.then(|| path.var("bias", &dims[..1], nn::Init::Const(0.0))),
+                shape,
+                weight,
+                numerics: self.numerics(),
+            }),
+        }
+    }
+
+    fn batch_norm2d(&self, path: &Path, config: BatchNormConfig) -> Module {
+        Standard.batch_norm2d(path, config)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Numerics {
+    activation_bits: Option<u8>,
+    gradient_bits: Option<u8>,
+}
+
+impl Numerics {
+    fn input(&self, input: &Tensor) -> Result<Tensor> {
+        match self.activation_bits {
+            Some(bits) => fake_quant(input, bits),
+            None => Ok(input.shallow_clone()),
+        }
+    }
+
+    fn output(&self, output: Tensor) -> Result<Tensor> {
+        if let Some(bits) = self.gradient_bits.filter(|_| output.requires_grad()) {
+            register_hook(&output, move |gradient| {
+                round_to_bits(gradient, bits).unwrap_or_else(|_| gradient.shallow_clone())
+            })?;
+        }
+        Ok(output)
+    }
+}
+
+#[derive(Debug)]
+struct SdConv2d {
+    /// Describes the operator; its own weight is never used.
+    shape: Conv2d,
+    config: Conv2dConfig,
+    weight: SdWeight,
+    bias: Option<Tensor>,
+    numerics: Numerics,
+}
+
+impl nn::Module for SdConv2d {
+    /// # Panics
+    /// Like every tch layer, on an input that does not fit.
+    fn forward(&self, input: &Tensor) -> Tensor {
+        record(self.weight.name(), || self.shape.operator(input));
+        let Conv2dConfig { stride, padding, groups, .. } = self.config;
+        let run = || {
+            let (input, weight) = (self.numerics.input(input)?, self.weight.weight()?);
+            let bias = self.bias.as_ref();
+            self.numerics.output(input.f_conv2d(&weight, bias, [stride; 2], [padding; 2], [1, 1], groups)?)
+        };
+        run().unwrap_or_else(|error| panic!("`{}`: {error}", self.weight.name()))
+    }
+}
+
+#[derive(Debug)]
+struct SdLinear {
+    /// Describes the operator; its own weight is never used.
+    shape: Linear,
+    weight: SdWeight,
+    bias: Option<Tensor>,
+    numerics: Numerics,
+}
+
+impl nn::Module for SdLinear {
+    /// # Panics
+    /// Like every tch layer, on an input that does not fit.
+    fn forward(&self, input: &Tensor) -> Tensor {
+        record(self.weight.name(), || self.shape.operator(input));
+        let run = || {
+            let (input, weight) = (self.numerics.input(input)?, self.weight.weight()?);
+            self.numerics.output(input.f_linear(&weight, self.bias.as_ref())?)
+        };
+        run().unwrap_or_else(|error| panic!("`{}`: {error}", self.weight.name()))
+    }
+}
+
+/// All weights of a network in SmartDeal form.
+#[derive(Debug)]
+pub struct SdWeights {
+    weights: Vec<SdWeight>,
+}
+
+impl SdWeights {
+    /// Handles on the live weights.
+    pub fn to_vec(&self) -> Vec<SdWeight> {
+        self.weights.iter().map(SdWeight::shallow_clone).collect()
+    }
+
+    /// How many layers are in SmartDeal form.
+    pub fn len(&self) -> usize {
+        self.weights.len()
+    }
+
+    /// Whether no layer is.
+    pub fn is_empty(&self) -> bool {
+        self.weights.is_empty()
+    }
+
+    /// The network as it stands: layers in SmartDeal form compressed, every other variable dense, names as in a dense
+    /// network. [`load_network`](crate::smartdeal::load_network) runs it.
+    ///
+    /// # Errors
+    /// A basis that is not finite.
+    pub fn export(&self, store: &VarStore) -> Result<SdzModel> {
+        let mut model = SdzModel::default();
+        let mut variables: Vec<(String, Tensor)> = store.variables().into_iter().collect();
+        variables.sort_by(|a, b| a.0.cmp(&b.0));
+        let of_a_weight = |name: &str| {
+            let own = |weight: &SdWeight| {
+                let part = name.strip_prefix(weight.name()).and_then(|rest| rest.strip_prefix('.'));
+                part.is_some_and(|part| ["coefficient", "basis", "mask"].contains(&part))
+            };
+            self.weights.iter().any(own)
+        };
+        for (name, tensor) in variables.into_iter().filter(|(name, _)| !of_a_weight(name)) {
+            let dims = tensor.size().iter().map(|d| *d as usize).collect();
+            model.records.insert(name, Record::Dense(DenseTensor { dims, values: floats(&tensor)? }));
+        }
+        for weight in &self.weights {
+            model.records.insert(format!("{}.weight", weight.name()), Record::Layer(weight.to_layer()?));
+        }
+        model.records.sort_keys();
+        Ok(model)
+    }
+}
+
+/// The trainable variables of a store that an optimizer may own: all but the coefficients, which
+/// [`CoefficientUpdate`](super::CoefficientUpdate) moves.
+pub fn trainable_without_coefficients(store: &VarStore, weight_decay: f64) -> Vec<Parameter> {
+    let all = parameters(store, weight_decay);
+    all.into_iter().filter(|parameter| parameter.name.rsplit('.').next() != Some("coefficient")).collect()
+}
+
+#[cfg(test)]
+mod tests;

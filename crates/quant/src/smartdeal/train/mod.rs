@@ -1,0 +1,12 @@
+//! Learning with SmartDeal: projecting a dense network after every epoch, or training coefficients and bases themselves.
+
+mod coefficients;
+mod factory;
+mod fake_quant;
+mod retraining;
+mod weight;
+
+pub use coefficients::{BucketSwitch, CoefficientMode, CoefficientUpdate, UpdateConfig, switch};
+pub use factory::{SdTrainConfig, SdTrainingFactory, SdWeights, trainable_without_coefficients};
+pub use retraining::AlternateRetraining;
+pub use weight::SdWeight;
