@@ -185,9 +185,7 @@ fn convolution(c: &mut Criterion) {
     let values = Vec::<f32>::try_from(input.flatten(0, -1)).expect("floats");
     let mut group = c.benchmark_group("smartdeal/conv_256_16x16_batch_8");
     group.sample_size(20);
-    group.bench_function("codes", |b| {
-        b.iter(|| black_box(kernel.forward(&values, 8, [16, 16], None).expect("fits")))
-    });
+    group.bench_function("codes", |b| b.iter(|| black_box(kernel.forward(&values, 8, [16, 16], None).expect("fits"))));
     group.bench_function("libtorch", |b| {
         b.iter(|| black_box(input.conv2d::<&Tensor>(&dense, None, [1, 1], [1, 1], [1, 1], 1)))
     });

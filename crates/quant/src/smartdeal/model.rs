@@ -88,10 +88,11 @@ impl CompressPolicy {
         if let Some(prefix) = self.keep_dense.iter().find(|prefix| name.starts_with(prefix.as_str())) {
             return Err(Kept::Because(format!("`{prefix}` is kept dense")));
         }
-        if let LayerShape::Conv { kernel, .. } = shape {
-            if self.kernels == Kernels::Published && ![[1, 1], [3, 3]].contains(&kernel) {
-                return Err(Kept::Because(format!("kernel {}×{}", kernel[0], kernel[1])));
-            }
+        if let LayerShape::Conv { kernel, .. } = shape
+            && self.kernels == Kernels::Published
+            && ![[1, 1], [3, 3]].contains(&kernel)
+        {
+            return Err(Kept::Because(format!("kernel {}×{}", kernel[0], kernel[1])));
         }
         match Layout::new(shape, self.decompose.block_rule) {
             Ok(layout) if layout.rows <= layout.columns => {

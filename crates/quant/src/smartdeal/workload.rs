@@ -75,7 +75,8 @@ mod tests {
     #[test]
     fn figures_of_a_hand_made_layer() {
         // Four rows of one filter: full, one non-zero, none, two non-zeros.
-        let layout = Layout::new(LayerShape::Linear { out_features: 1, in_features: 12 }, BlockRule::Reference).unwrap();
+        let layout =
+            Layout::new(LayerShape::Linear { out_features: 1, in_features: 12 }, BlockRule::Reference).unwrap();
         let codes = vec![60, -61, 60, 0, 60, 0, 0, 0, 0, 61, 0, 60];
         let layer = SdLayer::from_parts(layout, codes, Basis::Float(vec![0.5; 9])).unwrap();
         let stats = HardwareStats::of_layer("fc", &layer).unwrap();

@@ -315,8 +315,7 @@ fn closed_inverse(b: &Basis) -> Option<Basis> {
     ];
     let determinant = b[0][0] * adjugate[0][0] + b[0][1] * adjugate[1][0] + b[0][2] * adjugate[2][0];
     let lengths = b.iter().map(|row| row.iter().map(|v| v * v).sum::<f64>()).product::<f64>().sqrt();
-    // Written so that a NaN fails too.
-    if !(determinant.abs() > VOLUME_FLOOR * lengths) {
+    if determinant.is_nan() || determinant.abs() <= VOLUME_FLOOR * lengths {
         return None;
     }
     let inverse = adjugate.map(|row| row.map(|v| v / determinant));

@@ -228,7 +228,11 @@ impl Observer for CoefficientUpdate {
     fn state(&self) -> NamedTensors {
         let entry = |layer: &LayerState| {
             let name = layer.weight.name();
-            [(format!("{name}.momentum"), layer.momentum.copy()), (format!("{name}.counter"), layer.counter.copy())]
+            [
+                (format!("{name}.momentum"), layer.momentum.copy()),
+                (format!("{name}.counter"), layer.counter.copy()),
+                (format!("{name}.allowance"), Tensor::from(layer.allowance)),
+            ]
         };
         self.layers.iter().flat_map(entry).collect()
     }
@@ -245,7 +249,11 @@ impl Observer for CoefficientUpdate {
         };
         let loaded = self.layers.iter().map(|layer| {
             let name = layer.weight.name();
-            Ok((find(format!("{name}.momentum"), &layer.momentum)?, find(format!("{name}.counter"), &layer.counter)?))
+            Ok((
+                find(format!("{name}.momentum"), &layer.momentum)?,
+                find(format!("{name}.counter"), &layer.counter)?,
+                find(format!("{name}.allowance"), &Tensor::from(0.0))?.double_value(&[]),
+            ))
         });
         let loaded = loaded.collect::<core_tensor::Result<Vec<_>>>()?;
         for (layer, (momentum, counter, allowance)) in self.layers.iter_mut().zip(loaded) {
