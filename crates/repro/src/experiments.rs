@@ -1,5 +1,6 @@
 //! The papers: one file each, one row each in [`all`].
 
+mod fractrain;
 mod images;
 mod kd_ticket;
 mod training;
@@ -8,5 +9,5 @@ use crate::Experiment;
 
 /// Every experiment, in the order of the report.
 pub fn all() -> Vec<Box<dyn Experiment>> {
-    vec![Box::new(kd_ticket::KdTicket)]
+    vec![Box::new(kd_ticket::KdTicket), Box::new(fractrain::FracTrain)]
 }

@@ -60,6 +60,8 @@ fn without_data_the_paper_tier_runs_nothing_and_says_what_it_needs() {
     let ask = ask(Tier::Paper, empty.path());
     assert!(KdTicket.plan(&ask).unwrap().runs.is_empty());
     let section = KdTicket.judge(&ask, &Results::default()).unwrap();
-    assert!(section.claims.iter().all(|claim| claim.verdict() == Verdict::ALL[3] && claim.reason().contains("CIFAR-10")));
+    assert!(
+        section.claims.iter().all(|claim| claim.verdict() == Verdict::ALL[3] && claim.reason().contains("CIFAR-10"))
+    );
     assert!(!section.claims.is_empty());
 }
