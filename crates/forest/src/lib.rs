@@ -50,6 +50,7 @@ pub mod libtorch;
 #[cfg(feature = "linfa")]
 pub mod linfa;
 mod params;
+mod prune;
 pub mod recursion;
 mod regressor;
 mod simd;
