@@ -74,7 +74,8 @@ impl NetworkCost {
             .layers
             .iter()
             .map(|layer| {
-                let on_chip: u64 = (1..self.levels.len()).map(|level| layer.level_bits(level)).sum();
+                let on_chip =
+                    (1..self.levels.len()).fold(0_u64, |total, level| total.saturating_add(layer.level_bits(level)));
                 vec![
                     layer.name.clone(),
                     format!("{:?}", layer.pass),
@@ -88,7 +89,7 @@ impl NetworkCost {
                 ]
             })
             .collect();
-        let on_chip: u64 = (1..self.levels.len()).map(|level| self.level_bits(level)).sum();
+        let on_chip = (1..self.levels.len()).fold(0_u64, |total, level| total.saturating_add(self.level_bits(level)));
         rows.push(vec![
             "total".into(),
             String::new(),

@@ -152,10 +152,10 @@ proptest! {
         text.splice(at..(at + 4).min(text.len()), bytes.iter().copied());
         let net = builtin("mlp").unwrap();
         for text in [text, bytes] {
-            if let Ok(accelerator) = Accelerator::from_toml("x.toml", &String::from_utf8_lossy(&text)) {
-                if !matches!(accelerator.engine, Engine::LoopNest(_) | Engine::BitComposable(_)) {
-                    let _ = accelerator.cost(&net);
-                }
+            if let Ok(accelerator) = Accelerator::from_toml("x.toml", &String::from_utf8_lossy(&text))
+                && !matches!(accelerator.engine, Engine::LoopNest(_) | Engine::BitComposable(_))
+            {
+                let _ = accelerator.cost(&net);
             }
         }
     }

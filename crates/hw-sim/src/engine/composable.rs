@@ -28,12 +28,16 @@ pub struct BitComposable {
     pub fusion: Fusion,
     /// Bits of partial sums and outputs.
     pub output_bits: u8,
+    /// Store outputs at the width of the pass that takes them instead, sums staying in the array: the reference always
+    /// moves `output_bits`.
+    #[serde(default)]
+    pub outputs_at_own_width: bool,
     /// Energy of the whole array, a cycle, in pJ.
     pub core_pj_per_cycle: f64,
 }
 
 impl BitComposable {
-    pub(super) fn array(&self, accelerator: &Accelerator) -> Result<BitFusion, HwError> {
+    pub(super) fn array(&self, accelerator: &Accelerator, output_bits: u8) -> Result<BitFusion, HwError> {
         let fail = |expected: &str, found: String| {
             Err(HwError::field(format!("accelerator `{}`", accelerator.name), "memory", expected, found))
         };
@@ -67,7 +71,7 @@ impl BitComposable {
             fusion: self.fusion,
             buffer_bytes: [bytes(OperandKind::Weight), bytes(OperandKind::Input), bytes(OperandKind::Output)],
             bandwidth_bits,
-            output_bits: self.output_bits,
+            output_bits,
             energy: BitFusionEnergy {
                 core_per_cycle: self.core_pj_per_cycle / 1000.0,
                 weight_read: read(OperandKind::Weight),
@@ -84,7 +88,8 @@ impl BitComposable {
     }
 
     pub(super) fn activity(&self, accelerator: &Accelerator, task: &Task) -> Result<Activity, HwError> {
-        let array = self.array(accelerator)?;
+        let output_bits = if self.outputs_at_own_width { task.output_bits } else { self.output_bits };
+        let array = self.array(accelerator, output_bits)?;
         let shape = &task.shape;
         let layer = FusionLayer {
             kernel: [shape.r, shape.s],
@@ -112,7 +117,7 @@ impl BitComposable {
         let buffers = [
             (OperandKind::Input, found.input_buffer, task.input.bits),
             (OperandKind::Weight, found.weight_buffer, task.weight.bits),
-            (OperandKind::Output, found.output_buffer, self.output_bits),
+            (OperandKind::Output, found.output_buffer, output_bits),
         ];
         let mut flows: Vec<Flow> = buffers
             .iter()
@@ -121,7 +126,7 @@ impl BitComposable {
         flows.push(flow(0, OperandKind::Input, found.input_buffer.write, 0, task.input.bits));
         flows.push(flow(0, OperandKind::Weight, found.weight_buffer.write, 0, task.weight.bits));
         let (back, out) = (found.dram_write_bits, found.dram_write_bits);
-        flows.push(flow(0, OperandKind::Output, back, out, self.output_bits));
+        flows.push(flow(0, OperandKind::Output, back, out, output_bits));
         let compute = total(found.total_cycles - found.stall_cycles);
         let fused = array.fused(task.input.bits, task.weight.bits)?;
         Ok(Activity {

@@ -73,7 +73,7 @@ impl Engine {
             Self::Scnn(engine) => engine.validate().and_then(|()| one_buffer()),
             Self::BitPragmatic(engine) => engine.validate().and_then(|()| one_buffer()),
             Self::BitSerial(engine) => engine.validate().and_then(|()| one_buffer()),
-            Self::BitComposable(engine) => engine.array(accelerator).map(drop),
+            Self::BitComposable(engine) => engine.array(accelerator, engine.output_bits).map(drop),
             Self::SmartDeal(engine) => engine.validate().and_then(|()| one_buffer()),
         }
     }

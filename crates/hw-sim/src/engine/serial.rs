@@ -29,7 +29,8 @@ pub struct BitSerial {
     pub windows: u64,
     /// Which operands are serial.
     pub serial: SerialOperands,
-    /// Bits of the operand that is not serial; wider ones take several passes.
+    /// Bits of the operand that is not serial; wider ones take several passes. A serial step is priced as its share of a
+    /// MAC of this width.
     pub parallel_bits: u8,
 }
 
@@ -62,8 +63,8 @@ impl Lanes {
         side(engine, &[("filters", self.filters), ("channels", self.channels), ("windows", self.windows)])
     }
 
-    /// `steps` cycles a lane and `work` of them that burn energy.
-    fn activity(&self, accelerator: &Accelerator, task: &Task, steps: f64, work: f64) -> Activity {
+    /// `steps` cycles a lane; a MAC burns the energy of `work` serial steps.
+    fn activity(&self, accelerator: &Accelerator, task: &Task, steps: f64, work: f64, step_pj: f64) -> Activity {
         let shape = &task.shape;
         let groups = u128::from(shape.groups);
         let taps = groups * u128::from(shape.r * shape.s);
@@ -78,13 +79,11 @@ impl Lanes {
         flows.array(OperandKind::Weight, weight_reads, 0, task.weight.bits);
         flows.array(OperandKind::Output, 0, u128::from(shape.words[2]), task.output_bits);
         let lanes = self.filters as f64 * self.channels as f64 * self.windows as f64;
-        // A serial step is the share of a MAC that one bit of the serial operands is.
-        let serial_share = work / f64::from(task.input.bits);
         let tile_bits = self.filters as u128 * self.channels as u128 * u128::from(task.weight.bits);
         Activity {
             compute_cycles: (tiles as f64 * steps).ceil() as u128,
             peak_macs: lanes / steps.max(1.0),
-            mac_pj: macs as f64 * accelerator.mac_pj(task.input.bits, task.weight.bits) * serial_share,
+            mac_pj: macs as f64 * work * step_pj,
             flows: flows.memory(task, dense_bits(task)),
             first_load_bits: tile_bits
                 + u128::from(self.channels) * u128::from(self.windows) * u128::from(task.input.bits),
@@ -111,7 +110,13 @@ impl BitSerial {
             }
             SerialOperands::Both => f64::from(task.input.bits) * f64::from(task.weight.bits),
         };
-        self.lanes().activity(accelerator, task, steps, f64::from(task.input.bits))
+        let parallel = f64::from(self.parallel_bits);
+        let steps_of_a_mac = match self.serial {
+            SerialOperands::Activation => parallel,
+            SerialOperands::Both => parallel * parallel,
+        };
+        let step_pj = accelerator.mac_pj(self.parallel_bits, self.parallel_bits) / steps_of_a_mac;
+        self.lanes().activity(accelerator, task, steps, steps, step_pj)
     }
 }
 
@@ -135,6 +140,7 @@ impl BitPragmatic {
         let spread = (2.0 * lanes.ln() * mean * (1.0 - ones)).sqrt();
         let slowest = (mean + spread).clamp(1.0, bits);
         let passes = f64::from(task.weight.bits.div_ceil(self.parallel_bits));
-        self.lanes().activity(accelerator, task, slowest * passes, mean)
+        let step_pj = accelerator.mac_pj(self.parallel_bits, self.parallel_bits) / f64::from(self.parallel_bits);
+        self.lanes().activity(accelerator, task, slowest * passes, mean * passes, step_pj)
     }
 }

@@ -195,12 +195,13 @@ impl SmartDeal {
         let adds = storage.map_or(0, |storage| u128::from(storage.rebuild_adds)) * samples;
 
         let lanes = self.slices as f64 * self.lines as f64 * self.macs as f64;
-        let step_pj = accelerator.mac_pj(task.input.bits, task.weight.bits) / f64::from(task.input.bits);
-        let energy_steps = self.steps(task.input.bits);
+        // A serial step is priced as its share of a MAC of the multiplier's width.
+        let width = self.multiplier_bits;
+        let step_pj = accelerator.mac_pj(width, width) / f64::from(width);
         Activity {
             compute_cycles: (tiles as f64 * steps).ceil() as u128,
             peak_macs: lanes / steps.max(1e-9),
-            mac_pj: executed as f64 * step_pj * energy_steps,
+            mac_pj: executed as f64 * step_pj * steps,
             rebuild_pj: adds as f64 * self.adder_pj,
             flows: flows.memory(task, stored),
             first_load_bits: u128::from(self.macs) * u128::from(task.input.bits),

@@ -70,15 +70,14 @@ pub enum TopologyKind {
 }
 
 impl TopologyKind {
-    /// Guesses from the header: a matrix-product file has `M`, `N` and `K` for its second to fourth names.
+    /// Reads it off the header: a matrix-product file has `M`, `N` and `K` for its second to fourth names, or at most six
+    /// names in all.
     pub fn detect(text: &str) -> Self {
-        let mut names = text.lines().next().unwrap_or_default().split(',').skip(1);
-        let gemm = ["m", "n", "k"]
-            .iter()
-            .all(|&name| names.next().is_some_and(|found| found.trim().eq_ignore_ascii_case(name)));
-        let data = text.lines().skip(1).find(|line| !line.trim().is_empty());
-        let fields = data.map_or(0, |line| line.split(',').filter(|field| !field.trim().is_empty()).count());
-        if gemm || (4..=5).contains(&fields) { Self::Gemm } else { Self::Conv }
+        let header = text.lines().next().unwrap_or_default();
+        let names: Vec<_> = header.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+        let gemm =
+            ["m", "n", "k"].iter().zip(names.iter().skip(1)).filter(|(size, name)| name.eq_ignore_ascii_case(size));
+        if gemm.count() == 3 || (4..=6).contains(&names.len()) { Self::Gemm } else { Self::Conv }
     }
 }
 
