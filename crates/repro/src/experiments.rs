@@ -1,5 +1,6 @@
 //! The papers: one file each, one row each in [`all`].
 
+mod deep_forest;
 mod fractrain;
 mod images;
 mod kd_ticket;
@@ -9,5 +10,5 @@ use crate::Experiment;
 
 /// Every experiment, in the order of the report.
 pub fn all() -> Vec<Box<dyn Experiment>> {
-    vec![Box::new(kd_ticket::KdTicket), Box::new(fractrain::FracTrain)]
+    vec![Box::new(kd_ticket::KdTicket), Box::new(fractrain::FracTrain), Box::new(deep_forest::DeepForestExperiment)]
 }

@@ -1,0 +1,127 @@
+//! Deep forests with soft routing and learned shape (arXiv 2012.14878), beside greedy trees and cascades of them.
+
+mod claims;
+mod models;
+
+use super::images::ImageSet;
+use crate::{Ask, Experiment, Metrics, Plan, Results, Run, RunContext, Section, Tier};
+use core_tensor::data::Dataset;
+use models::{Fitted, Model};
+use ndarray::{Array1, Array2};
+use serde::{Deserialize, Serialize};
+use std::time::Instant;
+
+const PAPER: &str = "deep-forest";
+/// Counted up whenever the code computes something else from the same parameters.
+const REVISION: u32 = 1;
+
+/// The experiment.
+pub(super) struct DeepForestExperiment;
+
+/// One model on one data set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    data: ImageSet,
+    train_images: usize,
+    model: Model,
+    /// The name among the arms.
+    arm: String,
+}
+
+/// What a tier runs.
+struct Setting {
+    data: ImageSet,
+    train_images: usize,
+    /// Hard trees in each of two layers.
+    hard_trees: usize,
+    /// Whether the soft cascade, eight times the work of one layer, is run.
+    soft_cascade: bool,
+    seeds: u64,
+}
+
+fn setting(ask: &Ask) -> anyhow::Result<Setting> {
+    let data = ImageSet::grey(&ask.data)?;
+    Ok(match ask.tier {
+        Tier::Quick => Setting { data, train_images: 2_000, hard_trees: 100, soft_cascade: false, seeds: 3 },
+        Tier::Standard => Setting { data, train_images: 10_000, hard_trees: 500, soft_cascade: true, seeds: 3 },
+        Tier::Paper => Setting { data, train_images: 60_000, hard_trees: 2_000, soft_cascade: true, seeds: 3 },
+    })
+}
+
+impl Experiment for DeepForestExperiment {
+    fn paper(&self) -> &'static str {
+        PAPER
+    }
+
+    fn title(&self) -> &'static str {
+        "Growing Deep Forests Efficiently with Soft Routing and Learned Connectivity"
+    }
+
+    fn reference(&self) -> &'static str {
+        "Shen, Wang, Wang, ICDM Workshops 2018, arXiv 2012.14878"
+    }
+
+    fn idea(&self) -> &'static str {
+        "Trees of a deep forest are usually grown greedily, by hard splits on single features, so a good forest needs very \
+         many. Here every node routes softly and carries a learned probability of being a leaf, and all of it is trained \
+         together by gradients. A single layer of fifteen such trees then stands beside layers of thousands of hard ones."
+    }
+
+    fn plan(&self, ask: &Ask) -> anyhow::Result<Plan> {
+        let setting = setting(ask)?;
+        let mut plan = Plan::default();
+        plan.data.push(setting.data.describe(setting.train_images));
+        for seed in ask.seeds(setting.seeds) {
+            let mut learned: Option<Run> = None;
+            for (arm, model) in models::arms(&setting) {
+                let needs_shape = matches!(model, Model::RandomShape(_));
+                let effort = model.effort();
+                let params = Params { data: setting.data, train_images: setting.train_images, model, arm: arm.into() };
+                let mut run = ask.run(PAPER, arm, seed, &params)?.at_revision(REVISION);
+                if let (true, Some(learned)) = (needs_shape, &learned) {
+                    run = run.needing("learned", learned);
+                }
+                let run = plan.add_weighted(run, effort);
+                if arm == models::LEARNED {
+                    learned = Some(run);
+                }
+            }
+        }
+        Ok(plan)
+    }
+
+    fn execute(&self, run: &Run, context: &mut RunContext) -> anyhow::Result<Metrics> {
+        let params: Params = run.params()?;
+        let splits = params.data.load(context.data(), params.train_images)?;
+        let ((x, y), (test_x, test_y)) = (table(&splits.train)?, table(&splits.test)?);
+        let nodes = match params.model {
+            Model::RandomShape(_) => context.needed("learned")?.metric("nodes_per_tree")?.round() as usize,
+            _ => 0,
+        };
+        let started = Instant::now();
+        let fitted = params.model.fit(x.view(), y.view(), run.seed, nodes)?;
+        context.measured("fit_seconds", started.elapsed().as_secs_f64())?;
+        let started = Instant::now();
+        let mut metrics = fitted.metrics(test_x.view(), test_y.view())?;
+        context.measured("test_seconds", started.elapsed().as_secs_f64())?;
+        if let (Fitted::Soft(forest), models::LEARNED, 0) = (&fitted, params.arm.as_str(), run.seed) {
+            let picture = forest.tree_svg(0, &forest::Drawing::default())?;
+            context.save_artifact("tree.svg", |path| Ok(std::fs::write(path, &picture)?))?;
+        }
+        metrics.insert("train_images".into(), y.len() as f64);
+        Ok(metrics)
+    }
+
+    fn judge(&self, ask: &Ask, results: &Results) -> anyhow::Result<Section> {
+        claims::judge(&setting(ask)?, results)
+    }
+}
+
+/// Images as rows of pixels in `[0, 1]`, and labels.
+fn table(set: &Dataset) -> anyhow::Result<(Array2<f32>, Array1<usize>)> {
+    let pixels: Vec<f32> = set.pixels().iter().map(|pixel| f32::from(*pixel) / 255.0).collect();
+    let labels: Array1<usize> = set.targets().iter().map(|label| *label as usize).collect();
+    let columns = pixels.len() / labels.len();
+    Ok((Array2::from_shape_vec((labels.len(), columns), pixels)?, labels))
+}
