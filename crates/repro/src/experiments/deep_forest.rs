@@ -43,8 +43,8 @@ struct Setting {
 fn setting(ask: &Ask) -> anyhow::Result<Setting> {
     let data = ImageSet::grey(&ask.data)?;
     Ok(match ask.tier {
-        Tier::Quick => Setting { data, train_images: 2_000, hard_trees: 100, soft_cascade: false, seeds: 3 },
-        Tier::Standard => Setting { data, train_images: 10_000, hard_trees: 500, soft_cascade: true, seeds: 3 },
+        Tier::Quick => Setting { data, train_images: 5_000, hard_trees: 100, soft_cascade: false, seeds: 3 },
+        Tier::Standard => Setting { data, train_images: 60_000, hard_trees: 500, soft_cascade: true, seeds: 3 },
         Tier::Paper => Setting { data, train_images: 60_000, hard_trees: 2_000, soft_cascade: true, seeds: 3 },
     })
 }

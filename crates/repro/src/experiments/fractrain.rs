@@ -17,7 +17,8 @@ pub(super) struct FracTrain;
 /// code trains ResNet-74. The switching points depend on the loss; here every stage takes a quarter of the steps.
 const STAGES: [[u8; 3]; 4] = [[3, 3, 6], [4, 4, 6], [6, 6, 8], [8, 8, 8]];
 const STATIC: [u8; 3] = [8, 8, 8];
-const NETWORKS: [(&str, &str); 2] = [("resnet38-cifar", "ResNet-38"), ("resnet74-cifar", "ResNet-74")];
+/// Name in `hw-sim`, name in text, suffix of claims.
+const NETWORKS: [(&str, &str, char); 2] = [("resnet38-cifar", "ResNet-38", 'a'), ("resnet74-cifar", "ResNet-74", 'b')];
 const BATCH: u64 = 128;
 
 impl Experiment for FracTrain {
@@ -49,12 +50,12 @@ impl Experiment for FracTrain {
 
     fn judge(&self, _: &Ask, _: &Results) -> anyhow::Result<Section> {
         let mut section = Section { notes: notes(), tables: vec![published_table()], ..Section::default() };
-        for (network, name) in NETWORKS {
+        for (network, name, suffix) in NETWORKS {
             let saved = saving(network)?;
             let exact = |value: f64| Samples::of([(0, 100.0 * value)]);
             let claim = |id: &str, statement: &str, formula: &str| {
                 let paper = published_saving(network);
-                Claim::new(&format!("{id}-{network}"), &format!("{statement} ({name}, modelled)"))
+                Claim::new(&format!("{id}{suffix}"), &format!("{statement} ({name}, modelled)"))
                     .paper(&paper, FRACTRAIN_SOURCE)
                     .test(Test::every(formula, Relation::Above(0.0)), "%")
             };

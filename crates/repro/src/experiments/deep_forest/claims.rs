@@ -47,9 +47,9 @@ impl View<'_> {
         };
         let layers = claim(
             "F4",
-            "A second layer does not hurt",
+            "A cascade that stops by itself is no worse than its first layer",
             "deep forests stack layers",
-            "A(2 layers) − A(1 layer)",
+            "A(cascade) − A(its first layer)",
             Relation::AtLeast(0.0),
             "points",
         );
@@ -110,7 +110,7 @@ impl View<'_> {
             .judge(&scalars)?,
             if self.setting.soft_cascade {
                 let first = self.metric(SOFT_CASCADE, "layer1_accuracy")?;
-                layers.judge(&self.metric(SOFT_CASCADE, "layer2_accuracy")?.minus(&first))?
+                layers.judge(&self.metric(SOFT_CASCADE, "test_accuracy")?.minus(&first))?
             } else {
                 layers.not_run("eight times the work of one layer: needs --tier standard")
             },

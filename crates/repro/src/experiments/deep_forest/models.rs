@@ -28,8 +28,8 @@ pub(super) const FIXED: &str = "15 soft trees, full shape";
 pub(super) const RANDOM: &str = "15 soft trees, random shape";
 pub(super) const ONE_SOFT: &str = "1 soft tree, full shape";
 pub(super) const ONE_GREEDY: &str = "1 greedy tree";
-pub(super) const HARD_CASCADE: &str = "2 layers of hard trees";
-pub(super) const SOFT_CASCADE: &str = "2 layers of 15 soft trees";
+pub(super) const HARD_CASCADE: &str = "up to 2 layers of hard trees";
+pub(super) const SOFT_CASCADE: &str = "up to 2 layers of 15 soft trees";
 
 /// A fitted model.
 pub(super) enum Fitted {
@@ -53,11 +53,10 @@ pub(super) fn arms(setting: &Setting) -> Vec<(&'static str, Model)> {
     };
     let learned = soft(15, Leafness::Logit { init: 0.0 }, 1e-3);
     let random_forest = HardForestParams { trees: setting.hard_trees, ..HardForestParams::default() };
-    // As the paper's comparison: two layers, no early stop.
+    // At most two layers, as in the paper's comparison; the second is dropped unless it gains out of fold.
     let two_layers = |forest| {
-        let stubborn =
-            DeepForestParams { min_gain: -1.0, max_layers: 2, forests: vec![forest], ..DeepForestParams::default() };
-        Model::Cascade(Box::new(stubborn))
+        let params = DeepForestParams { max_layers: 2, forests: vec![forest], ..DeepForestParams::default() };
+        Model::Cascade(Box::new(params))
     };
     let mut arms = vec![
         (LEARNED, Model::Soft(learned.clone())),
