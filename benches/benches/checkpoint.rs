@@ -5,7 +5,6 @@
 //! between its threads a tensor: on a machine that is busy otherwise, measure with `OMP_NUM_THREADS=1`.
 
 // Criterion's macro makes a public function without a word.
-#![allow(missing_docs)]
 
 use std::fs::File;
 use std::hint::black_box;

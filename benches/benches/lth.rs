@@ -33,7 +33,8 @@ fn selection(criterion: &mut Criterion) {
     group.sample_size(20);
     group.bench_function("global_magnitude_resnet50", |bencher| bencher.iter(|| black_box(prune(&weights, None))));
     let earlier = prune(&weights, None);
-    group.bench_function("second_round_resnet50", |bencher| bencher.iter(|| black_box(prune(&weights, Some(&earlier)))));
+    group
+        .bench_function("second_round_resnet50", |bencher| bencher.iter(|| black_box(prune(&weights, Some(&earlier)))));
     group.finish();
 }
 
