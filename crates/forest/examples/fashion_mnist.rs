@@ -1,7 +1,7 @@
 //! Trains on Fashion-MNIST (or any set of 28 x 28 images as four gzipped IDX files) and prints what `forest_peers.py` prints
 //! for its models, for every way of evaluating.
 //!
-//! cargo run --release -p forest --example fashion_mnist -- DATA_DIR [ROWS] [constant|small|linear|cascade]
+//! cargo run --release -p forest --example fashion_mnist -- DATA_DIR [ROWS] [constant|small|linear|linear-small|cascade]
 
 use std::io::Read;
 use std::path::Path;
@@ -24,18 +24,20 @@ fn main() -> Result<(), Failure> {
     let (test_x, test_y) = load(Path::new(&folder), "t10k")?;
     let rows = rows.min(y.len());
     let (x, y) = (x.slice_move(s![..rows, ..]), y.slice_move(s![..rows]));
-    let base =
-        SoftForestParams::default().scaling(Scaling::Centre).batch(if rows > 20_000 { 256 } else { 128 }).epochs(15);
+    let large = rows > 20_000;
+    let base = SoftForestParams::default().scaling(Scaling::Centre).batch(if large { 256 } else { 128 }).epochs(15);
+    let linear = base.clone().mix(Mix::Logits).leaf(LeafModel::Linear).optimiser(Optimiser {
+        rate: 0.003,
+        weight_decay: if large { 0.0 } else { 1.0 },
+        ..Optimiser::default()
+    });
     let params = match preset.as_str() {
         "constant" => base,
         "small" => base
             .leafness(Leafness::Logit { init: 0.0 })
             .regularisers(Regularisers { size: 1e-3, ..Regularisers::default() }),
-        "linear" => base.mix(Mix::Logits).leaf(LeafModel::Linear).depth(4).optimiser(Optimiser {
-            rate: 0.003,
-            weight_decay: if rows > 20_000 { 0.5 } else { 1.0 },
-            ..Optimiser::default()
-        }),
+        "linear" => linear.trees(if large { 5 } else { 15 }).depth(4),
+        "linear-small" => linear.trees(2).depth(3),
         "cascade" => return cascade(&base, &x, &y, &test_x, &test_y),
         other => return Err(format!("unknown preset {other}").into()),
     };
