@@ -185,13 +185,13 @@ fn resnet8(set: ImageSet) -> anyhow::Result<Case> {
         rewind: (steps * 18 + 50) / 100,
         recipe,
         density: ladder_density(15),
-        curve: vec![ladder_density(10)],
+        curve: Vec::new(),
         unpruned: vec!["fc.weight".into()],
         distill: DistillConfig::default(),
         scans: false,
         rewinding_matters: true,
         seeds: 3,
-        curve_seeds: 1,
+        curve_seeds: 0,
     })
 }
 

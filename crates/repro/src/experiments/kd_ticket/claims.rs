@@ -16,7 +16,9 @@ pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
     for case in &cases {
         let view = View { tier: ask.tier, case, results };
         section.claims.extend(view.claims()?);
-        section.curves.push(view.curve()?);
+        if !case.curve.is_empty() {
+            section.curves.push(view.curve()?);
+        }
         section.tables.push(view.table()?);
     }
     if cases.is_empty() {
