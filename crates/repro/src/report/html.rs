@@ -278,7 +278,7 @@ fn colophon(report: &Report) -> Markup {
                 "A claim is an inequality. Arms of an experiment share seeds, and differences are taken seed by seed. A claim about "
                 "a mean is " (pill_name(0)) " when the whole 95 % t-interval satisfies the inequality, " (pill_name(1))
                 " when none of it does, and " (pill_name(2)) " when it crosses the line or only one seed was run. A claim about every seed "
-                "is refuted by one counter-example. " (pill_name(3)) " names what was missing. No verdict is typed in."
+                "is refuted by one counter-example. A claim that is " (pill_name(3)) " names what it would need. No verdict is typed in."
             }
             h2 { "Environment" }
             dl {
