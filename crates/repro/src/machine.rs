@@ -39,10 +39,16 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// The commit checked out in the working folder, with `-dirty` when tracked files differ; `None` without Git.
+/// The commit of the sources that this program was built from, with `-dirty` when tracked files differ; `None` when they
+/// are gone, or without Git. Not of the working folder, which may belong to something else.
 pub(crate) fn commit() -> Option<String> {
     let git = |arguments: &[&str]| {
-        let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
+        let output = Command::new("git")
+            .args(["-C", env!("CARGO_MANIFEST_DIR")])
+            .args(arguments)
+            .output()
+            .ok()
+            .filter(|output| output.status.success())?;
         Some(String::from_utf8_lossy(&output.stdout).trim().to_string())
     };
     let commit = git(&["rev-parse", "HEAD"])?;

@@ -161,9 +161,10 @@ fn claim_row(paper: &PaperReport, claim: &ClaimReport) -> Markup {
                     p { (measured(judged)) }
                     (PreEscaped(chart::interval_plot(judged)))
                     p.fine {
-                        @match judged.test().over {
-                            Over::Mean => { "95 % interval of the mean. " }
-                            Over::Every => { "Range over seeds. " }
+                        @match (judged.test().over, judged.interval()) {
+                            (_, None) => { "One seed, no interval. " }
+                            (Over::Mean, Some(_)) => { "95 % interval of the mean. " }
+                            (Over::Every, Some(_)) => { "Range over seeds. " }
                         }
                         "Per seed: "
                         @for (position, (_, sample)) in judged.samples().enumerate() {
