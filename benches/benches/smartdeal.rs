@@ -8,6 +8,9 @@
 //! | `linear_4096/codes` | a third of `linear_4096/libtorch` |
 //! | `sdz/resnet50_write_and_read` | 1 s, sync included |
 
+// The macros of criterion make items without documentation.
+#![allow(missing_docs)]
+
 use std::hint::black_box;
 use std::time::Duration;
 

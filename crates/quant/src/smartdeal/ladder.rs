@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::decompose::Rungs;
 use crate::{Error, Result};
 
 /// Where a value goes that lies exactly half-way between two powers of two.
@@ -74,10 +75,9 @@ impl Ladder {
     /// The rung nearest to `value`.
     #[inline(always)]
     pub fn project(&self, value: f64) -> f64 {
-        // Adding just under half an exponent step carries into the exponent exactly when the mantissa passes one half.
         let half = match self.tie {
-            Tie::Down => 0x0007_ffff_ffff_ffff,
-            Tie::Up => 0x0008_0000_0000_0000,
+            Tie::Down => HALF_DOWN,
+            Tie::Up => HALF_UP,
         };
         let bits = value.to_bits();
         let magnitude = f64::from_bits(((bits & !SIGN_FIELD) + half) & EXPONENT_FIELD);
@@ -92,6 +92,22 @@ impl Ladder {
         code_of_rung(self.project(f64::from(value)))
     }
 }
+
+impl Ladder {
+    /// This ladder as the vectorised fit needs it.
+    pub(super) fn rungs_of_lanes(&self) -> Rungs {
+        let half = match self.tie {
+            Tie::Down => HALF_DOWN,
+            Tie::Up => HALF_UP,
+        };
+        Rungs { half: half as i64, lowest: exp2(self.p_min), highest: exp2(self.p_max) }
+    }
+}
+
+/// Adding just under half an exponent step carries into the exponent exactly when the mantissa passes one half.
+const HALF_DOWN: u64 = 0x0007_ffff_ffff_ffff;
+/// The same when the mantissa reaches one half.
+const HALF_UP: u64 = 0x0008_0000_0000_0000;
 
 /// `2^p` for `-1022 ≤ p ≤ 1023`.
 #[inline(always)]

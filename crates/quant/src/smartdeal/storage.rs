@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::SdLayer;
+use super::{LayerStats, SdLayer};
 use crate::{Error, Result};
 
 /// How the positions of non-zero coefficients are stored.
@@ -96,8 +96,11 @@ pub(crate) fn position_bits(entries: usize) -> u32 {
 /// # Ok::<(), quant::Error>(())
 /// ```
 pub fn storage(layer: &SdLayer, scheme: IndexScheme) -> Result<Storage> {
+    storage_given(layer, scheme, &layer.stats())
+}
+
+fn storage_given(layer: &SdLayer, scheme: IndexScheme, stats: &LayerStats) -> Result<Storage> {
     validate(scheme)?;
-    let stats = layer.stats();
     let codes = u64::from(code_bits(scheme, stats.magnitudes));
     let (entries, rows, non_zeros) = (stats.entries as u64, stats.rows as u64, stats.non_zeros as u64);
     let (coefficient_bits, index_bits) = match scheme {
@@ -133,9 +136,10 @@ pub fn smallest_scheme(layer: &SdLayer) -> Result<IndexScheme> {
         IndexScheme::Rlc { run_bits: 4 },
         IndexScheme::Csr,
     ];
+    let stats = layer.stats();
     let mut best = (u64::MAX, CANDIDATES[0]);
     for scheme in CANDIDATES {
-        let bits = storage(layer, scheme)?.total_bits();
+        let bits = storage_given(layer, scheme, &stats)?.total_bits();
         if bits < best.0 {
             best = (bits, scheme);
         }

@@ -8,6 +8,7 @@
 //! Three columns, which is nearly every layer there is, take a vectorised path that solves the 3 × 3 normal
 //! equations in closed form and falls back to the singular values where those are ill-conditioned.
 
+mod lanes;
 mod least_squares;
 mod plain;
 mod three;
@@ -18,6 +19,7 @@ use super::ladder::encode_coefficient;
 use super::{DecomposeConfig, Projection};
 use crate::{Error, Result};
 
+pub(super) use lanes::Rungs;
 pub use plain::decompose_plain;
 pub(crate) use three::Scratch;
 

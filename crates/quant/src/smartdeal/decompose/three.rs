@@ -1,27 +1,32 @@
 //! The fit for three columns, vectorised over rows.
 //!
-//! Columns are kept apart (one plane each, padded with zero rows to whole groups of eight), every sum runs in eight
+//! Rows are taken in groups of eight, column by column, the last group filled up with zeros. Every sum runs in eight
 //! lanes that are added up in one fixed order, and no multiply-add is fused: the result is the same to the last
 //! bit whatever instruction set runs it and however many threads there are.
 
 use nalgebra::{DMatrix, Matrix3};
 use ndarray::{Array2, ArrayView2};
 
+#[cfg(target_arch = "x86_64")]
+use super::lanes::x86::{Avx2, Avx512};
+use super::lanes::{Lanes, Portable, Rungs, total};
 use super::least_squares::min_norm;
 use super::{Factors, ROW_FACTOR, TraceStep};
 use crate::smartdeal::{DecomposeConfig, Projection};
 
 const LANES: usize = 8;
-type Lanes = [f64; LANES];
 type Basis = [[f64; 3]; 3];
+
+/// Eight rows, column by column.
+type Rows = [[f64; LANES]; 3];
 
 /// Working memory that one thread keeps from block to block.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     rows: usize,
-    weights: [Vec<Lanes>; 3],
-    current: [Vec<Lanes>; 3],
-    projected: [Vec<Lanes>; 3],
+    weights: Vec<Rows>,
+    current: Vec<Rows>,
+    projected: Vec<Rows>,
 }
 
 /// What a fit leaves besides the coefficients in [`Scratch`].
@@ -38,26 +43,24 @@ impl Scratch {
     pub(crate) fn load(&mut self, rows: usize, entry: impl Fn(usize, usize) -> f64) {
         self.rows = rows;
         let groups = rows.div_ceil(LANES);
-        for (j, plane) in self.weights.iter_mut().enumerate() {
-            plane.clear();
-            plane.resize(groups, [0.0; LANES]);
-            for row in 0..rows {
-                plane[row / LANES][row % LANES] = entry(row, j);
+        let empty = [[0.0; LANES]; 3];
+        self.weights.clear();
+        self.weights.resize(groups, empty);
+        for row in 0..rows {
+            let group = &mut self.weights[row / LANES];
+            for (j, column) in group.iter_mut().enumerate() {
+                column[row % LANES] = entry(row, j);
             }
         }
-        for (current, weights) in self.current.iter_mut().zip(&self.weights) {
-            current.clone_from(weights);
-        }
-        for plane in &mut self.projected {
-            plane.clear();
-            plane.resize(groups, [0.0; LANES]);
-        }
+        self.current.clone_from(&self.weights);
+        self.projected.clear();
+        self.projected.resize(groups, empty);
     }
 
     /// The projected coefficient at a place.
     #[inline(always)]
     pub(crate) fn coefficient(&self, row: usize, column: usize) -> f64 {
-        self.projected[column][row / LANES][row % LANES]
+        self.projected[row / LANES][column][row % LANES]
     }
 
     /// Runs the fit on what was loaded.
@@ -73,47 +76,43 @@ impl Scratch {
                 return unsafe { fit_avx2(self, config) };
             }
         }
-        fit_portable(self, config)
+        fit_with::<Portable>(self, config)
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512dq")]
 fn fit_avx512(scratch: &mut Scratch, config: &DecomposeConfig) -> Outcome {
-    fit_portable(scratch, config)
+    fit_with::<Avx512>(scratch, config)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn fit_avx2(scratch: &mut Scratch, config: &DecomposeConfig) -> Outcome {
-    fit_portable(scratch, config)
+    fit_with::<Avx2>(scratch, config)
 }
 
 #[inline(always)]
-fn fit_portable(scratch: &mut Scratch, config: &DecomposeConfig) -> Outcome {
-    match config.projection {
-        Projection::PowersOfTwo(ladder) => iterate(scratch, config, |c| ladder.project(c)),
-        Projection::Real => iterate(scratch, config, |c| c),
-    }
-}
-
-#[inline(always)]
-fn iterate(scratch: &mut Scratch, config: &DecomposeConfig, project: impl Fn(f64) -> f64 + Copy) -> Outcome {
-    let mut trace = Vec::with_capacity(config.max_iterations);
+fn fit_with<L: Lanes>(scratch: &mut Scratch, config: &DecomposeConfig) -> Outcome {
+    let rungs = match config.projection {
+        Projection::PowersOfTwo(ladder) => Some(ladder.rungs_of_lanes()),
+        Projection::Real => None,
+    };
     let row_limit = if config.row_threshold { ROW_FACTOR * config.theta } else { 0.0 };
+    let mut trace = Vec::with_capacity(config.max_iterations);
     for iteration in 0..config.max_iterations - 1 {
-        let sums = project_and_sum(scratch, project);
+        let sums = project_and_sum::<L>(scratch, rungs.as_ref());
         if iteration > 0 && sums.moved.sqrt() <= config.tolerance {
             break;
         }
         let basis = fit_basis(scratch, &sums, config.rcond);
         let inverse = pseudo_inverse(&basis, config.rcond);
-        let error = residual_and_refit(scratch, &basis, &inverse, config.theta, row_limit);
+        let error = residual_and_refit::<L>(scratch, &basis, &inverse, config.theta, row_limit);
         trace.push(TraceStep { error, non_zeros: sums.non_zeros as usize });
     }
-    let sums = project_and_sum(scratch, project);
+    let sums = project_and_sum::<L>(scratch, rungs.as_ref());
     let basis = fit_basis(scratch, &sums, config.rcond);
-    let error = residual(scratch, &basis);
+    let error = residual::<L>(scratch, &basis);
     trace.push(TraceStep { error, non_zeros: sums.non_zeros as usize });
     Outcome { basis, trace, weight_norm: sums.weight_square.sqrt() }
 }
@@ -132,42 +131,32 @@ struct Sums {
 
 /// Projects the current coefficients over the previous projection and gathers every sum the basis fit needs.
 #[inline(always)]
-fn project_and_sum(scratch: &mut Scratch, project: impl Fn(f64) -> f64) -> Sums {
-    let mut gram = [[0.0; LANES]; 6];
-    let mut cross = [[[0.0; LANES]; 3]; 3];
-    let (mut moved, mut non_zeros, mut square) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
-    let [c0, c1, c2] = &scratch.current;
-    let [w0, w1, w2] = &scratch.weights;
-    let [q0, q1, q2] = &mut scratch.projected;
-    let groups = q0.len();
-    let (c0, c1, c2) = (&c0[..groups], &c1[..groups], &c2[..groups]);
-    let (w0, w1, w2) = (&w0[..groups], &w1[..groups], &w2[..groups]);
-    let (q1, q2) = (&mut q1[..groups], &mut q2[..groups]);
-    for g in 0..groups {
-        for l in 0..LANES {
-            let c = [c0[g][l], c1[g][l], c2[g][l]];
-            let w = [w0[g][l], w1[g][l], w2[g][l]];
-            let old = [q0[g][l], q1[g][l], q2[g][l]];
-            let q = [project(c[0]), project(c[1]), project(c[2])];
-            q0[g][l] = q[0];
-            q1[g][l] = q[1];
-            q2[g][l] = q[2];
-            for k in 0..3 {
-                let step = q[k] - old[k];
-                moved[l] += step * step;
-                non_zeros[l] += if q[k] != 0.0 { 1.0 } else { 0.0 };
-                square[l] += w[k] * w[k];
-            }
-            gram[0][l] += q[0] * q[0];
-            gram[1][l] += q[0] * q[1];
-            gram[2][l] += q[0] * q[2];
-            gram[3][l] += q[1] * q[1];
-            gram[4][l] += q[1] * q[2];
-            gram[5][l] += q[2] * q[2];
-            for k in 0..3 {
-                for j in 0..3 {
-                    cross[k][j][l] += q[k] * w[j];
-                }
+fn project_and_sum<L: Lanes>(scratch: &mut Scratch, rungs: Option<&Rungs>) -> Sums {
+    let zero = L::splat(0.0);
+    let (mut gram, mut cross) = ([zero; 6], [[zero; 3]; 3]);
+    let (mut moved, mut non_zeros, mut square) = (zero, zero, zero);
+    let Scratch { weights, current, projected, .. } = scratch;
+    for ((c, w), q) in current.iter().zip(&*weights).zip(projected) {
+        let mut now = [zero; 3];
+        for k in 0..3 {
+            let coefficient = L::load(&c[k]);
+            now[k] = match rungs {
+                Some(rungs) => coefficient.project(rungs),
+                None => coefficient,
+            };
+            let step = now[k].sub(L::load(&q[k]));
+            now[k].store(&mut q[k]);
+            moved = moved.add(step.mul(step));
+            non_zeros = non_zeros.add(now[k].ones_where_nonzero());
+        }
+        for (sum, (i, j)) in gram.iter_mut().zip([(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]) {
+            *sum = sum.add(now[i].mul(now[j]));
+        }
+        for j in 0..3 {
+            let weight = L::load(&w[j]);
+            square = square.add(weight.mul(weight));
+            for (row, q) in cross.iter_mut().zip(now) {
+                row[j] = row[j].add(q.mul(weight));
             }
         }
     }
@@ -180,63 +169,49 @@ fn project_and_sum(scratch: &mut Scratch, project: impl Fn(f64) -> f64) -> Sums 
     }
 }
 
-/// Adds up the lanes, always in the same order.
-#[inline(always)]
-fn total(l: Lanes) -> f64 {
-    ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]))
-}
-
 /// `‖W − Q·B‖`, and the next coefficients `W·B⁺`, thresholded.
 #[inline(always)]
-fn residual_and_refit(scratch: &mut Scratch, basis: &Basis, inverse: &Basis, theta: f64, row_limit: f64) -> f64 {
-    let mut square = [0.0; LANES];
-    let [w0, w1, w2] = &scratch.weights;
-    let [q0, q1, q2] = &scratch.projected;
-    let [c0, c1, c2] = &mut scratch.current;
-    let groups = c0.len();
-    let (w0, w1, w2) = (&w0[..groups], &w1[..groups], &w2[..groups]);
-    let (q0, q1, q2) = (&q0[..groups], &q1[..groups], &q2[..groups]);
-    let (c1, c2) = (&mut c1[..groups], &mut c2[..groups]);
-    for g in 0..groups {
-        for l in 0..LANES {
-            let w = [w0[g][l], w1[g][l], w2[g][l]];
-            let q = [q0[g][l], q1[g][l], q2[g][l]];
-            let mut c = [0.0; 3];
-            for j in 0..3 {
-                let rest = w[j] - (q[0] * basis[0][j] + q[1] * basis[1][j] + q[2] * basis[2][j]);
-                square[l] += rest * rest;
-                c[j] = w[0] * inverse[0][j] + w[1] * inverse[1][j] + w[2] * inverse[2][j];
-            }
-            let row_sum = c[0].abs() + c[1].abs() + c[2].abs();
-            let limit = if row_sum < row_limit { f64::INFINITY } else { theta };
-            let keep = |c: f64| if c.abs() < limit { 0.0 } else { c };
-            c0[g][l] = keep(c[0]);
-            c1[g][l] = keep(c[1]);
-            c2[g][l] = keep(c[2]);
+fn residual_and_refit<L: Lanes>(
+    scratch: &mut Scratch,
+    basis: &Basis,
+    inverse: &Basis,
+    theta: f64,
+    row_limit: f64,
+) -> f64 {
+    let (b, x) = (basis.map(|row| row.map(L::splat)), inverse.map(|row| row.map(L::splat)));
+    let (theta, row_limit) = (L::splat(theta), L::splat(row_limit));
+    let mut square = L::splat(0.0);
+    let Scratch { weights, current, projected, .. } = scratch;
+    for ((c, w), q) in current.iter_mut().zip(&*weights).zip(&*projected) {
+        let (w, q) = (w.each_ref().map(L::load), q.each_ref().map(L::load));
+        square = add_residual(square, &w, &q, &b);
+        let next: [L; 3] = std::array::from_fn(|j| w[0].mul(x[0][j]).add(w[1].mul(x[1][j])).add(w[2].mul(x[2][j])));
+        let row = next[0].abs().add(next[1].abs()).add(next[2].abs());
+        for (c, next) in c.iter_mut().zip(next) {
+            next.zero_below(row, row_limit).zero_below(next.abs(), theta).store(c);
         }
     }
     total(square).sqrt()
 }
 
 #[inline(always)]
-fn residual(scratch: &Scratch, basis: &Basis) -> f64 {
-    let mut square = [0.0; LANES];
-    let [w0, w1, w2] = &scratch.weights;
-    let [q0, q1, q2] = &scratch.projected;
-    let groups = q0.len();
-    let (w0, w1, w2) = (&w0[..groups], &w1[..groups], &w2[..groups]);
-    let (q1, q2) = (&q1[..groups], &q2[..groups]);
-    for g in 0..groups {
-        for l in 0..LANES {
-            let w = [w0[g][l], w1[g][l], w2[g][l]];
-            let q = [q0[g][l], q1[g][l], q2[g][l]];
-            for j in 0..3 {
-                let rest = w[j] - (q[0] * basis[0][j] + q[1] * basis[1][j] + q[2] * basis[2][j]);
-                square[l] += rest * rest;
-            }
-        }
-    }
+fn residual<L: Lanes>(scratch: &Scratch, basis: &Basis) -> f64 {
+    let b = basis.map(|row| row.map(L::splat));
+    let rows = scratch.weights.iter().zip(&scratch.projected);
+    let square = rows.fold(L::splat(0.0), |square, (w, q)| {
+        add_residual(square, &w.each_ref().map(L::load), &q.each_ref().map(L::load), &b)
+    });
     total(square).sqrt()
+}
+
+#[inline(always)]
+fn add_residual<L: Lanes>(mut square: L, w: &[L; 3], q: &[L; 3], b: &[[L; 3]; 3]) -> L {
+    for j in 0..3 {
+        let product = q[0].mul(b[0][j]).add(q[1].mul(b[1][j])).add(q[2].mul(b[2][j]));
+        let rest = w[j].sub(product);
+        square = square.add(rest.mul(rest));
+    }
+    square
 }
 
 /// `argmin_B ‖W − Q·B‖` of least norm.
@@ -245,7 +220,7 @@ fn fit_basis(scratch: &Scratch, sums: &Sums, rcond: f64) -> Basis {
     solve_normal(&sums.gram, &sums.cross).unwrap_or_else(|| {
         // Ill-conditioned: squaring the singular values would lose those that rcond has to judge.
         let rows = scratch.rows;
-        let take = |planes: &[Vec<Lanes>; 3]| DMatrix::from_fn(rows, 3, |i, j| planes[j][i / LANES][i % LANES]);
+        let take = |groups: &[Rows]| DMatrix::from_fn(rows, 3, |i, j| groups[i / LANES][j][i % LANES]);
         let x = min_norm(&take(&scratch.projected), &take(&scratch.weights), rcond);
         std::array::from_fn(|i| std::array::from_fn(|j| x[(i, j)]))
     })
@@ -373,10 +348,19 @@ mod tests {
             let fast = detected.fit(&config);
             let mut portable = Scratch::default();
             portable.load(rows, |i, j| w[[i, j]]);
-            let plain = fit_portable(&mut portable, &config);
+            let plain = fit_with::<Portable>(&mut portable, &config);
             prop_assert_eq!(fast.basis, plain.basis);
             prop_assert_eq!(fast.trace, plain.trace);
-            prop_assert_eq!(detected.projected, portable.projected);
+            prop_assert_eq!(&detected.projected, &portable.projected);
+            #[cfg(target_arch = "x86_64")]
+            if std::arch::is_x86_feature_detected!("avx2") {
+                let mut narrow = Scratch::default();
+                narrow.load(rows, |i, j| w[[i, j]]);
+                // SAFETY: the feature was just found.
+                let outcome = unsafe { fit_avx2(&mut narrow, &config) };
+                prop_assert_eq!(outcome.basis, plain.basis);
+                prop_assert_eq!(&narrow.projected, &portable.projected);
+            }
         }
     }
 
