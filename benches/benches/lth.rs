@@ -5,12 +5,15 @@
 //! | `lth/global_magnitude_resnet50` | a tenth of `torch.nn.utils.prune.global_unstructured` (`peers/lth_prune.py`) |
 //! | `lth/mask_resnet20` | 3 % of `lth/step_resnet20`, the training step that it is added to |
 
+// Criterion's macro makes a public function without a word.
+#![allow(missing_docs)]
+
 use core_tensor::networks::Architecture;
 use core_tensor::nn::{Network, Standard};
 use core_tensor::optim::{Optimizer, Sgd, SgdConfig, parameters};
 use criterion::{Criterion, criterion_group, criterion_main};
 use lth::criterion::{Criterion as _, Magnitude};
-use lth::{Amount, MaskObserver, MaskSet, NamedTensor, Prunable, Selector};
+use lth::{Amount, EmptyLayer, MaskObserver, MaskSet, NamedTensor, Prunable, Selector};
 use std::hint::black_box;
 use tch::{Device, Kind, Tensor, nn};
 
@@ -22,8 +25,10 @@ fn build(architecture: &Architecture) -> (nn::VarStore, Box<dyn Network>) {
 }
 
 fn prune(weights: &[NamedTensor], within: Option<&MaskSet>) -> MaskSet {
+    // Untrained weights: whole layers may go, as torch lets them.
+    let selector = Selector { empty_layer: EmptyLayer::Allow, ..Selector::global() };
     let scores = Magnitude.score(weights, within).unwrap();
-    Selector::global().prune(&scores, Amount::Rate(0.8), within).unwrap()
+    selector.prune(&scores, Amount::Rate(0.8), within).unwrap()
 }
 
 fn selection(criterion: &mut Criterion) {

@@ -9,7 +9,7 @@ use core_tensor::networks::Architecture;
 use core_tensor::nn::Standard;
 use core_tensor::seed::{Purpose, seed_libtorch};
 use lth::criterion::{Criterion, Magnitude};
-use lth::{Amount, MaskRecord, Prunable, Selector};
+use lth::{Amount, EmptyLayer, MaskRecord, Prunable, Selector};
 use std::path::PathBuf;
 use std::time::Instant;
 use tch::{Device, nn};
@@ -24,7 +24,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let start = Instant::now();
     let scores = Magnitude.score(&weights, None)?;
-    let mask = Selector::global().prune(&scores, Amount::Rate(0.8), None)?;
+    // These weights are untrained, so whole layers may go.
+    let selector = Selector { empty_layer: EmptyLayer::Allow, ..Selector::global() };
+    let mask = selector.prune(&scores, Amount::Rate(0.8), None)?;
     println!("{} of {} weights kept, in {:.3} s", mask.survivors(), mask.weights(), start.elapsed().as_secs_f64());
 
     let header = Header::new("example.model", 1, "ResNet-50, seed 0");

@@ -161,6 +161,14 @@ proptest! {
     }
 
     #[test]
+    fn random_bytes_are_no_mask(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mask.safetensors");
+        std::fs::write(&path, bytes).unwrap();
+        prop_assert!(MaskSet::load(&path).is_err());
+    }
+
+    #[test]
     fn complements_and_intersections_are_those_of_sets(a in any_mask(), b in any_mask()) {
         let complement = a.complement();
         prop_assert_eq!(a.jaccard(&a).unwrap(), 1.0);
