@@ -33,7 +33,7 @@ impl BatchSource for Waves {
 
     fn epoch(&self, _: u64) -> core_tensor::Result<Box<dyn Iterator<Item = core_tensor::Result<Batch>> + '_>> {
         Ok(Box::new((0..STEPS_PER_EPOCH as i64).map(|seed| {
-            let target = Tensor::arange(8, (Kind::Int64, Device::Cpu)) % 3;
+            let target = Tensor::from_slice(&[0_i64, 1, 2, 0, 1, 2, 0, 1]);
             Ok(Batch { input: wave(&[8, 3, 8, 8], seed), target, index: (0..8).collect() })
         })))
     }
