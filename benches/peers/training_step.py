@@ -1,6 +1,6 @@
 """One training step of ResNet-20, batch 128 x 3 x 32 x 32, in PyTorch's eager loop (median of 10 after 3 warm-up steps).
 
-Same network, loss and optimizer as `benches/training_step.rs`. Prints JSON: {"seconds": {"training_step/resnet20_batch128": s}}.
+Same network, loss and optimizer as `benches/training_step.rs`.
 """
 
 import json
@@ -30,8 +30,6 @@ class Block(nn.Module):
 
 
 class ResNet20(nn.Module):
-    """State-dict names are torchvision's, with three stages."""
-
     def __init__(self, classes=10):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
@@ -63,7 +61,7 @@ def main():
         F.cross_entropy(model(images), labels).backward()
         optimizer.step()
         times.append(time.perf_counter() - start)
-    print(json.dumps({"seconds": {"training_step/resnet20_batch128": statistics.median(times[3:])}}))
+    print(json.dumps({"model": "ResNet-20, batch 128", "seconds": statistics.median(times[3:])}))
 
 
 if __name__ == "__main__":
