@@ -4,11 +4,17 @@ mod deep_forest;
 mod fractrain;
 mod images;
 mod kd_ticket;
+mod smartdeal;
 mod training;
 
 use crate::Experiment;
 
 /// Every experiment, in the order of the report.
 pub fn all() -> Vec<Box<dyn Experiment>> {
-    vec![Box::new(kd_ticket::KdTicket), Box::new(fractrain::FracTrain), Box::new(deep_forest::DeepForestExperiment)]
+    vec![
+        Box::new(kd_ticket::KdTicket),
+        Box::new(fractrain::FracTrain),
+        Box::new(smartdeal::SmartDeal),
+        Box::new(deep_forest::DeepForestExperiment),
+    ]
 }

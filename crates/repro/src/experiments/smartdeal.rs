@@ -1,0 +1,79 @@
+//! SmartDeal: weights as a small basis times sparse powers of two (arXiv 2101.01163, 2005.03403).
+//!
+//! ```text
+//! blocks    random matrices: the joint fit against rounding alone
+//! network   dense training ──► one-shot compression, rivals at equal bits, re-training, the file
+//! learning  dense training on one half ──► training in SmartDeal form on the other
+//! energy    a compressed ResNet-20 on the accelerator model
+//! ```
+
+mod blobs;
+mod blocks;
+mod claims;
+mod energy;
+mod learning;
+mod network;
+
+use crate::{Ask, DataSource, DataUse, Experiment, Metrics, Plan, Results, Run, RunContext, Section};
+
+const PAPER: &str = "smartdeal";
+/// Counted up whenever the code computes something else from the same parameters.
+const REVISION: u32 = 1;
+
+/// The experiment.
+pub(super) struct SmartDeal;
+
+impl Experiment for SmartDeal {
+    fn paper(&self) -> &'static str {
+        PAPER
+    }
+
+    fn title(&self) -> &'static str {
+        "SmartDeal: Re-Modeling Deep Network Weights for Efficient Inference and Training"
+    }
+
+    fn reference(&self) -> &'static str {
+        "Chen, Zhao, Wang, Li, Guan, Xu, You, Wang, Lin, 2021, arXiv 2101.01163; SmartExchange, arXiv 2005.03403"
+    }
+
+    fn idea(&self) -> &'static str {
+        "Fetching weights costs more energy than computing with them. A weight matrix is written as a tiny dense basis \
+         times a sparse matrix of signed powers of two: few bits to fetch, and shifts and adds to rebuild. Pruning, \
+         decomposition and quantisation are fitted together instead of one after the other, and a network can keep the \
+         form while it learns."
+    }
+
+    fn plan(&self, ask: &Ask) -> anyhow::Result<Plan> {
+        let mut plan = Plan::default();
+        plan.data.push(DataUse { set: "Gaussian matrices of 192 × 3".into(), source: DataSource::Generator });
+        plan.data.push(DataUse { set: blobs::DESCRIPTION.into(), source: DataSource::Generator });
+        let defaults = (
+            blocks::Params::default(),
+            network::Params::default(),
+            learning::Params::default(),
+            energy::Params::default(),
+        );
+        for seed in ask.seeds(3) {
+            let mut add = |run: Run, effort: f64| plan.add_weighted(run.at_revision(REVISION), effort);
+            add(ask.run(PAPER, "blocks", seed, &defaults.0)?, 1.0);
+            add(ask.run(PAPER, "network", seed, &defaults.1)?, 6.0);
+            add(ask.run(PAPER, "learning", seed, &defaults.2)?, 8.0);
+            add(ask.run(PAPER, "energy", seed, &defaults.3)?, 1.0);
+        }
+        Ok(plan)
+    }
+
+    fn execute(&self, run: &Run, context: &mut RunContext) -> anyhow::Result<Metrics> {
+        match run.kind.as_str() {
+            "blocks" => blocks::measure(&run.params()?, run.seed),
+            "network" => network::measure(&run.params()?, run.seed, context),
+            "learning" => learning::measure(&run.params()?, run.seed, context),
+            "energy" => energy::measure(&run.params()?, run.seed),
+            other => anyhow::bail!("no run of kind `{other}`"),
+        }
+    }
+
+    fn judge(&self, _: &Ask, results: &Results) -> anyhow::Result<Section> {
+        claims::judge(results)
+    }
+}
