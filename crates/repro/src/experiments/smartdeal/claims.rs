@@ -106,6 +106,7 @@ pub(super) fn judge(results: &Results) -> anyhow::Result<Section> {
             row("zeros, %", "zeros")?,
             row("dense bytes / file bytes", "file_ratio")?,
             row("SmartDeal", "one_shot")?,
+            row("SmartDeal, bases not rounded to 8 bits", "one_shot_float_basis")?,
             row("SmartDeal, re-trained", "retrained")?,
             row("rounded, no basis", "rounded")?,
             row("pruned + k-means, 4 bits", "k_means")?,

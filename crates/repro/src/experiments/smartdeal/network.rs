@@ -55,6 +55,9 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
         let key = |name: &str| format!("{name}_{theta}");
         metrics.insert(key("zeros"), 100.0 * report.element_sparsity());
 
+        let exact = CompressPolicy { basis_bits: None, ..policy.clone() };
+        let (exact, _) = with_model(&store, &compress(&store, &exact)?.0)?;
+        metrics.insert(key("one_shot_float_basis"), accuracy(&exact)?);
         let (one_shot, compressed) = with_model(&store, &model)?;
         metrics.insert(key("one_shot"), accuracy(&one_shot)?);
         metrics.insert(key("agreement"), agreement(&one_shot, &compressed, test_set.input()));
