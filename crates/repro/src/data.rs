@@ -35,7 +35,7 @@ pub enum DataSource {
 
 impl DataRoot {
     /// The sets under `root`, which may not exist.
-    pub(crate) fn at(root: &Path) -> Self {
+    pub fn at(root: &Path) -> Self {
         Self { root: root.into() }
     }
 

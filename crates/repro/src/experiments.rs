@@ -10,7 +10,7 @@ mod training;
 use crate::Experiment;
 
 /// Every experiment, in the order of the report.
-pub fn all() -> Vec<Box<dyn Experiment>> {
+pub(crate) fn all() -> Vec<Box<dyn Experiment>> {
     vec![
         Box::new(kd_ticket::KdTicket),
         Box::new(fractrain::FracTrain),

@@ -27,7 +27,6 @@ mod durable;
 mod error;
 mod executor;
 mod experiment;
-pub mod experiments;
 mod finished;
 mod home;
 mod machine;

@@ -1,7 +1,7 @@
 //! Training a classifier in a run that may be killed at any moment: what image experiments share.
 
 use super::images::{ImageSet, imagenet};
-use crate::{RunContext, metrics::Metrics};
+use crate::{Metrics, RunContext};
 use core_tensor::data::{
     Augmentation, Batch, BatchSource, ChannelStatistics, Framing, Loader, LoaderConfig, OnDevice, Transform,
 };
