@@ -41,7 +41,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         return process::replace_with(cargo);
     }
     let manifest = Manifest::read(&workspace.root().join("benches/peers/peers.toml"))?;
-    let begun = SystemTime::now();
+    // File systems stamp files by a clock that ticks a few milliseconds late.
+    let begun = SystemTime::now() - std::time::Duration::from_millis(100);
     if process::run(cargo)? != ExitCode::SUCCESS {
         bail!("the benches failed, see above");
     }
