@@ -31,6 +31,18 @@ pub(super) struct Case {
     pub(super) curve_seeds: u64,
 }
 
+/// What a run answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The claims on soft labels and rewinding.
+    Core,
+    /// Controls, scans and curves.
+    Rest,
+}
+
+/// The first arms of [`Case::curve_arms`]: first weights and rewound ones, hard labels and soft.
+const CORE_ARMS: usize = 4;
+
 /// The cases of a tier with the data at hand; none where data is missing.
 pub(super) fn of(ask: &Ask) -> anyhow::Result<Vec<Case>> {
     Ok(match ask.tier {
@@ -39,7 +51,7 @@ pub(super) fn of(ask: &Ask) -> anyhow::Result<Vec<Case>> {
             let grey = ImageSet::grey(&ask.data)?;
             let scanned = Case { scans: true, ..lenet(grey) };
             match ImageSet::cifar(&ask.data)? {
-                Some(set) => vec![resnet8(set)?, scanned],
+                Some(set) => vec![scanned, resnet8(set)?],
                 None => vec![scanned, lenet_on_everything(grey)],
             }
         }
@@ -99,7 +111,17 @@ impl Case {
         arms
     }
 
-    /// All ticket runs of one seed.
+    /// The ticket runs of one seed that belong to this part.
+    pub(super) fn tickets_of(&self, part: Part, seed: u64) -> Vec<TicketParams> {
+        let mut core = self.tickets(seed);
+        let rest = core.split_off(CORE_ARMS.min(core.len()));
+        match part {
+            Part::Core => core,
+            Part::Rest => rest,
+        }
+    }
+
+    /// All ticket runs of one seed, those of the main claims first.
     pub(super) fn tickets(&self, seed: u64) -> Vec<TicketParams> {
         let mut asked: Vec<(Arm, f64)> = self.curve_arms().into_iter().map(|arm| (arm, self.density)).collect();
         asked.push((Arm::KdShuffled(self.distill), self.density));
