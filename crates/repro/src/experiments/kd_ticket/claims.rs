@@ -13,8 +13,8 @@ const POINTS: &str = "points";
 pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
     let mut section = Section::default();
     let cases = cases::of(ask)?;
-    for case in &cases {
-        let view = View { tier: ask.tier, case, results };
+    for (index, case) in cases.iter().enumerate() {
+        let view = View { index, tier: ask.tier, case, results };
         section.claims.extend(view.claims()?);
         if !case.curve.is_empty() {
             section.curves.push(view.curve()?);
@@ -55,6 +55,8 @@ fn notes(tier: Tier) -> Vec<String> {
 
 /// One case with its results.
 struct View<'a> {
+    /// Tells apart the claims of several networks: the first has no suffix.
+    index: usize,
     tier: Tier,
     case: &'a Case,
     results: &'a Results,
@@ -71,16 +73,17 @@ impl View<'_> {
         let at_least = |formula: &str, bound: f64| Test::mean(formula, Relation::AtLeast(bound));
 
         let falls_short =
-            Claim::new("T1a", &format!("The original ticket falls short of the dense network ({setting})"))
+            Claim::new(&self.id("T1a"), &format!("The original ticket falls short of the dense network ({setting})"))
                 .paper("falls short on large networks", ABSTRACT)
                 .test(above("A(dense) − A(LT)", 0.0), POINTS)
                 .judge(&self.dense()?.minus(&original))?;
-        let rewinding = Claim::new("T1b", &format!("Rewinding weights beats the original ticket ({setting})"))
-            .paper(
-                "89.15 % against 87.06 % (ResNet-20, 10.7 % density)",
-                "Renda et al. 2020, released results, medians of 3",
-            )
-            .test(above("A(WR) − A(LT)", 0.0), POINTS);
+        let rewinding =
+            Claim::new(&self.id("T1b"), &format!("Rewinding weights beats the original ticket ({setting})"))
+                .paper(
+                    "89.15 % against 87.06 % (ResNet-20, 10.7 % density)",
+                    "Renda et al. 2020, released results, medians of 3",
+                )
+                .test(above("A(WR) − A(LT)", 0.0), POINTS);
         let rewinding = if self.case.rewinding_matters {
             rewinding.judge(&rewound.minus(&original))?
         } else {
@@ -90,19 +93,22 @@ impl View<'_> {
         let mut claims = vec![
             falls_short,
             rewinding,
-            Claim::new("T2a", &format!("Soft labels lift the original ticket ({setting})"))
+            Claim::new(&self.id("T2a"), &format!("Soft labels lift the original ticket ({setting})"))
                 .paper("KD tickets improve on the original tickets", ABSTRACT)
                 .test(above("A(KD) − A(LT)", 0.0), POINTS)
                 .judge(&kd.minus(&original))?,
-            on_par_claim("T2b", &setting).judge(&kd.minus(&rewound))?,
-            Claim::new("T3a", &format!("Soft labels lift rewinding too ({setting})"))
+            on_par_claim(&self.id("T2b"), &setting).judge(&kd.minus(&rewound))?,
+            Claim::new(&self.id("T3a"), &format!("Soft labels lift rewinding too ({setting})"))
                 .paper("KD and rewinding add up", ABSTRACT)
                 .test(above("A(KD + WR) − A(WR)", 0.0), POINTS)
                 .judge(&kd_rewound.minus(&rewound))?,
-            Claim::new("T3b", &format!("Both together are at least as good as soft labels alone ({setting})"))
-                .paper("the combination is the best", ABSTRACT)
-                .test(at_least("A(KD + WR) − A(KD)", -0.3), POINTS)
-                .judge(&kd_rewound.minus(&kd))?,
+            Claim::new(
+                &self.id("T3b"),
+                &format!("Both together are at least as good as soft labels alone ({setting})"),
+            )
+            .paper("the combination is the best", ABSTRACT)
+            .test(at_least("A(KD + WR) − A(KD)", -0.3), POINTS)
+            .judge(&kd_rewound.minus(&kd))?,
         ];
         if self.case.scans {
             claims.extend(self.scans(&original)?);
@@ -110,18 +116,21 @@ impl View<'_> {
             claims.extend(scan_claims().map(|claim| claim.not_run("the scans of settings need --tier standard")));
         }
         claims.extend([
-            Claim::new("T5a", &format!("The ticket's weights matter: fresh ones do worse ({setting})"))
+            Claim::new(&self.id("T5a"), &format!("The ticket's weights matter: fresh ones do worse ({setting})"))
                 .paper("winning tickets beat re-initialised ones", "Frankle and Carbin 2019, arXiv 1803.03635")
                 .test(above("A(LT) − A(reinit)", 0.0), POINTS)
                 .judge(&original.minus(&at(Arm::Reinitialised)?))?,
-            Claim::new("T5b", &format!("The ticket's mask matters: a shuffled one does worse ({setting})"))
+            Claim::new(&self.id("T5b"), &format!("The ticket's mask matters: a shuffled one does worse ({setting})"))
                 .paper("winning tickets beat random masks", "Frankle and Carbin 2019, arXiv 1803.03635")
                 .test(above("A(LT) − A(random mask)", 0.0), POINTS)
                 .judge(&original.minus(&at(Arm::RandomMask)?))?,
-            Claim::new("T5c", &format!("The teacher matters: soft labels of other images do worse ({setting})"))
-                .paper("not in the paper: a control", "ours")
-                .test(above("A(KD) − A(KD, shuffled teacher)", 0.0), POINTS)
-                .judge(&kd.minus(&at(Arm::KdShuffled(distill))?))?,
+            Claim::new(
+                &self.id("T5c"),
+                &format!("The teacher matters: soft labels of other images do worse ({setting})"),
+            )
+            .paper("not in the paper: a control", "ours")
+            .test(above("A(KD) − A(KD, shuffled teacher)", 0.0), POINTS)
+            .judge(&kd.minus(&at(Arm::KdShuffled(distill))?))?,
         ]);
         Ok(claims)
     }
@@ -143,6 +152,10 @@ impl View<'_> {
             helps_always.judge(&lowest(&settings).minus(original))?,
             matters_less.judge(&spread(&rewound).minus(&spread(&settings)))?,
         ])
+    }
+
+    fn id(&self, claim: &str) -> String {
+        if self.index == 0 { claim.into() } else { format!("{claim}-{}", self.index + 1) }
     }
 
     fn curve(&self) -> anyhow::Result<Curve> {
