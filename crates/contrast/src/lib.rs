@@ -1,1 +1,4 @@
-//! To be filled: see the README.
+//! Adversarial contrastive learning ([`learn`]), and attacks one can trust ([`attack`]).
+
+pub mod attack;
+pub mod learn;

@@ -8,6 +8,7 @@
 //! the layer factories of `core-tensor`, training through its observers.
 
 mod error;
+pub mod fractrain;
 pub mod smartdeal;
 
 pub use error::{Error, Result};

@@ -1,1 +1,5 @@
-//! To be filled: see the README.
+//! Computer vision that explains itself: [`fas`], [`grouping`], [`invariance`].
+
+pub mod fas;
+pub mod grouping;
+pub mod invariance;

@@ -1,0 +1,1 @@
+//! Contrastive pre-training, robust pre-training and fine-tuning.

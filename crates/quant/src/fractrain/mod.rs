@@ -1,0 +1,1 @@
+//! FracTrain: precision that grows along training and adapts per input and layer.

@@ -1,0 +1,1 @@
+//! Attentive grouping for deep metric learning.

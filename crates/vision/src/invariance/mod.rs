@@ -1,0 +1,1 @@
+//! Measuring and showing the shift invariance of CNN features.
