@@ -1,6 +1,6 @@
 //! The contract between networks and the methods that change how a layer computes.
 
-use super::{Init, Module};
+use super::{Embedding, Init, LayerNorm, Module};
 use tch::nn::Path;
 
 /// A square 2-d convolution.
@@ -80,6 +80,60 @@ impl BatchNormConfig {
     }
 }
 
+/// A table of vectors looked up by number.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EmbeddingConfig {
+    /// Rows.
+    pub entries: i64,
+    /// Length of a row.
+    pub features: i64,
+    /// A row that starts at zero and receives no gradient: the padding token's.
+    pub padding: Option<i64>,
+    /// How the other rows start.
+    pub init: Init,
+}
+
+impl EmbeddingConfig {
+    /// PyTorch's default: `N(0, 1)`, no padding row.
+    pub fn new(entries: i64, features: i64) -> Self {
+        Self { entries, features, padding: None, init: Init::Normal { std: 1.0 } }
+    }
+}
+
+/// Normalisation of the last axis of `[…, features]`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LayerNormConfig {
+    /// Length of the last axis.
+    pub features: i64,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+impl LayerNormConfig {
+    /// PyTorch's eps 1e-5; scale 1 and shift 0 at the start.
+    pub fn new(features: i64) -> Self {
+        Self { features, eps: 1e-5 }
+    }
+}
+
+/// What a [gate](LayerFactory::gate) scales.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Gated {
+    /// Attention heads: the input is `[batch, heads, tokens, head size]`, attention already applied.
+    Heads,
+    /// Hidden neurons of a feed-forward layer, after the activation: the input is `[…, neurons]`.
+    Neurons,
+}
+
+/// A place where a transformer layer lets a method scale its structures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GateConfig {
+    /// What is scaled.
+    pub gated: Gated,
+    /// How many heads or neurons there are.
+    pub units: i64,
+}
+
 /// A square max pooling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolConfig {
@@ -117,6 +171,21 @@ pub trait LayerFactory {
 
     /// A batch normalisation.
     fn batch_norm2d(&self, path: &Path, config: BatchNormConfig) -> Module;
+
+    /// A table of vectors; takes `i64` numbers of any shape and appends an axis.
+    fn embedding(&self, path: &Path, config: EmbeddingConfig) -> Module {
+        Box::new(Embedding::new(path, config))
+    }
+
+    /// A layer normalisation.
+    fn layer_norm(&self, path: &Path, config: LayerNormConfig) -> Module {
+        Box::new(LayerNorm::new(path, config))
+    }
+
+    /// What scales the heads or neurons of a transformer layer; nothing, as published networks have it.
+    fn gate(&self, _path: &Path, _config: GateConfig) -> Option<Module> {
+        None
+    }
 
     /// Max pooling.
     fn max_pool2d(&self, config: PoolConfig) -> Module {

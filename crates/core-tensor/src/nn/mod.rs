@@ -7,14 +7,19 @@
 mod factory;
 mod init;
 mod network;
+mod sequence;
 mod standard;
 mod trace;
 
-pub use factory::{BatchNormConfig, Conv2dConfig, LayerFactory, LinearConfig, PoolConfig, StridedConv2d};
+pub use factory::{
+    BatchNormConfig, Conv2dConfig, EmbeddingConfig, GateConfig, Gated, LayerFactory, LayerNormConfig, LinearConfig,
+    PoolConfig, StridedConv2d,
+};
 pub use init::Init;
 pub use network::{Network, Tap};
+pub use sequence::{Embedding, LayerNorm};
 pub use standard::{BatchNorm2d, Conv2d, Linear, Standard};
-pub use trace::{record, trace_workload};
+pub use trace::{record, trace, trace_workload};
 
 use tch::Tensor;
 

@@ -20,12 +20,11 @@ pub fn record(name: &str, operator: impl FnOnce() -> Operator) {
     });
 }
 
-/// The dense workload of one sample of shape `[channels, height, width]` (or `[features]`), found by running the network
-/// on zeros in evaluation mode.
+/// The workload of whatever `forward` computes on this thread, in order.
 ///
 /// # Errors
-/// A workload that does not validate; in practice an input too small for the network.
-pub fn trace_workload(name: &str, network: &dyn Network, sample: &[i64], device: Device) -> crate::Result<Workload> {
+/// [`Error::Setting`](crate::Error::Setting) if libtorch refuses what `forward` does; a workload that does not validate.
+pub fn trace(name: &str, forward: impl FnOnce()) -> crate::Result<Workload> {
     /// Stops recording even if the forward pass panics.
     struct Stop;
     impl Drop for Stop {
@@ -34,6 +33,26 @@ pub fn trace_workload(name: &str, network: &dyn Network, sample: &[i64], device:
         }
     }
 
+    let stop = Stop;
+    RECORDING.set(Some(Vec::new()));
+    // tch turns libtorch's exceptions into panics; here they mean that the sample does not fit.
+    let forward = std::panic::AssertUnwindSafe(|| tch::no_grad(forward));
+    std::panic::catch_unwind(forward)
+        .map_err(|_| crate::Error::setting("sample", "sizes that the network accepts", "others"))?;
+    let layers = RECORDING.take().unwrap_or_default();
+    drop(stop);
+
+    let workload = Workload::new(name, layers);
+    workload.validate()?;
+    Ok(workload)
+}
+
+/// The dense workload of one sample of shape `[channels, height, width]` (or `[features]`), found by running the network
+/// on zeros in evaluation mode.
+///
+/// # Errors
+/// A workload that does not validate; in practice an input too small for the network.
+pub fn trace_workload(name: &str, network: &dyn Network, sample: &[i64], device: Device) -> crate::Result<Workload> {
     let too_small = || crate::Error::setting("sample", "sizes that the network accepts", format!("{sample:?}"));
     if sample.iter().any(|size| *size < 1) {
         return Err(too_small());
@@ -41,15 +60,6 @@ pub fn trace_workload(name: &str, network: &dyn Network, sample: &[i64], device:
     let mut shape = vec![1];
     shape.extend_from_slice(sample);
     let zeros = Tensor::f_zeros(&shape, (Kind::Float, device))?;
-    let stop = Stop;
-    RECORDING.set(Some(Vec::new()));
-    // tch turns libtorch's exceptions into panics; here they mean that the sample does not fit.
-    let forward = std::panic::AssertUnwindSafe(|| tch::no_grad(|| network.forward(&zeros, false)));
-    let _logits = std::panic::catch_unwind(forward).map_err(|_| too_small())?;
-    let layers = RECORDING.take().unwrap_or_default();
-    drop(stop);
-
-    let workload = Workload::new(name, layers);
-    workload.validate()?;
-    Ok(workload)
+    let traced = trace(name, || drop(network.forward(&zeros, false)));
+    traced.map_err(|error| if matches!(error, crate::Error::Setting { .. }) { too_small() } else { error })
 }
