@@ -1,4 +1,5 @@
-//! Gradient hooks and straight-through estimators: what tch does not expose of libtorch's autograd.
+//! Gradient hooks, functions with a backward pass of one's own, and straight-through estimators: what tch does not
+//! expose of libtorch's autograd.
 //!
 //! ```
 //! use core_tensor::autograd::{register_hook, straight_through};
@@ -13,8 +14,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod custom;
 mod hook;
 
+pub use custom::with_backward;
 pub use hook::register_hook;
 
 use tch::Tensor;

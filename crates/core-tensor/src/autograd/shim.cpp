@@ -1,5 +1,7 @@
-// libtorch's tensor hooks behind a C interface. See hook.rs for the other side and the ownership rules.
+// libtorch's tensor hooks and custom graph nodes behind a C interface. See hook.rs and custom.rs for the other side and
+// the ownership rules.
 
+#include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/variable.h>
 #include <ATen/core/Tensor.h>
 
@@ -7,6 +9,7 @@
 #include <exception>
 #include <memory>
 #include <stdexcept>
+#include <vector>
 
 namespace {
 
@@ -15,6 +18,31 @@ char *copy_message(const char *text) {
     if (copy != nullptr) std::strcpy(copy, text);
     return copy;
 }
+
+// Writes one owned gradient, or null for none, for each input; false if the closure failed.
+typedef bool (*ct_backward)(void *closure, at::Tensor *gradient, at::Tensor **gradients, size_t count);
+
+// A node whose backward pass is a closure of the other side.
+struct ClosureNode : public torch::autograd::Node {
+    std::shared_ptr<void> owner;
+    ct_backward call = nullptr;
+    size_t inputs = 0;
+
+    torch::autograd::variable_list apply(torch::autograd::variable_list &&incoming) override {
+        torch::autograd::variable_list gradients(inputs);
+        if (incoming.empty() || !incoming[0].defined()) return gradients;
+        std::vector<at::Tensor *> slots(inputs, nullptr);
+        at::NoGradGuard no_grad;
+        const bool finished = call(owner.get(), &incoming[0], slots.data(), inputs);
+        for (size_t i = 0; i < inputs; ++i) {
+            if (slots[i] == nullptr) continue;
+            gradients[i] = *slots[i];
+            delete slots[i];
+        }
+        if (!finished) throw std::runtime_error("a backward function panicked");
+        return gradients;
+    }
+};
 
 } // namespace
 
@@ -33,6 +61,32 @@ char *ct_register_hook(at::Tensor *tensor, void *closure, ct_call call, ct_drop 
             if (!replaced) throw std::runtime_error("a gradient hook panicked");
             return *replaced;
         });
+        return nullptr;
+    } catch (const std::exception &error) {
+        return copy_message(error.what());
+    } catch (...) {
+        return copy_message("unknown C++ exception");
+    }
+}
+
+// Takes ownership of `closure`. `value` must not be part of a graph; `*out` becomes an owned tensor with the same storage.
+// Returns null, or a message to be freed with `ct_free`.
+char *ct_with_backward(at::Tensor **inputs, size_t count, at::Tensor *value, void *closure, ct_backward call, void (*drop)(void *),
+                       at::Tensor **out) {
+    std::shared_ptr<void> owner(closure, drop);
+    try {
+        torch::autograd::variable_list variables;
+        for (size_t i = 0; i < count; ++i) variables.push_back(*inputs[i]);
+        at::Tensor result = value->detach();
+        if (at::GradMode::is_enabled() && torch::autograd::any_variable_requires_grad(variables)) {
+            std::shared_ptr<ClosureNode> node(new ClosureNode(), torch::autograd::deleteNode);
+            node->owner = owner;
+            node->call = call;
+            node->inputs = count;
+            node->set_next_edges(torch::autograd::collect_next_edges(variables));
+            torch::autograd::set_history(result, node);
+        }
+        *out = new at::Tensor(result);
         return nullptr;
     } catch (const std::exception &error) {
         return copy_message(error.what());
