@@ -1,1 +1,36 @@
-//! Attacks on classifiers, and what their outcome says.
+//! Attacks on classifiers: how robust is a model really?
+//!
+//! Everything takes any tch model: a closure, a `core_tensor` network behind [`EvalMode`], or your own [`Classifier`]. A
+//! [`Ball`] says what the attacker may do.
+//!
+//! | you want | take |
+//! |---|---|
+//! | one gradient attack | [`Pgd`]: FGSM, BIM, PGD with restarts, momentum, averaging over random passes |
+//! | examples against your own loss | [`Pgd::perturb`] |
+//!
+//! Every attack promises the same: examples lie in ball and box; a budget of 0 returns the images bit for bit; the model
+//! sees evaluation mode only, and no parameter, statistic or gradient of it changes; a seed fixes the result, and an
+//! example's random numbers depend on its own pixels, not on the batch around it.
+
+mod ball;
+mod classifier;
+mod error;
+mod goal;
+mod loss;
+mod pgd;
+mod pgd_attack;
+pub mod projection;
+mod rows;
+mod run;
+mod streams;
+
+pub use ball::{Ball, Norm};
+pub use classifier::{Classifier, EvalMode, Normalized, Stochastic};
+pub use error::{Error, Result};
+pub use goal::Goal;
+pub use loss::{CustomLoss, Loss};
+pub use pgd::{Pgd, Start};
+pub use run::{Adversarial, Attack};
+
+#[cfg(test)]
+mod tests;

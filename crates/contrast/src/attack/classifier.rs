@@ -1,0 +1,75 @@
+//! What is attacked.
+
+use core_tensor::nn::Network;
+use tch::Tensor;
+
+/// A differentiable classifier in evaluation mode.
+///
+/// Any closure `Fn(&Tensor) -> Tensor` is one: `|x: &Tensor| net.forward_t(x, false)`. With tch the mode is an argument of
+/// the forward pass, so there is nothing to switch and nothing to restore.
+pub trait Classifier {
+    /// Logits `[batch, classes]` for images inside the box, in evaluation mode.
+    fn logits(&self, images: &Tensor) -> Tensor;
+
+    /// Whether the same images may get other logits the next time. False unless wrapped in [`Stochastic`].
+    fn is_random(&self) -> bool {
+        false
+    }
+}
+
+impl<F: Fn(&Tensor) -> Tensor> Classifier for F {
+    fn logits(&self, images: &Tensor) -> Tensor {
+        self(images)
+    }
+}
+
+/// A network of `core_tensor`, always in evaluation mode.
+#[derive(Debug, Clone, Copy)]
+pub struct EvalMode<'a>(pub &'a dyn Network);
+
+impl Classifier for EvalMode<'_> {
+    fn logits(&self, images: &Tensor) -> Tensor {
+        self.0.forward(images, false)
+    }
+}
+
+/// A model that wants normalised images: `(x − mean) / deviation` per channel goes into it.
+#[derive(Debug)]
+pub struct Normalized<M> {
+    model: M,
+    mean: Tensor,
+    deviation: Tensor,
+}
+
+impl<M: Classifier> Normalized<M> {
+    /// With one mean and one standard deviation a channel of `[batch, channels, height, width]`.
+    pub fn new(model: M, mean: &[f32], deviation: &[f32]) -> Self {
+        let channels = |values: &[f32]| Tensor::from_slice(values).reshape([1, -1, 1, 1]);
+        Self { model, mean: channels(mean), deviation: channels(deviation) }
+    }
+}
+
+impl<M: Classifier> Classifier for Normalized<M> {
+    fn logits(&self, images: &Tensor) -> Tensor {
+        let like = |values: &Tensor| values.to_kind(images.kind()).to_device(images.device());
+        self.model.logits(&((images - like(&self.mean)) / like(&self.deviation)))
+    }
+
+    fn is_random(&self) -> bool {
+        self.model.is_random()
+    }
+}
+
+/// A model that is random on purpose (noise, dropout as a defence): it is attacked rather than refused.
+#[derive(Debug, Clone, Copy)]
+pub struct Stochastic<M>(pub M);
+
+impl<M: Classifier> Classifier for Stochastic<M> {
+    fn logits(&self, images: &Tensor) -> Tensor {
+        self.0.logits(images)
+    }
+
+    fn is_random(&self) -> bool {
+        true
+    }
+}

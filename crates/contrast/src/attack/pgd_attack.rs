@@ -1,0 +1,145 @@
+//! [`Pgd`] against a classifier.
+
+use tch::{Kind, Tensor};
+
+use super::classifier::Classifier;
+use super::run::{Adversarial, Attack, Standing, Subject, any, places_of};
+use super::streams::Streams;
+use super::{Ball, Error, Goal, Norm, Pgd, Result, Start};
+
+impl Attack for Pgd {
+    fn name(&self) -> String {
+        let norm = match self.ball.norm {
+            Norm::Linf => "linf",
+            Norm::L2 => "l2",
+            Norm::L1 => "l1",
+        };
+        let method = match (self.steps, self.start, self.momentum > 0.0) {
+            (_, _, true) => format!("mi-fgsm-{}", self.steps),
+            (1, Start::Image, _) => "fgsm".to_owned(),
+            (_, Start::Image, _) => format!("bim-{}", self.steps),
+            (_, Start::Random, _) => format!("pgd-{}", self.steps),
+        };
+        let restarts = if self.restarts > 1 { format!("x{}", self.restarts) } else { String::new() };
+        format!("{method}{restarts}-{norm}")
+    }
+
+    fn ball(&self) -> Ball {
+        self.ball
+    }
+
+    fn with_radius(&self, radius: f64) -> Box<dyn Attack> {
+        let step_size = if self.ball.radius > 0.0 { self.step_size * radius / self.ball.radius } else { radius / 4.0 };
+        Box::new(Self { ball: self.ball.with_radius(radius), step_size, ..self.clone() })
+    }
+
+    fn run(&self, model: &dyn Classifier, images: &Tensor, goal: &Goal, seed: u64) -> Result<Adversarial> {
+        self.validate()?;
+        let subject = Subject::new(model, &self.ball, images, goal)?;
+        let images = images.detach();
+        if images.numel() == 0 || self.ball.radius == 0.0 {
+            return subject.unmoved(&images, goal, self.ball.norm);
+        }
+        self.loss.check_classes(subject.classes(), goal.targets().is_some())?;
+        let clean = match self.loss {
+            super::Loss::KullbackLeibler => subject.logits(&images, 0)?,
+            // Nothing reads them.
+            _ => Tensor::zeros([images.size()[0], subject.classes()], (images.kind(), images.device())),
+        };
+        let streams = Streams::new(seed, &images)?;
+        let mut found = Found::new(&images);
+        for restart in 0..self.restarts {
+            // Later restarts need not look at what is fooled: one success is enough.
+            let standing = if restart == 0 {
+                Standing::all(images.size()[0], images.device())
+            } else {
+                Standing::without(&found.success)
+            };
+            if standing.len() == 0 {
+                break;
+            }
+            self.restart(&subject, &images, goal, &clean, &streams, restart, standing, &mut found)?;
+        }
+        Ok(subject.finish(&images, found.images, found.success, Some(found.loss), self.ball.norm))
+    }
+}
+
+/// The best of the restarts so far, of the whole batch.
+struct Found {
+    images: Tensor,
+    success: Tensor,
+    loss: Tensor,
+}
+
+impl Found {
+    fn new(images: &Tensor) -> Self {
+        let count = images.size()[0];
+        Self {
+            images: images.copy(),
+            success: Tensor::zeros([count], (Kind::Bool, images.device())),
+            loss: Tensor::full([count], f64::NEG_INFINITY, (images.kind(), images.device())),
+        }
+    }
+
+    /// Takes over the examples at `standing` that succeed, or whose loss is higher than in earlier restarts.
+    fn finish(&mut self, standing: &Standing, images: &Tensor, success: &Tensor, loss: &Tensor) {
+        let better = success.logical_or(&loss.gt_tensor(&standing.rows(&self.loss)));
+        self.take(standing, images, success, loss, &better);
+    }
+
+    /// Takes over the examples at `standing` that are true in `chosen`.
+    fn take(&mut self, standing: &Standing, images: &Tensor, success: &Tensor, loss: &Tensor, chosen: &Tensor) {
+        let chosen = places_of(chosen);
+        let places = standing.places().index_select(0, &chosen);
+        let _ = self.images.index_copy_(0, &places, &images.index_select(0, &chosen));
+        let _ = self.loss.index_copy_(0, &places, &loss.index_select(0, &chosen));
+        let _ = self.success.index_copy_(0, &places, &success.index_select(0, &chosen));
+    }
+}
+
+impl Pgd {
+    #[allow(clippy::too_many_arguments)]
+    fn restart(
+        &self,
+        subject: &Subject,
+        images: &Tensor,
+        goal: &Goal,
+        clean: &Tensor,
+        streams: &Streams,
+        restart: usize,
+        mut standing: Standing,
+        found: &mut Found,
+    ) -> Result<()> {
+        let places = Vec::<i64>::try_from(standing.places().to_device(tch::Device::Cpu))?;
+        let mut ascent = self.ascent(&standing.rows(images), &streams.select(&places), restart)?;
+        let mut goal_now = goal.select(standing.places());
+        let mut clean_now = standing.rows(clean);
+        for step in 0..self.steps {
+            let mut reached = None;
+            let slope = self.mean_gradient::<Error>(ascent.point(), step, &mut |point| {
+                // `mean_gradient` has made the point a leaf; the subject only checks and counts.
+                let logits = subject.tracked(point, step)?;
+                reached = Some(goal_now.reached(&logits));
+                self.loss.per_example(&logits, &goal_now, &clean_now)
+            })?;
+            let mut gradient = slope.gradient;
+            if let Some(reached) = reached.filter(|reached| self.early_stop && any(reached)) {
+                found.take(&standing, &ascent.settled()?, &reached, &slope.loss, &reached);
+                let stay = standing.drop(&reached);
+                if standing.len() == 0 {
+                    return Ok(());
+                }
+                ascent.keep(&stay);
+                goal_now = goal_now.select(&stay);
+                clean_now = clean_now.index_select(0, &stay);
+                gradient = gradient.index_select(0, &stay);
+            }
+            ascent.step(gradient)?;
+        }
+        let reached = ascent.settled()?;
+        let logits = subject.logits(&reached, self.steps)?;
+        let loss = subject.loss_value(&logits, &self.loss, &goal_now, &clean_now)?;
+        found.finish(&standing, &reached, &goal_now.reached(&logits), &loss);
+        Ok(())
+    }
+}

@@ -1,0 +1,124 @@
+//! Exact projections onto the intersection of a ball or a hyperplane with the box, one example at a time.
+//!
+//! Everything here is in closed form: breakpoints are sorted, or Newton's method runs on a function that is concave and
+//! piecewise linear and so ends after finitely many steps. Nothing iterates to a tolerance.
+
+use super::Norm;
+
+/// The Euclidean projection of `image + delta` onto `{ |d|₁ ≤ radius, low ≤ image + d ≤ high }`, as a change of `image`.
+///
+/// `d_i = sign(δ_i) · min(max(|δ_i| − λ, 0), u_i)` with `u_i` the room to the bound that `δ_i` points at and the least
+/// `λ ≥ 0` that keeps the budget.
+pub fn l1_ball_and_box(delta: &mut [f64], image: &[f64], radius: f64, low: f64, high: f64) {
+    let room = |delta: f64, pixel: f64| (if delta >= 0.0 { high - pixel } else { pixel - low }).max(0.0);
+    let clipped: f64 = delta.iter().zip(image).map(|(&d, &x)| d.abs().min(room(d, x))).sum();
+    let mut threshold = 0.0;
+    if clipped > radius {
+        // The sum as a function of λ falls with slope −(how many entries lie strictly between 0 and their bound). An
+        // entry starts to fall at |δ| − u and is gone at |δ|.
+        let mut breaks: Vec<(f64, f64)> = Vec::with_capacity(2 * delta.len());
+        let (mut sum, mut slope) = (clipped, 0.0);
+        for (&d, &x) in delta.iter().zip(image) {
+            let (size, room) = (d.abs(), room(d, x));
+            if size > 0.0 && room > 0.0 {
+                let start = size - room;
+                if start <= 0.0 {
+                    slope += 1.0;
+                } else {
+                    breaks.push((start, 1.0));
+                }
+                breaks.push((size, -1.0));
+            }
+        }
+        breaks.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+        for (at, change) in breaks {
+            let next = sum - slope * (at - threshold);
+            if next <= radius {
+                break;
+            }
+            (sum, threshold) = (next, at);
+            slope += change;
+        }
+        if slope > 0.0 {
+            threshold += (sum - radius) / slope;
+        }
+    }
+    for (d, &x) in delta.iter_mut().zip(image) {
+        *d = d.signum() * (d.abs() - threshold).max(0.0).min(room(*d, x));
+    }
+}
+
+/// The smallest change `d` of `image`, measured in `norm`, with `normal · (image + d) = offset` and `image + d` in the box.
+///
+/// Where the hyperplane misses the box, the corner of the box nearest to it. Written to `change`.
+pub fn hyperplane_and_box(
+    norm: Norm,
+    image: &[f64],
+    normal: &[f64],
+    offset: f64,
+    (low, high): (f64, f64),
+    change: &mut [f64],
+) {
+    let excess: f64 = image.iter().zip(normal).map(|(x, w)| x * w).sum::<f64>() - offset;
+    // Every pixel moves against the sign of its weight when the excess is positive, with it when negative.
+    let side = -excess.signum();
+    let room = |x: f64, w: f64| (if side * w >= 0.0 { high - x } else { x - low }).max(0.0);
+    let needed = excess.abs();
+    match norm {
+        Norm::L1 => {
+            let mut order: Vec<usize> = (0..image.len()).filter(|&i| normal[i] != 0.0).collect();
+            order.sort_unstable_by(|&a, &b| normal[b].abs().total_cmp(&normal[a].abs()));
+            change.fill(0.0);
+            let mut left = needed;
+            for i in order {
+                let step = (left / normal[i].abs()).min(room(image[i], normal[i]));
+                change[i] = side * normal[i].signum() * step;
+                left -= step * normal[i].abs();
+                if left <= 0.0 {
+                    break;
+                }
+            }
+        }
+        // `size(w)` is how far a pixel goes per unit of the multiplier; the gain Σ |w| min(m · size, room) is concave.
+        Norm::Linf | Norm::L2 => {
+            let size = |w: f64| if norm == Norm::Linf { f64::from(u8::from(w != 0.0)) } else { w.abs() };
+            let multiplier = newton(image, normal, needed, &size, &room);
+            for ((d, &x), &w) in change.iter_mut().zip(image).zip(normal) {
+                *d = side * w.signum() * (multiplier * size(w)).min(room(x, w));
+                if w == 0.0 {
+                    *d = 0.0;
+                }
+            }
+        }
+    }
+}
+
+/// The least `m` with `Σ |w| min(m · size(w), room(x, w)) ≥ needed`, or the largest that still changes anything.
+fn newton(
+    image: &[f64],
+    normal: &[f64],
+    needed: f64,
+    size: &impl Fn(f64) -> f64,
+    room: &impl Fn(f64, f64) -> f64,
+) -> f64 {
+    let mut multiplier = 0.0;
+    loop {
+        let (mut full, mut slope) = (0.0, 0.0);
+        for (&x, &w) in image.iter().zip(normal) {
+            let room = room(x, w);
+            if multiplier * size(w) >= room {
+                full += w.abs() * room;
+            } else {
+                slope += w.abs() * size(w);
+            }
+        }
+        if slope <= 0.0 {
+            return multiplier;
+        }
+        let next = (needed - full) / slope;
+        if next <= multiplier {
+            return multiplier;
+        }
+        multiplier = next;
+    }
+}

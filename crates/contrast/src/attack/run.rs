@@ -1,0 +1,239 @@
+//! What attacks on classifiers share: the trait, the result, and the model behind its checks.
+
+use std::cell::Cell;
+
+use tch::{Kind, Tensor};
+
+use super::classifier::Classifier;
+use super::loss::Loss;
+use super::pgd::{check_finite, input_gradient};
+use super::{Ball, Error, Goal, Norm, Result};
+
+/// An attack on classifiers.
+pub trait Attack {
+    /// Its name in reports, such as `pgd-linf`.
+    fn name(&self) -> String;
+
+    /// The budget. An attack for the least perturbation keeps to it too: what it found beyond does not count as success.
+    fn ball(&self) -> Ball;
+
+    /// The same attack with another budget, steps in proportion: what a curve over budgets is drawn with.
+    fn with_radius(&self, radius: f64) -> Box<dyn Attack>;
+
+    /// Attacks `images`, `[batch, …]` inside the box.
+    ///
+    /// # Errors
+    /// Settings outside their range, images outside the box, labels that do not fit, a model that is in training mode,
+    /// returns no logits or none that are finite.
+    fn run(&self, model: &dyn Classifier, images: &Tensor, goal: &Goal, seed: u64) -> Result<Adversarial>;
+}
+
+/// What an attack found, example by example.
+#[derive(Debug)]
+pub struct Adversarial {
+    /// The perturbed images, inside ball and box. Where an attack for the least perturbation fails, the image itself.
+    pub images: Tensor,
+    /// Whether the goal was reached, `[batch]` of booleans.
+    pub success: Tensor,
+    /// The size of each perturbation in the ball's norm, `[batch]` in double precision.
+    pub distance: Tensor,
+    /// The final value of what the attack maximises, `[batch]`, where it has one.
+    pub loss: Option<Tensor>,
+    /// Images that went forward through the model.
+    pub forward: u64,
+    /// Images that went backward through it.
+    pub backward: u64,
+}
+
+impl Adversarial {
+    /// The share of examples on which the attack failed, in `[0, 1]`: robust accuracy, for an untargeted goal.
+    pub fn survivors(&self) -> f64 {
+        let count = self.success.numel() as f64;
+        1.0 - self.success.to_kind(Kind::Double).sum(Kind::Double).double_value(&[]) / count.max(1.0)
+    }
+}
+
+/// A model under attack: checks every answer and counts them.
+pub(crate) struct Subject<'a> {
+    model: &'a dyn Classifier,
+    classes: i64,
+    forward: Cell<u64>,
+    backward: Cell<u64>,
+}
+
+/// Logits, and a loss of them with its gradient with respect to the images. All detached.
+pub(crate) struct Evaluation {
+    pub(crate) logits: Tensor,
+    pub(crate) loss: Tensor,
+    pub(crate) gradient: Tensor,
+}
+
+impl<'a> Subject<'a> {
+    /// Checks budget, images, labels, and that the model is in evaluation mode. For a batch that is not empty.
+    pub(crate) fn new(model: &'a dyn Classifier, ball: &Ball, images: &Tensor, goal: &Goal) -> Result<Self> {
+        ball.validate()?;
+        ball.check_images(images)?;
+        let mut subject = Self { model, classes: 0, forward: Cell::new(0), backward: Cell::new(0) };
+        let examples = images.size()[0];
+        if images.numel() == 0 {
+            goal.check(examples, i64::MAX)?;
+            return Ok(subject);
+        }
+        // One image alone, and beside its negative: a batch norm in training mode tells them apart.
+        let alone = images.narrow(0, 0, 1).detach();
+        let pair = Tensor::cat(&[&alone, &(alone.neg() + (ball.low + ball.high))], 0).clamp(ball.low, ball.high);
+        let logits = tch::no_grad(|| model.logits(&pair));
+        let shape = logits.size();
+        let &[2, classes] = shape.as_slice() else {
+            return Err(Error::LogitsShape { expected: "[2, classes]".to_owned(), found: format!("{shape:?}") });
+        };
+        subject.classes = classes;
+        check_finite("logits", &logits, 0)?;
+        goal.check(examples, classes)?;
+        if !model.is_random() {
+            let by_itself = subject.logits(&alone, 0)?;
+            let difference = (logits.narrow(0, 0, 1) - by_itself).abs().max().double_value(&[]);
+            // Another batch size is another kernel and rounds otherwise, by some 1e-6; statistics of a batch of one differ
+            // by far more than this.
+            if difference > 1e-3 * logits.abs().max().double_value(&[]) + 1e-6 {
+                return Err(Error::TrainingMode { difference });
+            }
+        }
+        Ok(subject)
+    }
+
+    /// Number of classes; 0 for an empty batch.
+    pub(crate) fn classes(&self) -> i64 {
+        self.classes
+    }
+
+    /// Whether answers change from pass to pass.
+    pub(crate) fn is_random(&self) -> bool {
+        self.model.is_random()
+    }
+
+    /// Checked logits without a graph.
+    pub(crate) fn logits(&self, images: &Tensor, step: usize) -> Result<Tensor> {
+        self.checked(tch::no_grad(|| self.model.logits(images)), images.size()[0], step)
+    }
+
+    /// Checked logits with their graph, of images that are to be differentiated by the caller.
+    pub(crate) fn tracked(&self, images: &Tensor, step: usize) -> Result<Tensor> {
+        self.backward.set(self.backward.get() + images.size()[0] as u64);
+        self.checked(self.model.logits(images), images.size()[0], step)
+    }
+
+    /// Checked logits, a loss `[batch]` of them, and the gradient of its sum.
+    pub(crate) fn evaluate(
+        &self,
+        images: &Tensor,
+        step: usize,
+        loss: impl FnOnce(&Tensor) -> Result<Tensor>,
+    ) -> Result<Evaluation> {
+        let input = images.detach().set_requires_grad(true);
+        let (logits, value) = tch::with_grad(|| {
+            let logits = self.checked(self.model.logits(&input), images.size()[0], step)?;
+            let value = loss(&logits)?;
+            Ok::<_, Error>((logits, value))
+        })?;
+        let gradient = input_gradient(&value, &input, step)?;
+        self.backward.set(self.backward.get() + images.size()[0] as u64);
+        let loss = value.detach();
+        check_finite("loss", &loss, step)?;
+        Ok(Evaluation { logits: logits.detach(), loss, gradient })
+    }
+
+    /// Attack losses of `images` without a graph.
+    pub(crate) fn loss_value(&self, logits: &Tensor, loss: &Loss, goal: &Goal, clean: &Tensor) -> Result<Tensor> {
+        tch::no_grad(|| loss.per_example(logits, goal, clean))
+    }
+
+    fn checked(&self, logits: Tensor, examples: i64, step: usize) -> Result<Tensor> {
+        self.forward.set(self.forward.get() + examples as u64);
+        if logits.size() != [examples, self.classes] {
+            let expected = format!("[{examples}, {}]", self.classes);
+            return Err(Error::LogitsShape { expected, found: format!("{:?}", logits.size()) });
+        }
+        check_finite("logits", &logits.detach(), step)?;
+        Ok(logits)
+    }
+
+    /// The result for perturbed images whose success is known.
+    pub(crate) fn finish(
+        &self,
+        clean: &Tensor,
+        images: Tensor,
+        success: Tensor,
+        loss: Option<Tensor>,
+        norm: Norm,
+    ) -> Adversarial {
+        let distance = norm.size(&(&images - clean));
+        let (forward, backward) = (self.forward.get(), self.backward.get());
+        Adversarial { images, success, distance, loss, forward, backward }
+    }
+
+    /// The result where nothing can be moved: an empty batch, or a budget of 0.
+    pub(crate) fn unmoved(&self, clean: &Tensor, goal: &Goal, norm: Norm) -> Result<Adversarial> {
+        let success = if clean.numel() == 0 {
+            Tensor::zeros([clean.size()[0]], (Kind::Bool, clean.device()))
+        } else {
+            goal.reached(&self.logits(clean, 0)?)
+        };
+        Ok(self.finish(clean, clean.copy(), success, None, norm))
+    }
+}
+
+/// The examples still under attack: their places in the whole batch.
+pub(crate) struct Standing {
+    places: Tensor,
+}
+
+impl Standing {
+    /// All of `examples`.
+    pub(crate) fn all(examples: i64, device: tch::Device) -> Self {
+        Self { places: Tensor::arange(examples, (Kind::Int64, device)) }
+    }
+
+    /// Those that are 0 or false in `done`.
+    pub(crate) fn without(done: &Tensor) -> Self {
+        Self { places: places_of(&done.logical_not()) }
+    }
+
+    /// Their places in the whole batch.
+    pub(crate) fn places(&self) -> &Tensor {
+        &self.places
+    }
+
+    /// How many.
+    pub(crate) fn len(&self) -> i64 {
+        self.places.size()[0]
+    }
+
+    /// Rows of a tensor of the whole batch.
+    pub(crate) fn rows(&self, whole: &Tensor) -> Tensor {
+        whole.index_select(0, &self.places)
+    }
+
+    /// Writes rows back into a tensor of the whole batch.
+    pub(crate) fn put(&self, whole: &mut Tensor, rows: &Tensor) {
+        let _ = whole.index_copy_(0, &self.places, rows);
+    }
+
+    /// Drops those that are not 0 in `done`, which has one entry for each still standing, and returns the places that stay,
+    /// among those that stood.
+    pub(crate) fn drop(&mut self, done: &Tensor) -> Tensor {
+        let stay = places_of(&done.logical_not());
+        self.places = self.places.index_select(0, &stay);
+        stay
+    }
+}
+
+/// Places of true entries.
+pub(crate) fn places_of(mask: &Tensor) -> Tensor {
+    mask.nonzero().squeeze_dim(1)
+}
+
+/// Whether any entry of a mask is true.
+pub(crate) fn any(mask: &Tensor) -> bool {
+    mask.any().int64_value(&[]) != 0
+}

@@ -1,0 +1,6 @@
+//! What every attack promises, on models small enough to know the answer.
+
+mod bad_input;
+mod gradient;
+mod models;
+mod projections;

@@ -1,0 +1,106 @@
+//! Every bad input has its error.
+
+use super::models::{linear, points};
+use crate::attack::{Attack, Ball, Error, Goal, Loss, Pgd};
+use tch::{Kind, Tensor};
+
+fn run(attack: &Pgd, images: &Tensor, labels: &Tensor) -> Error {
+    attack.run(&linear(images.kind()), images, &Goal::untargeted(labels), 0).unwrap_err()
+}
+
+#[test]
+fn images_outside_the_box() {
+    let (images, labels) = points(Kind::Double);
+    let error = run(&Pgd::new(Ball::linf(0.1)), &(&images * 2.0 - 1.0), &labels);
+    assert!(matches!(error, Error::InputOutOfBounds { min, .. } if (min + 0.96).abs() < 1e-12), "{error}");
+    assert!(error.to_string().contains("normalised"));
+    let error = run(&Pgd::new(Ball::linf(0.1)), &(&images / 0.0 * 0.0), &labels);
+    assert!(matches!(error, Error::InputOutOfBounds { min, .. } if min.is_nan()), "{error}");
+    // A wider box takes them.
+    let wide = Pgd::new(Ball::linf(0.1).within(-1.0, 1.0));
+    assert!(wide.run(&linear(Kind::Double), &(&images * 2.0 - 1.0), &Goal::untargeted(&labels), 0).is_ok());
+}
+
+#[test]
+fn budgets_and_settings() {
+    let (images, labels) = points(Kind::Double);
+    for radius in [-0.1, f64::NAN, f64::INFINITY] {
+        let error = run(&Pgd::new(Ball::linf(radius)).with_step_size(0.1), &images, &labels);
+        assert!(matches!(error, Error::InvalidBudget { .. }), "{error}");
+    }
+    let pgd = Pgd::new(Ball::linf(0.1));
+    let cases = [
+        ("steps", pgd.clone().with_steps(0)),
+        ("restarts", pgd.clone().with_restarts(0)),
+        ("restarts", Pgd::fgsm(pgd.ball).with_restarts(2)),
+        ("passes", Pgd { passes: 0, ..pgd.clone() }),
+        ("step_size", pgd.clone().with_step_size(f64::NAN)),
+        ("momentum", Pgd { momentum: -1.0, ..pgd.clone() }),
+        ("box", Pgd::new(Ball::linf(0.1).within(1.0, 0.0))),
+    ];
+    for (name, attack) in cases {
+        let error = run(&attack, &images, &labels);
+        assert!(matches!(error, Error::Setting { setting, .. } if setting == name), "{error}");
+    }
+    assert!(Ball::linf(8.0).advice().is_some() && Ball::linf(8.0 / 255.0).advice().is_none());
+}
+
+#[test]
+fn labels_and_targets() {
+    let (images, labels) = points(Kind::Double);
+    let pgd = Pgd::new(Ball::linf(0.1));
+    for wrong in [labels.narrow(0, 0, 1), labels.to_kind(Kind::Int), &labels + 1, &labels - 1, labels.unsqueeze(1)] {
+        let error = run(&pgd, &images, &wrong);
+        assert!(matches!(error, Error::LabelMismatch { .. }), "{error}");
+    }
+    let error = pgd.run(&linear(Kind::Double), &images, &Goal::targeted(&labels, &labels), 0).unwrap_err();
+    assert!(matches!(error, Error::BadTarget { example: 0, target: 0 }), "{error}");
+    let targets = Tensor::from_slice(&[1_i64, 2]);
+    let error = pgd.run(&linear(Kind::Double), &images, &Goal::targeted(&labels, &targets), 0).unwrap_err();
+    assert!(error.to_string().contains("targets from 0 to 1"), "{error}");
+}
+
+#[test]
+fn models_that_answer_wrongly() {
+    let (images, labels) = points(Kind::Double);
+    let goal = Goal::untargeted(&labels);
+    let pgd = Pgd::new(Ball::linf(0.1));
+    let flat = |x: &Tensor| x.sum(Kind::Double);
+    assert!(matches!(pgd.run(&flat, &images, &goal, 0), Err(Error::LogitsShape { .. })));
+    let not_a_number = |x: &Tensor| linear(Kind::Double)(x) * f64::NAN;
+    assert!(matches!(pgd.run(&not_a_number, &images, &goal, 0), Err(Error::NonFinite { what: "logits", .. })));
+    // Only the second image, and only once it has moved.
+    let late = |x: &Tensor| {
+        linear(Kind::Double)(x) / x.select(1, 1).unsqueeze(1).lt(0.9).logical_not().to_kind(Kind::Double) * 1.0
+    };
+    let second = images.narrow(0, 1, 1);
+    let error =
+        Pgd::bim(Ball::linf(0.1), 10).run(&late, &second, &Goal::untargeted(&labels.narrow(0, 1, 1)), 0).unwrap_err();
+    assert!(matches!(error, Error::NonFinite { what: "logits", .. }), "{error}");
+    let constant = |x: &Tensor| Tensor::zeros([x.size()[0], 2], (Kind::Double, tch::Device::Cpu));
+    let error = pgd.run(&constant, &images, &goal, 0).unwrap_err();
+    assert!(matches!(error, Error::NoGradient) && error.to_string().contains("Square"), "{error}");
+    let error = run(&pgd.clone().with_loss(Loss::Dlr), &images, &labels);
+    assert!(matches!(error, Error::TooFewClasses { needed: 3, found: 2, .. }), "{error}");
+    let half = pgd.run(&linear(Kind::Half), &images.to_kind(Kind::Half), &goal, 0).unwrap_err();
+    assert!(matches!(half, Error::Images { .. }), "{half}");
+}
+
+#[test]
+fn losses_of_a_wrong_shape() {
+    let (images, labels) = points(Kind::Double);
+    let error =
+        run(&Pgd::new(Ball::linf(0.1)).with_loss(Loss::custom(|logits, _| logits.shallow_clone())), &images, &labels);
+    assert!(matches!(error, Error::LossShape { examples: 2, .. }), "{error}");
+    let matrix = |x: &Tensor| Ok::<_, Error>(x * 2.0);
+    let error = Pgd::new(Ball::linf(0.1)).perturb(&images, matrix, 0).unwrap_err();
+    assert!(matches!(error, Error::LossShape { examples: 2, .. }), "{error}");
+}
+
+#[test]
+fn an_empty_batch_is_an_empty_result() {
+    let (images, labels) = points(Kind::Double);
+    let (none, no_labels) = (images.narrow(0, 0, 0), labels.narrow(0, 0, 0));
+    let found = Pgd::new(Ball::linf(0.1)).run(&linear(Kind::Double), &none, &Goal::untargeted(&no_labels), 0).unwrap();
+    assert_eq!((found.images.size(), found.success.size()), (vec![0, 3], vec![0]));
+}

@@ -1,0 +1,250 @@
+//! Gradient attacks.
+
+use super::models::{SmallNet, difference, linear, points, uniform, values};
+use crate::attack::{Attack, Ball, Error, Goal, Loss, Norm, Pgd, Start};
+use tch::{Kind, Tensor};
+
+#[test]
+fn on_a_linear_model_fgsm_and_pgd_reach_the_corner() {
+    // ε = .1. The gradient's sign is that of ±(w₁ − w₀) = ∓(1.5, −2.25, −.5), so x₁ goes to (.4, .5, .7) and x₂ to
+    // (.12, .89, .4); cross-entropies from the logits (−.15, .525) and (−1.36, .4625).
+    let (images, labels) = points(Kind::Double);
+    let corner = Tensor::from_slice(&[0.4_f64, 0.5, 0.7, 0.12, 0.89, 0.4]).reshape([2, 3]);
+    let ball = Ball::linf(0.1);
+    for attack in [Pgd::fgsm(ball), Pgd::bim(ball, 10).with_step_size(0.025), Pgd::new(ball), Pgd::momentum(ball)] {
+        let found = attack.run(&linear(Kind::Double), &images, &Goal::untargeted(&labels), 3).unwrap();
+        assert!(difference(&found.images, &corner) < 1e-12, "{}: {}", attack.name(), found.images);
+        assert_eq!(values(&found.success), [1.0, 0.0]);
+        let loss = Tensor::from_slice(&[1.086_551_f64, 0.149_817]);
+        assert!(difference(&found.loss.unwrap(), &loss) < 1e-6);
+        assert!(difference(&found.distance, &Tensor::from_slice(&[0.1_f64, 0.1])) < 1e-12);
+    }
+}
+
+#[test]
+fn in_every_norm_pgd_reaches_the_margin_of_the_dual_norm() {
+    // Binary margin m(x) = w·x + .2 with w = w₀ − w₁ = (1.5, −2.25, −.5); x₁ has m = −.25. The least reachable margin
+    // is m − ε‖w‖ with the dual norm: ‖w‖₁ = 4.25, ‖w‖₂ = √(2.25 + 5.0625 + .25) = 2.75, ‖w‖∞ = 2.25.
+    let (images, labels) = points(Kind::Double);
+    let image = images.narrow(0, 0, 1);
+    let goal = Goal::untargeted(&labels.narrow(0, 0, 1));
+    for (norm, expected) in [(Norm::Linf, -0.675), (Norm::L2, -0.525), (Norm::L1, -0.475)] {
+        let attack = Pgd::new(Ball::new(norm, 0.1)).with_steps(40);
+        let found = attack.run(&linear(Kind::Double), &image, &goal, 0).unwrap();
+        let logits = values(&linear(Kind::Double)(&found.images));
+        assert!((logits[0] - logits[1] - expected).abs() < 1e-5, "{norm:?}: {logits:?}");
+    }
+}
+
+#[test]
+fn every_start_and_norm_stays_in_ball_and_box_and_a_budget_of_zero_changes_nothing() {
+    let net = SmallNet::new(1, Kind::Float);
+    let (images, labels) = net.data(6, 2, Kind::Float);
+    let images = (images * 3.0 - 1.0).clamp(0.0, 1.0);
+    for norm in [Norm::Linf, Norm::L2, Norm::L1] {
+        for radius in [0.0, 0.03, 0.4, 2.0] {
+            let pgd = Pgd::new(Ball::new(norm, radius)).with_steps(4);
+            let eager = pgd.clone().with_restarts(2).stopping_early();
+            for attack in [Pgd::fgsm(pgd.ball), pgd.clone(), eager, Pgd { momentum: 0.9, ..pgd.clone() }] {
+                let found = attack.run(&net.eval(), &images, &Goal::untargeted(&labels), 5).unwrap();
+                let size = norm.size(&(&found.images - &images)).max().double_value(&[]);
+                assert!(size <= radius * (1.0 + 1e-6) + 1.2e-7, "{} ε {radius}: {size}", attack.name());
+                assert!(found.images.min().double_value(&[]) >= 0.0 && found.images.max().double_value(&[]) <= 1.0);
+                if radius == 0.0 {
+                    assert_eq!(found.images, images);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_model_is_left_as_it_was() {
+    let net = SmallNet::new(1, Kind::Float);
+    let (images, labels) = net.data(4, 2, Kind::Float);
+    let before = net.fingerprint();
+    Pgd::new(Ball::linf(0.1)).run(&net.eval(), &images, &Goal::untargeted(&labels), 0).unwrap();
+    assert_eq!(net.fingerprint(), before);
+}
+
+#[test]
+fn an_example_is_attacked_alike_in_any_batch_and_order() {
+    let net = SmallNet::new(3, Kind::Double);
+    let (images, labels) = net.data(6, 4, Kind::Double);
+    let order = Tensor::from_slice(&[3_i64, 0, 5, 1, 4, 2]);
+    for attack in [Pgd::new(Ball::linf(0.05)), Pgd::new(Ball::l2(0.3)).with_steps(5).with_restarts(2).stopping_early()]
+    {
+        let run = |places: &Tensor| {
+            let (x, y) = (images.index_select(0, places), labels.index_select(0, places));
+            attack.run(&net.eval(), &x, &Goal::untargeted(&y), 9).unwrap()
+        };
+        let whole = run(&Tensor::arange(6, (Kind::Int64, tch::Device::Cpu)));
+        assert_eq!(whole.images, run(&Tensor::arange(6, (Kind::Int64, tch::Device::Cpu))).images);
+        let permuted = run(&order);
+        let apart =
+            (whole.images.index_select(0, &order) - &permuted.images).abs().flatten(1, -1).amax([1].as_slice(), false);
+        assert!(apart.max().double_value(&[]) < 1e-12, "{}: {:?}", attack.name(), values(&apart));
+        let alone = run(&Tensor::from_slice(&[4_i64]));
+        assert!(difference(&whole.images.narrow(0, 4, 1), &alone.images) < 1e-12);
+    }
+}
+
+#[test]
+fn more_restarts_never_help_the_defender() {
+    let net = SmallNet::new(5, Kind::Double);
+    let (images, labels) = net.data(16, 6, Kind::Double);
+    let success = |restarts| {
+        let attack = Pgd::new(Ball::linf(0.03)).with_steps(3).with_restarts(restarts);
+        values(&attack.run(&net.eval(), &images, &Goal::untargeted(&labels), 1).unwrap().success)
+    };
+    let (one, three) = (success(1), success(3));
+    assert!(one.iter().zip(&three).all(|(one, three)| three >= one));
+    // And the case is neither trivial nor hopeless.
+    let found: f64 = three.iter().sum();
+    assert!(found > 0.0 && found < 16.0, "{found}");
+}
+
+#[test]
+fn stopping_early_finds_at_least_what_the_last_iterate_shows_for_fewer_passes() {
+    let net = SmallNet::new(5, Kind::Double);
+    let (images, labels) = net.data(16, 6, Kind::Double);
+    let attack = Pgd::new(Ball::linf(0.08));
+    let last = attack.run(&net.eval(), &images, &Goal::untargeted(&labels), 1).unwrap();
+    let early = attack.stopping_early().run(&net.eval(), &images, &Goal::untargeted(&labels), 1).unwrap();
+    assert!(values(&last.success).iter().zip(values(&early.success)).all(|(last, early)| early >= *last));
+    assert!(early.forward < last.forward && early.backward < last.backward);
+    // What is returned is what fools.
+    let fooled = net.eval()(&early.images).argmax(-1, false).ne_tensor(&labels);
+    assert_eq!(values(&fooled), values(&early.success));
+}
+
+#[test]
+fn a_target_is_reached_and_counts_alone() {
+    let net = SmallNet::new(5, Kind::Double);
+    let (images, labels) = net.data(8, 6, Kind::Double);
+    let targets = (&labels + 1).remainder(5);
+    for loss in [Loss::CrossEntropy, Loss::Margin, Loss::Dlr] {
+        let attack = Pgd::new(Ball::linf(0.5)).with_loss(loss).with_steps(40);
+        let found = attack.run(&net.eval(), &images, &Goal::targeted(&labels, &targets), 0).unwrap();
+        let predicted = net.eval()(&found.images).argmax(-1, false);
+        assert_eq!(values(&predicted.eq_tensor(&targets)), values(&found.success));
+        assert!(found.survivors() < 1.0, "half the pixel range reaches some targets of so small a net");
+    }
+}
+
+#[test]
+fn a_custom_loss_is_maximised() {
+    let (images, labels) = points(Kind::Double);
+    // Raises the sum of all logits: weights (.5, −1.75, 1.5).
+    let attack = Pgd::new(Ball::linf(0.1))
+        .with_loss(Loss::custom(|logits, _| logits.sum_dim_intlist([1].as_slice(), false, Kind::Double)));
+    let found = attack.run(&linear(Kind::Double), &images, &Goal::untargeted(&labels), 0).unwrap();
+    let corner = Tensor::from_slice(&[0.6_f64, 0.3, 0.7, 0.12, 0.89, 0.6]).reshape([2, 3]);
+    assert!(difference(&found.images, &corner) < 1e-12);
+}
+
+#[test]
+fn any_loss_of_the_batch_is_maximised_and_restarts_keep_the_best() {
+    // Not concave: |x − .5|; a start left of the middle climbs left. Of many restarts one starts right, where .62 − .5 at
+    // the ball's right end beats .5 − .42 at its left.
+    let image = Tensor::from_slice(&[0.52_f64]).reshape([1, 1]);
+    let scalar = |x: &Tensor| Ok::<_, Error>((x - 0.5).abs().sum(Kind::Double));
+    let each = |x: &Tensor| Ok::<_, Error>((x - 0.5).abs().squeeze_dim(1));
+    let pgd = Pgd::new(Ball::linf(0.1)).with_restarts(16);
+    for moved in [pgd.perturb(&image, scalar, 4).unwrap(), pgd.perturb(&image, each, 4).unwrap()] {
+        assert!((moved.double_value(&[0, 0]) - 0.62).abs() < 1e-12, "{moved}");
+    }
+}
+
+#[test]
+fn gradients_are_asked_for_the_images_only_and_inside_no_grad_too() {
+    let net = SmallNet::new(1, Kind::Float);
+    let (images, labels) = net.data(2, 2, Kind::Float);
+    let moved = tch::no_grad(|| {
+        let loss = |x: &Tensor| Ok::<_, Error>(net.eval()(x).cross_entropy_for_logits(&labels));
+        Pgd::new(Ball::linf(0.1)).with_start(Start::Image).perturb(&images, loss, 0).unwrap()
+    });
+    assert!(!moved.requires_grad() && difference(&moved, &images) > 0.05);
+    assert!(net.fingerprint().iter().all(|(_, _, _, has_gradient)| !has_gradient));
+}
+
+#[test]
+fn input_gradients_equal_central_differences_on_a_smooth_model() {
+    let weights = uniform(&[5, 4], 1, (-1.0, 1.0), Kind::Double);
+    let loss = |x: &Tensor| {
+        Ok::<_, Error>(x.matmul(&weights.tr()).tanh().square().sum_dim_intlist([1].as_slice(), false, Kind::Double))
+    };
+    let point = uniform(&[3, 4], 2, (0.0, 1.0), Kind::Double);
+    let slope = crate::attack::pgd::slope(&point, 0, &mut { loss }).unwrap();
+    let h = 1e-5;
+    for pixel in 0..4 {
+        let mut step = Tensor::zeros([3, 4], (Kind::Double, tch::Device::Cpu));
+        let _ = step.select(1, pixel).fill_(h);
+        let numeric = (loss(&(&point + &step)).unwrap() - loss(&(&point - &step)).unwrap()) / (2.0 * h);
+        // Truncation is of the order h² = 1e-10, rounding of 1e-16 / h = 1e-11.
+        assert!(difference(&numeric, &slope.gradient.select(1, pixel)) < 1e-8);
+        let _ = step.zero_();
+    }
+}
+
+#[test]
+fn losses_take_the_hand_computed_values() {
+    let value = |loss: &Loss, logits: &[f64], goal: &Goal| {
+        let logits = Tensor::from_slice(logits).reshape([1, -1]);
+        loss.per_example(&logits, goal, &logits).unwrap().double_value(&[0])
+    };
+    let label = Tensor::from_slice(&[0_i64]);
+    let untargeted = Goal::untargeted(&label);
+    for (logits, expected) in
+        [([3.0, 1.0, 0.5, -1.0], -0.8), ([1.0, 3.0, 0.5, -1.0], 0.8), ([2.0, 2.0, 0.0, -1.0], 0.0)]
+    {
+        assert!((value(&Loss::Dlr, &logits, &untargeted) - expected).abs() < 1e-9);
+    }
+    // (z_y − z_t) / (z₁ − (z₃ + z₄) / 2): 2 / 3.25, −2 / 3.25, and 2 / 2.5.
+    let cases = [
+        ([3.0, 1.0, 0.5, -1.0], 1, -2.0 / 3.25),
+        ([1.0, 3.0, 0.5, -1.0], 1, 2.0 / 3.25),
+        ([2.0, 2.0, 0.0, -1.0], 2, -0.8),
+    ];
+    for (logits, target, expected) in cases {
+        let goal = Goal::targeted(&label, &Tensor::from_slice(&[target]));
+        assert!((value(&Loss::Dlr, &logits, &goal) - expected).abs() < 1e-9);
+    }
+    for (logits, expected) in [([3.0, 1.0, 0.5], -2.0), ([1.0, 3.0, 0.5], 2.0), ([-1.0, -2.0, -3.0], -1.0)] {
+        assert!((value(&Loss::Margin, &logits, &untargeted) - expected).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn margin_and_dlr_ignore_shifts_and_dlr_ignores_scales_but_cross_entropy_does_not() {
+    let logits = uniform(&[8, 5], 3, (-2.0, 2.0), Kind::Double);
+    let labels = Tensor::from_slice(&[0_i64, 1, 2, 3, 4, 0, 1, 2]);
+    let targets = (&labels + 1).remainder(5);
+    for goal in [Goal::untargeted(&labels), Goal::targeted(&labels, &targets)] {
+        let value = |loss: &Loss, logits: &Tensor| loss.per_example(logits, &goal, logits).unwrap();
+        for loss in [Loss::CrossEntropy, Loss::Margin, Loss::Dlr] {
+            assert!(difference(&value(&loss, &logits), &value(&loss, &(&logits + 50.0))) < 1e-10, "{loss:?}");
+        }
+        assert!(difference(&value(&Loss::Dlr, &logits), &value(&Loss::Dlr, &(&logits * 30.0))) < 1e-9);
+        assert!(difference(&value(&Loss::CrossEntropy, &logits), &value(&Loss::CrossEntropy, &(&logits * 30.0))) > 1.0);
+    }
+}
+
+#[test]
+fn the_divergence_of_trades_is_zero_only_at_equal_probabilities() {
+    let clean = Tensor::from_slice(&[2.0, 0.0, -1.0, 0.0, 1.0, 0.0]).reshape([2, 3]);
+    let moved = Tensor::from_slice(&[1.0, 0.5, -1.0, 0.5, 0.5, 0.0]).reshape([2, 3]);
+    let goal = Goal::untargeted(&Tensor::from_slice(&[0_i64, 1]));
+    let value = |logits: &Tensor| Loss::KullbackLeibler.per_example(logits, &goal, &clean).unwrap();
+    // Mean over the two: .1302355362, from an independent computation in double precision.
+    assert!((value(&moved).mean(Kind::Double).double_value(&[]) - 0.130_235_536_2).abs() < 1e-9);
+    assert!(value(&(&clean + 3.0)).abs().max().double_value(&[]) < 1e-12);
+}
+
+#[test]
+fn crafting_in_training_mode_would_be_weaker_and_is_refused() {
+    let net = SmallNet::new(1, Kind::Float);
+    let (images, labels) = net.data(8, 2, Kind::Float);
+    let refused = Pgd::new(Ball::linf(0.1)).run(&net.train(), &images, &Goal::untargeted(&labels), 0);
+    assert!(matches!(refused, Err(Error::TrainingMode { difference }) if difference > 0.01), "{refused:?}");
+}
