@@ -69,6 +69,9 @@ pub enum Error {
     /// A workload that makes no sense.
     #[error(transparent)]
     Workload(#[from] crate::workload::WorkloadError),
+    /// A text, a vocabulary or a score that makes no sense.
+    #[error(transparent)]
+    Text(#[from] crate::text::TextError),
     /// An error of libtorch.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),

@@ -13,6 +13,7 @@
 //! | [`nn`] | the layer factory that networks are written against, and the [`nn::Network`] trait |
 //! | [`networks`] | LeNets, CIFAR and ImageNet ResNets, VGG, MobileNetV2, with published parameter names |
 //! | [`data`] | readers of published formats, generators, augmentation, the prefetching batch loader |
+//! | [`text`] | WordPiece, GLUE and SQuAD with their metrics, corpora for masked and causal language models |
 //! | [`optim`] | optimizers whose state can be saved, learning-rate schedules |
 //! | [`train`] | the training loop, objectives, observers, metrics |
 //! | [`checkpoint`] | safetensors with a JSON header, PyTorch zip-pickles read for tensors only |
@@ -41,6 +42,8 @@ pub mod nn;
 pub mod optim;
 #[cfg(feature = "torch")]
 pub mod seed;
+#[cfg(feature = "torch")]
+pub mod text;
 #[cfg(feature = "torch")]
 pub mod train;
 
