@@ -1,0 +1,121 @@
+//! Vectors laid out for the kernel.
+
+use super::super::{Error, Result};
+use super::{Distance, STRIP};
+use rayon::prelude::*;
+use tch::{Device, Kind, Tensor};
+
+/// Vectors in a panel: the lanes of a 512-bit register.
+pub(in super::super) const PANEL: usize = 16;
+
+/// Rows of numbers on the host, checked to be finite.
+pub(in super::super) struct Rows {
+    pub(in super::super) values: Vec<f32>,
+    pub(in super::super) count: usize,
+    pub(in super::super) dim: usize,
+}
+
+/// Copies `[n, d]` to the host.
+///
+/// # Errors
+/// Another shape, no row, NaN or infinity.
+pub(in super::super) fn host_rows(what: &'static str, tensor: &Tensor) -> Result<Rows> {
+    let size = tensor.size();
+    let &[count, dim] = size.as_slice() else {
+        return Err(Error::shape(what, "[n, d]", format!("{size:?}")));
+    };
+    if count < 1 || dim < 1 {
+        return Err(Error::Empty(what));
+    }
+    let tensor = tensor.detach().f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?;
+    let mut values = vec![0.0_f32; tensor.numel()];
+    tensor.f_copy_data(&mut values, tensor.numel())?;
+    let dim = dim as usize;
+    let broken = values.par_chunks_exact(dim).position_first(|row| row.iter().any(|value| !value.is_finite()));
+    match broken {
+        Some(position) => Err(Error::NotFinite { what, position }),
+        None => Ok(Rows { values, count: count as usize, dim }),
+    }
+}
+
+/// Vectors in panels of sixteen: for each dimension the sixteen numbers of a panel side by side. Filled up with zero vectors
+/// to a whole strip.
+#[derive(Debug)]
+pub(in super::super) struct Panels {
+    values: Vec<f32>,
+    /// ½‖v‖², which Euclidean scores subtract; 0 for cosines; ∞ for what was filled up, so that it never comes near.
+    half_norms: Vec<f32>,
+    rows: usize,
+    dim: usize,
+}
+
+impl Panels {
+    /// Packs the rows in this order, scaled to length 1 for cosines.
+    ///
+    /// # Errors
+    /// A row of norm zero, for cosines.
+    pub(in super::super) fn pack(rows: &Rows, order: &[u32], distance: Distance) -> Result<Self> {
+        let (count, dim) = (order.len(), rows.dim);
+        let filled = count.next_multiple_of(STRIP);
+        let mut values = vec![0.0_f32; filled * dim];
+        let mut half_norms = vec![f32::INFINITY; filled];
+        let row = |position: usize| {
+            let at = order[position] as usize * dim;
+            &rows.values[at..at + dim]
+        };
+        let panels = values.par_chunks_exact_mut(PANEL * dim).zip(half_norms.par_chunks_exact_mut(PANEL)).enumerate();
+        panels.try_for_each(|(panel, (values, half_norms))| {
+            for (lane, half_norm) in half_norms.iter_mut().enumerate().take(count.saturating_sub(panel * PANEL)) {
+                let row = row(panel * PANEL + lane);
+                let scale = match distance {
+                    Distance::Euclidean => 1.0,
+                    Distance::Cosine => {
+                        let squares: f64 = row.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
+                        if squares == 0.0 {
+                            let position = order[panel * PANEL + lane] as usize;
+                            return Err(Error::ZeroNorm { position });
+                        }
+                        squares.sqrt().recip()
+                    }
+                };
+                let mut square = 0.0_f32;
+                for (k, &value) in row.iter().enumerate() {
+                    let value = if distance == Distance::Cosine { (f64::from(value) * scale) as f32 } else { value };
+                    values[k * PANEL + lane] = value;
+                    square = value.mul_add(value, square);
+                }
+                *half_norm = if distance == Distance::Cosine { 0.0 } else { 0.5 * square };
+            }
+            Ok(())
+        })?;
+        Ok(Self { values, half_norms, rows: count, dim })
+    }
+
+    /// Vectors, without what was filled up.
+    pub(in super::super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// With what was filled up: a multiple of the strip.
+    pub(in super::super) fn filled(&self) -> usize {
+        self.half_norms.len()
+    }
+
+    pub(in super::super) fn dim(&self) -> usize {
+        self.dim
+    }
+
+    pub(in super::super) fn half_norm(&self, row: usize) -> f32 {
+        self.half_norms[row]
+    }
+
+    /// ½‖v‖² of rows `start..end`.
+    pub(in super::super) fn half_norms(&self, start: usize, end: usize) -> &[f32] {
+        &self.half_norms[start..end]
+    }
+
+    /// The panels of rows `start..end`, both multiples of the panel.
+    pub(in super::super) fn panels(&self, start: usize, end: usize) -> &[f32] {
+        &self.values[start * self.dim..end * self.dim]
+    }
+}
