@@ -63,6 +63,9 @@ fn main() -> Result<(), Failure> {
     ] {
         measure(&forest, test_x.view(), &test_y, evaluation)?;
     }
+    if !preset.starts_with("linear") {
+        measure(&forest, test_x.view(), &test_y, Evaluation::EightBit)?;
+    }
     Ok(())
 }
 

@@ -10,10 +10,24 @@ pub(super) struct Scratch {
     /// Inputs, transposed: `[inputs][LANES]`.
     x: Vec<f32>,
     /// Scores `[gates, rounded up to tiles][LANES]`.
-    z: Vec<f32>,
-    reach: Vec<f32>,
+    pub(super) z: Vec<f32>,
+    pub(super) reach: Vec<f32>,
     /// Outputs `[outputs][LANES]`.
-    mixed: Vec<f32>,
+    pub(super) mixed: Vec<f32>,
+}
+
+/// How far scores may be off, and what follows for a tree. A score errs by at most `norm lost + residual kept`.
+pub(super) struct Slack<'a> {
+    /// One for each gate of the tree.
+    pub(super) norm: &'a [f32],
+    pub(super) residual: &'a [f32],
+    /// One for each lane.
+    pub(super) lost: &'a [f32],
+    pub(super) kept: &'a [f32],
+    /// The gate's largest derivative.
+    pub(super) steepest: f32,
+    /// Per lane, adds up the mass that may have gone to the wrong child.
+    pub(super) moved: &'a mut [f32],
 }
 
 impl Scratch {
@@ -33,26 +47,30 @@ impl Kernel {
     pub(super) fn dense_block(&self, rows: &[f32], output: &mut [f32], scratch: &mut Scratch) {
         self.scores(rows, scratch);
         let share = 1.0 / self.trees.len() as f32;
-        if self.softmax {
-            output.fill(0.0);
-            for tree in &self.trees {
-                self.mix_tree(tree, scratch);
-                let outputs = self.outputs;
-                for (lane, out) in output.chunks_exact_mut(outputs).enumerate() {
-                    let mut one: Vec<f32> = (0..outputs).map(|k| scratch.mixed[k * LANES + lane]).collect();
-                    crate::tree::softmax(&mut one);
-                    out.iter_mut().zip(&one).for_each(|(o, v)| *o += share * v);
-                }
-            }
-            return;
-        }
+        output.fill(0.0);
         scratch.mixed.fill(0.0);
         for tree in &self.trees {
             self.add_tree(tree, scratch);
+            if self.softmax {
+                self.add_block(share, scratch, output);
+                scratch.mixed.fill(0.0);
+            }
         }
+        if !self.softmax {
+            self.add_block(share, scratch, output);
+        }
+    }
+
+    /// Adds `share` times what was mixed, through each tree's softmax where there is one.
+    pub(super) fn add_block(&self, share: f32, scratch: &Scratch, output: &mut [f32]) {
         for (lane, out) in output.chunks_exact_mut(self.outputs).enumerate() {
-            for (k, o) in out.iter_mut().enumerate() {
-                *o = share * scratch.mixed[k * LANES + lane];
+            let mixed = (0..self.outputs).map(|k| scratch.mixed[k * LANES + lane]);
+            if self.softmax {
+                let mut one: Vec<f32> = mixed.collect();
+                crate::tree::softmax(&mut one);
+                out.iter_mut().zip(one).for_each(|(o, v)| *o += share * v);
+            } else {
+                out.iter_mut().zip(mixed).for_each(|(o, v)| *o += share * v);
             }
         }
     }
@@ -81,7 +99,7 @@ impl Kernel {
     }
 
     fn add_tree(&self, tree: &KernelTree, scratch: &mut Scratch) {
-        mix(self.gate, tree, &self.bias, &scratch.z, &mut scratch.reach, &mut scratch.mixed);
+        mix(self.gate, tree, &self.bias, &scratch.z, &mut scratch.reach, &mut scratch.mixed, None);
     }
 
     fn scores(&self, rows: &[f32], scratch: &mut Scratch) {
@@ -217,13 +235,14 @@ pub(super) mod x86 {
 
 multiversion! {
     /// Path recursion of one tree over a block; adds the tree's mixture to `mixed`.
-    fn mix(
+    pub(super) fn mix(
         gate: Gate,
         tree: &KernelTree,
         bias: &[f32],
         z: &[f32],
         reach: &mut [f32],
         mixed: &mut [f32],
+        slack: Option<Slack<'_>>,
     ) = mix_body
 }
 
@@ -235,6 +254,7 @@ fn mix_body<const FUSED: bool>(
     z: &[f32],
     reach: &mut [f32],
     mixed: &mut [f32],
+    mut slack: Option<Slack<'_>>,
 ) {
     reach[..LANES].fill(1.0);
     for (index, node) in tree.gates.iter().enumerate() {
@@ -251,6 +271,14 @@ fn mix_body<const FUSED: bool>(
             left[i] = through * p;
             right[i] = through - left[i];
             here[i] *= leafness;
+        }
+        if let Some(slack) = &mut slack {
+            let (norm, residual) = (slack.norm[index], slack.residual[index]);
+            let (lost, kept, moved) = (&slack.lost[..LANES], &slack.kept[..LANES], &mut slack.moved[..LANES]);
+            for i in 0..LANES {
+                let wrong = slack.steepest * (norm * lost[i] + residual * kept[i]);
+                moved[i] += (left[i] + right[i]) * if wrong < 1.0 { wrong } else { 1.0 };
+            }
         }
     }
     let outputs = mixed.len() / LANES;

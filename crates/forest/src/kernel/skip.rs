@@ -50,18 +50,23 @@ impl Kernel {
             for (o, v) in output.iter_mut().zip(&walk.one_tree) {
                 *o += share * v;
             }
-            // Distributions: L1 <= 2 m. Values, and softmax of them: <= m x range, as softmax's L1 change is at most the
-            // largest change of a logit.
-            let factor = if self.mixes_distributions { 2.0 } else { tree.range };
-            // No two distributions are further apart than 2.
-            let most = if self.mixes_distributions || self.softmax { 2.0 } else { f32::INFINITY };
             for (bound, &moved) in bounds.iter_mut().zip(&walk.moved) {
                 if moved > 0.0 {
-                    *bound += share * (factor * moved).min(most);
+                    *bound += share * self.distance(tree, moved);
                 }
             }
         }
         visited
+    }
+
+    /// The most that moving this mass between children of a tree can change its output.
+    pub(super) fn distance(&self, tree: &KernelTree, moved: f32) -> f32 {
+        // Distributions: L1 <= 2 m. Values, and softmax of them: <= m x range, as softmax's L1 change is at most the
+        // largest change of a logit.
+        let factor = if self.mixes_distributions { 2.0 } else { tree.range };
+        // No two distributions are further apart than 2.
+        let most = if self.mixes_distributions || self.softmax { 2.0 } else { f32::INFINITY };
+        (factor * moved).min(most)
     }
 
     fn walk(&self, tree: &KernelTree, rows: &[f32], threshold: f32, walk: &mut Walk) -> usize {

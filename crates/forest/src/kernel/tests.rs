@@ -161,6 +161,37 @@ proptest! {
     }
 
     #[test]
+    fn eight_bits_stay_within_the_bound_they_return(seed: u64, rows in 1usize..150, (mix, gate, regression) in any_mix(), none: bool) {
+        let mut case = case(seed, rows, mix, gate, regression)?;
+        if none {
+            // Inputs that share a unit are rounded as they are.
+            case.params.scaling = Scaling::Centre;
+            case.encoder = Encoder::fit(case.x.view(), &case.params)?;
+        }
+        let kernel = case.kernel();
+        if case.trees.iter().any(|tree| !tree.slopes.is_empty()) {
+            let refused = kernel.predict(case.x.view(), Evaluation::EightBit);
+            prop_assert!(matches!(refused, Err(ForestError::Setting { .. })), "expected a refusal");
+            return Ok(());
+        }
+        let found = kernel.predict(case.x.view(), Evaluation::EightBit)?;
+        let size = if regression { 10.0 } else { 1.0 };
+        for ((f, w), bound) in found.output.rows().into_iter().zip(case.plain(1.5).rows()).zip(&found.bounds) {
+            let distance = f.iter().zip(w).map(|(&f, w)| (f64::from(f) - w).abs());
+            let distance = if regression { distance.fold(0.0, f64::max) } else { distance.sum() };
+            prop_assert!(distance <= f64::from(*bound) + ROUNDING * size, "{distance} {bound}");
+            if !regression {
+                prop_assert!((f.sum() - 1.0).abs() < 1e-5);
+            }
+        }
+        for (i, row) in case.x.axis_chunks_iter(Axis(0), 1).enumerate() {
+            let one = kernel.predict(row, Evaluation::EightBit)?;
+            prop_assert_eq!(one.output.row(0), found.output.row(i));
+            prop_assert_eq!(one.bounds[0], found.bounds[i]);
+        }
+    }
+
+    #[test]
     fn skipping_nothing_and_single_rows_equal_exact_evaluation(seed: u64, (mix, gate, regression) in any_mix()) {
         let case = case(seed, 9, mix, gate, regression)?;
         let kernel = case.kernel();

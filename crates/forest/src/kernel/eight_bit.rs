@@ -1,0 +1,354 @@
+//! Evaluation in 8 bits: inputs of a row in 256 even steps between its smallest and its largest, weights of a gate in 255
+//! even steps, products summed exactly in 32-bit integers. A step of AVX-512 VNNI does four times the work of one in single
+//! precision.
+//!
+//! With `x = lo + step u + r` for a row and `w = scale v + s` for a gate, the score errs by `w . r + step s . u`, at most
+//! `|w| |r| + step |s| |u|` in Euclidean norms. A gate's probability errs by no more than its steepest slope times that, and
+//! moves that share of the mass that passes through the gate from one child to the other.
+
+use super::dense::{Scratch, Slack, mix};
+use super::{Kernel, LANES, TILE};
+use crate::encoder::Encoder;
+use crate::gate::Gate;
+use crate::simd::multiversion;
+
+/// Inputs of one step: what an instruction multiplies in a 32-bit lane.
+const QUAD: usize = 4;
+/// Sums of more products of a `u8` and an `i8` could pass 32 bits.
+const MOST_INPUTS: usize = (i32::MAX / (255 * 127)) as usize;
+
+/// A kernel's gates in 8 bits.
+#[derive(Clone, Debug)]
+pub(super) struct EightBit {
+    /// `[gates / TILE][quads][TILE][QUAD]`.
+    tiles: Vec<i8>,
+    quads: usize,
+    /// Per gate: size of a step, sum of the weights, bias, norms of the weights and of what rounding took from them.
+    scale: Vec<f32>,
+    sum: Vec<f32>,
+    bias: Vec<f32>,
+    norm: Vec<f32>,
+    residual: Vec<f32>,
+    /// What is taken from each input and what it is then multiplied with; empty where inputs share a unit already.
+    scaling: Vec<(f32, f32)>,
+    steepest: f32,
+}
+
+/// A block of rows in 8 bits.
+#[derive(Default)]
+pub(super) struct Rounded {
+    /// `[quads][LANES][QUAD]`.
+    x: Vec<u8>,
+    row: Vec<f32>,
+    codes: Vec<u8>,
+    /// Per lane: smallest input, step, norm of what rounding took, norm of the rest.
+    low: Vec<f32>,
+    step: Vec<f32>,
+    lost: Vec<f32>,
+    kept: Vec<f32>,
+    /// Per lane, mass that errors of the gates may have moved in the current tree.
+    moved: Vec<f32>,
+}
+
+impl EightBit {
+    /// `None` when the kernel has more inputs than 32-bit sums can hold.
+    pub(super) fn new(kernel: &Kernel, encoder: &Encoder) -> Option<Self> {
+        let (gates, inputs) = (kernel.bias.len(), kernel.inputs);
+        if inputs > MOST_INPUTS {
+            return None;
+        }
+        let quads = inputs.div_ceil(QUAD);
+        // Columns that were scaled one by one have units of their own. Others, such as pixels, are better left alone: their
+        // values are often exact in 8 bits, which centring would spoil.
+        let scaled = encoder.inverse_scale().iter().any(|&s| s != 1.0);
+        let scaling: Vec<(f32, f32)> = match scaled {
+            true => encoder.mean().iter().copied().zip(encoder.inverse_scale().iter().copied()).collect(),
+            false => Vec::new(),
+        };
+        let mut eight = Self {
+            tiles: vec![0; gates.div_ceil(TILE) * TILE * quads * QUAD],
+            quads,
+            scale: Vec::with_capacity(gates),
+            sum: Vec::with_capacity(gates),
+            bias: Vec::with_capacity(gates),
+            norm: Vec::with_capacity(gates),
+            residual: Vec::with_capacity(gates),
+            scaling,
+            steepest: match kernel.gate {
+                Gate::Sigmoid => 0.25,
+                // Of the step of width 1, which the kernel's folded scores go through.
+                Gate::SmoothStep { .. } => 1.5,
+            },
+        };
+        for gate in 0..gates {
+            eight.push_gate(gate, &kernel.weights[gate * inputs..][..inputs], kernel.bias[gate]);
+        }
+        Some(eight)
+    }
+
+    fn push_gate(&mut self, gate: usize, folded: &[f32], bias: f32) {
+        let mut weights: Vec<f64> = folded.iter().map(|&w| f64::from(w)).collect();
+        let mut bias = f64::from(bias);
+        for (w, &(mean, factor)) in weights.iter_mut().zip(&self.scaling) {
+            bias += *w * f64::from(mean);
+            *w /= f64::from(factor);
+        }
+        let largest = weights.iter().fold(0.0, |largest: f64, w| largest.max(w.abs()));
+        let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+        let mut residual = 0.0;
+        let tile = &mut self.tiles[gate / TILE * TILE * self.quads * QUAD..];
+        for (j, w) in weights.iter().enumerate() {
+            let code = (w / scale).round();
+            residual += (w - scale * code).powi(2);
+            tile[j / QUAD * TILE * QUAD + gate % TILE * QUAD + j % QUAD] = code as i8;
+        }
+        self.scale.push(scale as f32);
+        self.sum.push(weights.iter().sum::<f64>() as f32);
+        self.bias.push(bias as f32);
+        self.norm.push(weights.iter().map(|w| w * w).sum::<f64>().sqrt() as f32);
+        self.residual.push(residual.sqrt() as f32);
+    }
+
+    /// Rows of `width` inputs in 8 bits. Lanes without a row repeat what was there: nobody reads them.
+    fn round(&self, rows: &[f32], width: usize, rounded: &mut Rounded) {
+        rounded.x.resize(self.quads * LANES * QUAD, 0);
+        rounded.codes.resize(self.quads * QUAD, 0);
+        for field in [&mut rounded.low, &mut rounded.step, &mut rounded.lost, &mut rounded.kept, &mut rounded.moved] {
+            field.resize(LANES, 0.0);
+        }
+        for (lane, row) in rows.chunks_exact(width).enumerate() {
+            rounded.row.clear();
+            rounded.row.extend_from_slice(row);
+            for (x, (mean, factor)) in rounded.row.iter_mut().zip(&self.scaling) {
+                *x = (*x - mean) * factor;
+            }
+            let mut norms = [0.0; 2];
+            let [low, step] = round_row(&rounded.row, &mut rounded.codes[..width], &mut norms);
+            (rounded.low[lane], rounded.step[lane]) = (low, step);
+            (rounded.lost[lane], rounded.kept[lane]) = (norms[0].sqrt(), norms[1].sqrt() * step);
+            for (quad, code) in rounded.codes.chunks_exact(QUAD).enumerate() {
+                rounded.x[(quad * LANES + lane) * QUAD..][..QUAD].copy_from_slice(code);
+            }
+        }
+    }
+
+    /// Scores of all gates, without bias: `[gates, rounded up to tiles][LANES]`.
+    fn scores(&self, rounded: &Rounded, z: &mut [f32]) {
+        let width = self.quads * TILE * QUAD;
+        let mut sums = [0; TILE * LANES];
+        for (tile, z) in z.chunks_exact_mut(TILE * LANES).enumerate() {
+            product_tile(&self.tiles[tile * width..][..width], &rounded.x, &mut sums);
+            let gates = (tile * TILE)..self.scale.len().min((tile + 1) * TILE);
+            for ((gate, z), sums) in gates.zip(z.chunks_exact_mut(LANES)).zip(sums.chunks_exact(LANES)) {
+                unfold(sums, &rounded.step, &rounded.low, self.scale[gate], self.sum[gate], z);
+            }
+        }
+    }
+}
+
+impl Kernel {
+    /// Mean over trees of up to `LANES` rows, and per row a bound of what rounding changed.
+    pub(super) fn eight_bit_block(
+        &self,
+        eight: &EightBit,
+        rows: &[f32],
+        output: &mut [f32],
+        bounds: &mut [f32],
+        scratch: &mut Scratch,
+        rounded: &mut Rounded,
+    ) {
+        eight.round(rows, self.inputs, rounded);
+        eight.scores(rounded, &mut scratch.z);
+        output.fill(0.0);
+        bounds.fill(0.0);
+        let share = 1.0 / self.trees.len() as f32;
+        for tree in &self.trees {
+            scratch.mixed.fill(0.0);
+            rounded.moved.fill(0.0);
+            let gates = tree.first_gate..tree.first_gate + tree.gates.len();
+            let slack = Slack {
+                norm: &eight.norm[gates.clone()],
+                residual: &eight.residual[gates],
+                lost: &rounded.lost,
+                kept: &rounded.kept,
+                steepest: eight.steepest,
+                moved: &mut rounded.moved,
+            };
+            mix(self.gate, tree, &eight.bias, &scratch.z, &mut scratch.reach, &mut scratch.mixed, Some(slack));
+            self.add_block(share, scratch, output);
+            for (bound, &moved) in bounds.iter_mut().zip(&rounded.moved) {
+                *bound += share * self.distance(tree, moved);
+            }
+        }
+    }
+}
+
+multiversion! {
+    /// Codes of one row; returns its smallest value and its step, and in `norms` the squared norms of what rounding took
+    /// and of the codes.
+    fn round_row(row: &[f32], codes: &mut [u8], norms: &mut [f32; 2]) -> [f32; 2] = round_row_body
+}
+
+#[inline(always)]
+fn round_row_body<const FUSED: bool>(row: &[f32], codes: &mut [u8], norms: &mut [f32; 2]) -> [f32; 2] {
+    const WIDE: usize = 16;
+    let (mut low, mut high) = ([f32::INFINITY; WIDE], [f32::NEG_INFINITY; WIDE]);
+    for chunk in row.chunks(WIDE) {
+        for ((low, high), &x) in low.iter_mut().zip(&mut high).zip(chunk) {
+            *low = if x < *low { x } else { *low };
+            *high = if x > *high { x } else { *high };
+        }
+    }
+    let low = low.into_iter().fold(f32::INFINITY, f32::min);
+    let high = high.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    let step = (high - low) / 255.0;
+    let (step, inverse) = if step > 0.0 && step.is_finite() { (step, 1.0 / step) } else { (0.0, 0.0) };
+    let (mut lost, mut kept) = ([0.0f32; WIDE], [0.0f32; WIDE]);
+    for (chunk, codes) in row.chunks(WIDE).zip(codes.chunks_mut(WIDE)) {
+        for (i, (&x, code)) in chunk.iter().zip(codes).enumerate() {
+            let rounded = ((x - low) * inverse + 0.5) as u8;
+            *code = rounded;
+            let value = f32::from(rounded);
+            let error = x - (low + step * value);
+            lost[i] += error * error;
+            kept[i] += value * value;
+        }
+    }
+    *norms = [lost.iter().sum(), kept.iter().sum()];
+    [low, step]
+}
+
+multiversion! {
+    /// `z[lane] = sums[lane] step[lane] scale + low[lane] weight`.
+    fn unfold(sums: &[i32], step: &[f32], low: &[f32], scale: f32, weight: f32, z: &mut [f32]) = unfold_body
+}
+
+#[inline(always)]
+fn unfold_body<const FUSED: bool>(sums: &[i32], step: &[f32], low: &[f32], scale: f32, weight: f32, z: &mut [f32]) {
+    for i in 0..LANES {
+        z[i] = sums[i] as f32 * (step[i] * scale) + low[i] * weight;
+    }
+}
+
+/// `sums[g][lane] = sum_j tile[j][g] x[j][lane]`, exactly, with the widest instructions there are.
+fn product_tile(tile: &[i8], x: &[u8], sums: &mut [i32; TILE * LANES]) {
+    let quads = tile.len() / (TILE * QUAD);
+    assert!(tile.len() == quads * TILE * QUAD && x.len() == quads * LANES * QUAD);
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") {
+        // SAFETY: the features were detected; the lengths were asserted above.
+        return unsafe { x86::tile_vnni(tile, x, sums, quads) };
+    }
+    tile_plain(tile, x, sums);
+}
+
+multiversion! {
+    /// The plain form of the tile.
+    fn tile_plain(tile: &[i8], x: &[u8], sums: &mut [i32; TILE * LANES]) = tile_plain_body
+}
+
+#[inline(always)]
+fn tile_plain_body<const FUSED: bool>(tile: &[i8], x: &[u8], sums: &mut [i32; TILE * LANES]) {
+    sums.fill(0);
+    for (w, x) in tile.chunks_exact(TILE * QUAD).zip(x.chunks_exact(LANES * QUAD)) {
+        for (sums, w) in sums.chunks_exact_mut(LANES).zip(w.chunks_exact(QUAD)) {
+            for (sum, x) in sums.iter_mut().zip(x.chunks_exact(QUAD)) {
+                for (&w, &x) in w.iter().zip(x) {
+                    *sum += i32::from(w) * i32::from(x);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{LANES, QUAD, TILE};
+    use std::arch::x86_64::*;
+
+    /// 6 gates x 64 samples in 24 accumulators; each step loads 4 vectors of samples and broadcasts 6 quads of weights.
+    ///
+    /// # Safety
+    /// AVX-512F and VNNI must be there; `tile` holds `quads * TILE * QUAD` numbers, `x` `quads * LANES * QUAD`.
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    pub(super) unsafe fn tile_vnni(tile: &[i8], x: &[u8], sums: &mut [i32; TILE * LANES], quads: usize) {
+        let mut totals = [[_mm512_setzero_si512(); 4]; TILE];
+        let (mut w, mut x) = (tile.as_ptr(), x.as_ptr());
+        for _ in 0..quads {
+            // SAFETY: step j reads 256 bytes of x from 256 j and 24 of tile from 24 j, inside by the contract.
+            unsafe {
+                let lanes = [0, 64, 128, 192].map(|at| _mm512_loadu_si512(x.add(at).cast()));
+                for (gate, totals) in totals.iter_mut().enumerate() {
+                    let weight = _mm512_set1_epi32(w.add(gate * QUAD).cast::<i32>().read_unaligned());
+                    for (total, lane) in totals.iter_mut().zip(lanes) {
+                        *total = _mm512_dpbusd_epi32(*total, lane, weight);
+                    }
+                }
+                w = w.add(TILE * QUAD);
+                x = x.add(LANES * QUAD);
+            }
+        }
+        for (totals, sums) in totals.iter().zip(sums.chunks_exact_mut(LANES)) {
+            for (total, sums) in totals.iter().zip(sums.chunks_exact_mut(16)) {
+                // SAFETY: the chunk holds 16 numbers.
+                unsafe { _mm512_storeu_si512(sums.as_mut_ptr().cast(), *total) };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    proptest! {
+        #[test]
+        fn every_instruction_set_sums_exactly(seed: u64, quads in 1usize..40) {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let tile: Vec<i8> = (0..quads * TILE * QUAD).map(|_| rng.random()).collect();
+            let x: Vec<u8> = (0..quads * LANES * QUAD).map(|_| rng.random()).collect();
+            let (mut sums, mut plain) = ([0; TILE * LANES], [0; TILE * LANES]);
+            product_tile(&tile, &x, &mut sums);
+            tile_plain(&tile, &x, &mut plain);
+            prop_assert_eq!(sums, plain);
+            let (gate, lane) = (rng.random_range(0..TILE), rng.random_range(0..LANES));
+            let by_hand: i64 = (0..quads * QUAD)
+                .map(|j| {
+                    let (quad, byte) = (j / QUAD, j % QUAD);
+                    let w = tile[(quad * TILE + gate) * QUAD + byte];
+                    i64::from(w) * i64::from(x[(quad * LANES + lane) * QUAD + byte])
+                })
+                .sum();
+            prop_assert_eq!(i64::from(sums[gate * LANES + lane]), by_hand);
+        }
+
+        #[test]
+        fn a_row_is_rounded_to_its_own_256_levels(row in proptest::collection::vec(-100.0f32..100.0, 1..70)) {
+            let mut codes = vec![0; row.len()];
+            let mut norms = [0.0; 2];
+            let [low, step] = round_row(&row, &mut codes, &mut norms);
+            let mut lost = 0.0f64;
+            for (&x, &code) in row.iter().zip(&codes) {
+                let error = f64::from(x) - (f64::from(low) + f64::from(step) * f64::from(code));
+                // Half a step, and single precision of numbers up to 200.
+                prop_assert!(error.abs() <= 0.5 * f64::from(step) + 1e-4);
+                lost += error * error;
+            }
+            prop_assert!((f64::from(norms[0]) - lost).abs() < 1e-3 * (1.0 + lost));
+        }
+    }
+
+    /// Pixels k/255 with both ends present, and a row of one value, lose nothing but single precision's rounding.
+    #[test]
+    fn pixels_and_constant_rows_lose_nothing() {
+        let pixels: Vec<f32> = (0..=255u8).map(|k| f32::from(k) / 255.0).collect();
+        for row in [pixels, vec![0.3; 7]] {
+            let mut norms = [0.0; 2];
+            round_row(&row, &mut vec![0; row.len()], &mut norms);
+            assert!(norms[0] < 1e-11, "{norms:?}");
+        }
+    }
+}
