@@ -20,7 +20,7 @@ fn prediction(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(x.nrows() as u64));
     for (name, evaluation) in [
         ("exact", Evaluation::Exact),
-        ("eight_bit", Evaluation::EightBit),
+        ("integer", Evaluation::Integer),
         ("skip_below_0.05", Evaluation::Skip { below: 0.05 }),
         ("hard", Evaluation::Hard),
     ] {

@@ -64,7 +64,7 @@ fn main() -> Result<(), Failure> {
         measure(&forest, test_x.view(), &test_y, evaluation)?;
     }
     if !preset.starts_with("linear") {
-        measure(&forest, test_x.view(), &test_y, Evaluation::EightBit)?;
+        measure(&forest, test_x.view(), &test_y, Evaluation::Integer)?;
     }
     Ok(())
 }

@@ -1,13 +1,14 @@
 //! Prediction without a framework: trees flattened into contiguous arrays, scaling and temperature folded into the gates.
 //!
 //! Three ways through a tree. *Exact* evaluates every gate as one matrix product per block of samples, then mixes the nodes;
-//! *in 8 bits* does the same with rounded inputs and weights and bounds what rounding changed.
+//! *in integers* it
+//! does the same with rounded inputs and weights and bounds what rounding changed.
 //! *Skipping* walks only where a sample's mass goes: a child that would get less than a chosen mass hands it to its sibling,
 //! and the mass moved that way bounds the error.
 
 mod dense;
 mod dot;
-mod eight_bit;
+mod integer;
 mod skip;
 
 use ndarray::{Array2, ArrayView2, Axis};
@@ -32,10 +33,9 @@ pub enum Evaluation {
     /// Everything.
     #[default]
     Exact,
-    /// Everything, with inputs and weights rounded to 8 bits: for batches, several times faster than [`Exact`](Self::Exact)
-    /// where the machine has integer dot products. Not for linear leaves. The bound is a worst case, far above what
-    /// rounding usually changes.
-    EightBit,
+    /// Everything, with inputs rounded to 8 bits and weights to 16, summed exactly: for batches, faster than
+    /// [`Exact`](Self::Exact) where the machine has integer dot products. Not for linear leaves.
+    Integer,
     /// A child that would receive less than this mass of a sample is skipped, and its mass goes to its sibling.
     Skip {
         /// Smallest mass worth following, in [0, 1].
@@ -48,7 +48,7 @@ pub enum Evaluation {
 impl Evaluation {
     fn threshold(self) -> f32 {
         match self {
-            Self::Exact | Self::EightBit => 0.0,
+            Self::Exact | Self::Integer => 0.0,
             Self::Skip { below } => below,
             Self::Hard => f32::INFINITY,
         }
@@ -81,8 +81,8 @@ pub struct Kernel {
     tiles: Vec<f32>,
     bias: Vec<f32>,
     trees: Vec<KernelTree>,
-    /// `None` where it cannot be: linear leaves, or too many inputs.
-    eight_bit: Option<eight_bit::EightBit>,
+    /// `None` with linear leaves.
+    integer: Option<integer::Integer>,
 }
 
 #[derive(Clone, Debug)]
@@ -127,7 +127,7 @@ impl Kernel {
             tiles: Vec::new(),
             bias: Vec::new(),
             trees: Vec::with_capacity(trees.len()),
-            eight_bit: None,
+            integer: None,
         };
         // A smooth step of width w is the one of width 1 at z / w.
         let scale = match folding.gate {
@@ -182,7 +182,7 @@ impl Kernel {
         }
         kernel.tiles = kernel.cut_tiles();
         if kernel.trees.iter().all(|tree| tree.rows_of.is_empty()) {
-            kernel.eight_bit = eight_bit::EightBit::new(&kernel, folding.encoder);
+            kernel.integer = Some(integer::Integer::new(&kernel, folding.encoder));
         }
         kernel
     }
@@ -241,8 +241,8 @@ impl Kernel {
     /// each row's result is the same.
     ///
     /// # Errors
-    /// [`ForestError::Width`] for a wrong number of columns, [`ForestError::Setting`] for a threshold outside [0, 1] or 8 bits
-    /// with linear leaves.
+    /// [`ForestError::Width`] for a wrong number of columns, [`ForestError::Setting`] for a threshold outside [0, 1] or
+    /// integers with linear leaves.
     pub fn predict(&self, x: ArrayView2<f32>, evaluation: Evaluation) -> Result<Prediction> {
         self.check(x.ncols(), evaluation)?;
         let mut output = Array2::zeros((x.nrows(), self.outputs));
@@ -253,7 +253,7 @@ impl Kernel {
             .zip(x.axis_chunks_iter(Axis(0), LANES).into_par_iter())
             .zip(bounds.par_chunks_mut(LANES))
             .for_each_init(
-                || (dense::Scratch::new(self), skip::Walk::default(), eight_bit::Rounded::default()),
+                || (dense::Scratch::new(self), skip::Walk::default(), integer::Rounded::default()),
                 |(scratch, walk, rounded), ((mut output, x), bounds)| {
                     let copy;
                     let rows = match x.as_slice() {
@@ -264,10 +264,10 @@ impl Kernel {
                         }
                     };
                     if let Some(output) = output.as_slice_mut() {
-                        match (evaluation, &self.eight_bit) {
+                        match (evaluation, &self.integer) {
                             (Evaluation::Exact, _) => self.dense_block(rows, output, scratch),
-                            (Evaluation::EightBit, Some(eight)) => {
-                                self.eight_bit_block(eight, rows, output, bounds, scratch, rounded);
+                            (Evaluation::Integer, Some(integer)) => {
+                                self.integer_block(integer, rows, output, bounds, scratch, rounded);
                             }
                             _ => {
                                 let threshold = evaluation.threshold();
@@ -280,8 +280,8 @@ impl Kernel {
         Ok(Prediction { output, bounds })
     }
 
-    /// Predicts one row into `output`; returns the bound of [`Prediction::bounds`]. A single row gains nothing from 8 bits,
-    /// so [`Evaluation::EightBit`] is exact here.
+    /// Predicts one row into `output`; returns the bound of [`Prediction::bounds`]. A single row gains nothing from integers,
+    /// so [`Evaluation::Integer`] is exact here.
     ///
     /// # Errors
     /// As [`predict`](Self::predict); also when `output` has the wrong length.
@@ -343,10 +343,10 @@ impl Kernel {
         if let Evaluation::Skip { below } = evaluation {
             crate::params::require((0.0..=1.0).contains(&below), "evaluation.below", "a mass in [0, 1]", &below)?;
         }
-        if evaluation == Evaluation::EightBit && self.eight_bit.is_none() {
+        if evaluation == Evaluation::Integer && self.integer.is_none() {
             return Err(ForestError::Setting {
                 name: "evaluation",
-                expected: "constant leaves and at most 66,311 inputs for 8 bits",
+                expected: "constant leaves for integers",
                 found: format!("{evaluation:?}"),
             });
         }

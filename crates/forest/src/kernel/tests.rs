@@ -161,7 +161,7 @@ proptest! {
     }
 
     #[test]
-    fn eight_bits_stay_within_the_bound_they_return(seed: u64, rows in 1usize..150, (mix, gate, regression) in any_mix(), none: bool) {
+    fn integers_stay_within_the_bound_they_return(seed: u64, rows in 1usize..150, (mix, gate, regression) in any_mix(), none: bool) {
         let mut case = case(seed, rows, mix, gate, regression)?;
         if none {
             // Inputs that share a unit are rounded as they are.
@@ -170,11 +170,11 @@ proptest! {
         }
         let kernel = case.kernel();
         if case.trees.iter().any(|tree| !tree.slopes.is_empty()) {
-            let refused = kernel.predict(case.x.view(), Evaluation::EightBit);
+            let refused = kernel.predict(case.x.view(), Evaluation::Integer);
             prop_assert!(matches!(refused, Err(ForestError::Setting { .. })), "expected a refusal");
             return Ok(());
         }
-        let found = kernel.predict(case.x.view(), Evaluation::EightBit)?;
+        let found = kernel.predict(case.x.view(), Evaluation::Integer)?;
         let size = if regression { 10.0 } else { 1.0 };
         for ((f, w), bound) in found.output.rows().into_iter().zip(case.plain(1.5).rows()).zip(&found.bounds) {
             let distance = f.iter().zip(w).map(|(&f, w)| (f64::from(f) - w).abs());
@@ -185,7 +185,7 @@ proptest! {
             }
         }
         for (i, row) in case.x.axis_chunks_iter(Axis(0), 1).enumerate() {
-            let one = kernel.predict(row, Evaluation::EightBit)?;
+            let one = kernel.predict(row, Evaluation::Integer)?;
             prop_assert_eq!(one.output.row(0), found.output.row(i));
             prop_assert_eq!(one.bounds[0], found.bounds[i]);
         }

@@ -1,6 +1,6 @@
-//! Evaluation in 8 bits: inputs of a row in 256 even steps between its smallest and its largest, weights of a gate in 255
-//! even steps, products summed exactly in 32-bit integers. A step of AVX-512 VNNI does four times the work of one in single
-//! precision.
+//! Evaluation in integers: the inputs of a row in 256 even steps between its smallest and its largest, the weights of a gate
+//! in up to 65,535, products summed exactly in 32 bits. A step of AVX-512 VNNI does twice the work of one in single precision
+//! on a quarter of the memory.
 //!
 //! With `x = lo + step u + r` for a row and `w = scale v + s` for a gate, the score errs by `w . r + step s . u`, at most
 //! `|w| |r| + step |s| |u|` in Euclidean norms. A gate's probability errs by no more than its steepest slope times that, and
@@ -13,16 +13,14 @@ use crate::gate::Gate;
 use crate::simd::multiversion;
 
 /// Inputs of one step: what an instruction multiplies in a 32-bit lane.
-const QUAD: usize = 4;
-/// Sums of more products of a `u8` and an `i8` could pass 32 bits.
-const MOST_INPUTS: usize = (i32::MAX / (255 * 127)) as usize;
+const PAIR: usize = 2;
 
-/// A kernel's gates in 8 bits.
+/// A kernel's gates in integers.
 #[derive(Clone, Debug)]
-pub(super) struct EightBit {
-    /// `[gates / TILE][quads][TILE][QUAD]`.
-    tiles: Vec<i8>,
-    quads: usize,
+pub(super) struct Integer {
+    /// `[gates / TILE][pairs][TILE][PAIR]`.
+    tiles: Vec<i16>,
+    pairs: usize,
     /// Per gate: size of a step, sum of the weights, bias, norms of the weights and of what rounding took from them.
     scale: Vec<f32>,
     sum: Vec<f32>,
@@ -34,13 +32,13 @@ pub(super) struct EightBit {
     steepest: f32,
 }
 
-/// A block of rows in 8 bits.
+/// A block of rows in integers.
 #[derive(Default)]
 pub(super) struct Rounded {
-    /// `[quads][LANES][QUAD]`.
-    x: Vec<u8>,
+    /// `[pairs][LANES][PAIR]`.
+    x: Vec<i16>,
     row: Vec<f32>,
-    codes: Vec<u8>,
+    codes: Vec<i16>,
     /// Per lane: smallest input, step, norm of what rounding took, norm of the rest.
     low: Vec<f32>,
     step: Vec<f32>,
@@ -50,14 +48,10 @@ pub(super) struct Rounded {
     moved: Vec<f32>,
 }
 
-impl EightBit {
-    /// `None` when the kernel has more inputs than 32-bit sums can hold.
-    pub(super) fn new(kernel: &Kernel, encoder: &Encoder) -> Option<Self> {
+impl Integer {
+    pub(super) fn new(kernel: &Kernel, encoder: &Encoder) -> Self {
         let (gates, inputs) = (kernel.bias.len(), kernel.inputs);
-        if inputs > MOST_INPUTS {
-            return None;
-        }
-        let quads = inputs.div_ceil(QUAD);
+        let pairs = inputs.div_ceil(PAIR);
         // Columns that were scaled one by one have units of their own. Others, such as pixels, are better left alone: their
         // values are often exact in 8 bits, which centring would spoil.
         let scaled = encoder.inverse_scale().iter().any(|&s| s != 1.0);
@@ -65,9 +59,9 @@ impl EightBit {
             true => encoder.mean().iter().copied().zip(encoder.inverse_scale().iter().copied()).collect(),
             false => Vec::new(),
         };
-        let mut eight = Self {
-            tiles: vec![0; gates.div_ceil(TILE) * TILE * quads * QUAD],
-            quads,
+        let mut integer = Self {
+            tiles: vec![0; gates.div_ceil(TILE) * TILE * pairs * PAIR],
+            pairs,
             scale: Vec::with_capacity(gates),
             sum: Vec::with_capacity(gates),
             bias: Vec::with_capacity(gates),
@@ -81,9 +75,9 @@ impl EightBit {
             },
         };
         for gate in 0..gates {
-            eight.push_gate(gate, &kernel.weights[gate * inputs..][..inputs], kernel.bias[gate]);
+            integer.push_gate(gate, &kernel.weights[gate * inputs..][..inputs], kernel.bias[gate]);
         }
-        Some(eight)
+        integer
     }
 
     fn push_gate(&mut self, gate: usize, folded: &[f32], bias: f32) {
@@ -94,13 +88,17 @@ impl EightBit {
             *w /= f64::from(factor);
         }
         let largest = weights.iter().fold(0.0, |largest: f64, w| largest.max(w.abs()));
-        let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+        let total: f64 = weights.iter().map(|w| w.abs()).sum();
+        // The finest step with which no code passes 16 bits and no sum of products 32, rounding included.
+        let room = f64::from(i32::MAX / 255) - weights.len() as f64;
+        let scale = (largest / f64::from(i16::MAX)).max(total / room.max(1.0));
+        let scale = if scale > 0.0 { scale } else { 1.0 };
         let mut residual = 0.0;
-        let tile = &mut self.tiles[gate / TILE * TILE * self.quads * QUAD..];
+        let tile = &mut self.tiles[gate / TILE * TILE * self.pairs * PAIR..];
         for (j, w) in weights.iter().enumerate() {
             let code = (w / scale).round();
             residual += (w - scale * code).powi(2);
-            tile[j / QUAD * TILE * QUAD + gate % TILE * QUAD + j % QUAD] = code as i8;
+            tile[j / PAIR * TILE * PAIR + gate % TILE * PAIR + j % PAIR] = code as i16;
         }
         self.scale.push(scale as f32);
         self.sum.push(weights.iter().sum::<f64>() as f32);
@@ -109,32 +107,34 @@ impl EightBit {
         self.residual.push(residual.sqrt() as f32);
     }
 
-    /// Rows of `width` inputs in 8 bits. Lanes without a row repeat what was there: nobody reads them.
+    /// Rows of `width` inputs in integers. Lanes without a row repeat what was there: nobody reads them.
     fn round(&self, rows: &[f32], width: usize, rounded: &mut Rounded) {
-        rounded.x.resize(self.quads * LANES * QUAD, 0);
-        rounded.codes.resize(self.quads * QUAD, 0);
+        rounded.x.resize(self.pairs * LANES * PAIR, 0);
+        rounded.codes.resize(self.pairs * PAIR, 0);
         for field in [&mut rounded.low, &mut rounded.step, &mut rounded.lost, &mut rounded.kept, &mut rounded.moved] {
             field.resize(LANES, 0.0);
         }
         for (lane, row) in rows.chunks_exact(width).enumerate() {
-            rounded.row.clear();
-            rounded.row.extend_from_slice(row);
-            for (x, (mean, factor)) in rounded.row.iter_mut().zip(&self.scaling) {
-                *x = (*x - mean) * factor;
-            }
+            let row = if self.scaling.is_empty() {
+                row
+            } else {
+                rounded.row.clear();
+                rounded.row.extend(row.iter().zip(&self.scaling).map(|(x, (mean, factor))| (x - mean) * factor));
+                &rounded.row
+            };
             let mut norms = [0.0; 2];
-            let [low, step] = round_row(&rounded.row, &mut rounded.codes[..width], &mut norms);
+            let [low, step] = round_row(row, &mut rounded.codes[..width], &mut norms);
             (rounded.low[lane], rounded.step[lane]) = (low, step);
             (rounded.lost[lane], rounded.kept[lane]) = (norms[0].sqrt(), norms[1].sqrt() * step);
-            for (quad, code) in rounded.codes.chunks_exact(QUAD).enumerate() {
-                rounded.x[(quad * LANES + lane) * QUAD..][..QUAD].copy_from_slice(code);
+            for (pair, code) in rounded.codes.chunks_exact(PAIR).enumerate() {
+                rounded.x[(pair * LANES + lane) * PAIR..][..PAIR].copy_from_slice(code);
             }
         }
     }
 
     /// Scores of all gates, without bias: `[gates, rounded up to tiles][LANES]`.
     fn scores(&self, rounded: &Rounded, z: &mut [f32]) {
-        let width = self.quads * TILE * QUAD;
+        let width = self.pairs * TILE * PAIR;
         let mut sums = [0; TILE * LANES];
         for (tile, z) in z.chunks_exact_mut(TILE * LANES).enumerate() {
             product_tile(&self.tiles[tile * width..][..width], &rounded.x, &mut sums);
@@ -148,37 +148,43 @@ impl EightBit {
 
 impl Kernel {
     /// Mean over trees of up to `LANES` rows, and per row a bound of what rounding changed.
-    pub(super) fn eight_bit_block(
+    pub(super) fn integer_block(
         &self,
-        eight: &EightBit,
+        integer: &Integer,
         rows: &[f32],
         output: &mut [f32],
         bounds: &mut [f32],
         scratch: &mut Scratch,
         rounded: &mut Rounded,
     ) {
-        eight.round(rows, self.inputs, rounded);
-        eight.scores(rounded, &mut scratch.z);
+        integer.round(rows, self.inputs, rounded);
+        integer.scores(rounded, &mut scratch.z);
         output.fill(0.0);
         bounds.fill(0.0);
         let share = 1.0 / self.trees.len() as f32;
+        scratch.mixed.fill(0.0);
         for tree in &self.trees {
-            scratch.mixed.fill(0.0);
             rounded.moved.fill(0.0);
             let gates = tree.first_gate..tree.first_gate + tree.gates.len();
             let slack = Slack {
-                norm: &eight.norm[gates.clone()],
-                residual: &eight.residual[gates],
+                norm: &integer.norm[gates.clone()],
+                residual: &integer.residual[gates],
                 lost: &rounded.lost,
                 kept: &rounded.kept,
-                steepest: eight.steepest,
+                steepest: integer.steepest,
                 moved: &mut rounded.moved,
             };
-            mix(self.gate, tree, &eight.bias, &scratch.z, &mut scratch.reach, &mut scratch.mixed, Some(slack));
-            self.add_block(share, scratch, output);
+            mix(self.gate, tree, &integer.bias, &scratch.z, &mut scratch.reach, &mut scratch.mixed, Some(slack));
+            if self.softmax {
+                self.add_block(share, scratch, output);
+                scratch.mixed.fill(0.0);
+            }
             for (bound, &moved) in bounds.iter_mut().zip(&rounded.moved) {
                 *bound += share * self.distance(tree, moved);
             }
+        }
+        if !self.softmax {
+            self.add_block(share, scratch, output);
         }
     }
 }
@@ -186,33 +192,48 @@ impl Kernel {
 multiversion! {
     /// Codes of one row; returns its smallest value and its step, and in `norms` the squared norms of what rounding took
     /// and of the codes.
-    fn round_row(row: &[f32], codes: &mut [u8], norms: &mut [f32; 2]) -> [f32; 2] = round_row_body
+    fn round_row(row: &[f32], codes: &mut [i16], norms: &mut [f32; 2]) -> [f32; 2] = round_row_body
 }
 
 #[inline(always)]
-fn round_row_body<const FUSED: bool>(row: &[f32], codes: &mut [u8], norms: &mut [f32; 2]) -> [f32; 2] {
+fn round_row_body<const FUSED: bool>(row: &[f32], codes: &mut [i16], norms: &mut [f32; 2]) -> [f32; 2] {
     const WIDE: usize = 16;
     let (mut low, mut high) = ([f32::INFINITY; WIDE], [f32::NEG_INFINITY; WIDE]);
-    for chunk in row.chunks(WIDE) {
-        for ((low, high), &x) in low.iter_mut().zip(&mut high).zip(chunk) {
-            *low = if x < *low { x } else { *low };
-            *high = if x > *high { x } else { *high };
+    let (chunks, rest) = row.as_chunks::<WIDE>();
+    for chunk in chunks {
+        for i in 0..WIDE {
+            low[i] = if chunk[i] < low[i] { chunk[i] } else { low[i] };
+            high[i] = if chunk[i] > high[i] { chunk[i] } else { high[i] };
         }
+    }
+    for &x in rest {
+        low[0] = low[0].min(x);
+        high[0] = high[0].max(x);
     }
     let low = low.into_iter().fold(f32::INFINITY, f32::min);
     let high = high.into_iter().fold(f32::NEG_INFINITY, f32::max);
     let step = (high - low) / 255.0;
     let (step, inverse) = if step > 0.0 && step.is_finite() { (step, 1.0 / step) } else { (0.0, 0.0) };
     let (mut lost, mut kept) = ([0.0f32; WIDE], [0.0f32; WIDE]);
-    for (chunk, codes) in row.chunks(WIDE).zip(codes.chunks_mut(WIDE)) {
-        for (i, (&x, code)) in chunk.iter().zip(codes).enumerate() {
-            let rounded = ((x - low) * inverse + 0.5) as u8;
-            *code = rounded;
-            let value = f32::from(rounded);
-            let error = x - (low + step * value);
-            lost[i] += error * error;
-            kept[i] += value * value;
+    let mut round = |i: usize, x: f32| -> i16 {
+        // 2^23 * 1.5: adding it rounds to the nearest integer, which then sits in the low mantissa bits.
+        const ROUND: f32 = 12_582_912.0;
+        let rounded = (x - low) * inverse + ROUND;
+        let value = rounded - ROUND;
+        let error = x - (low + step * value);
+        lost[i] += error * error;
+        kept[i] += value * value;
+        rounded.to_bits() as i16 & 0xff
+    };
+    let (chunks, rest) = row.as_chunks::<WIDE>();
+    let (code_chunks, code_rest) = codes.as_chunks_mut::<WIDE>();
+    for (chunk, codes) in chunks.iter().zip(code_chunks) {
+        for i in 0..WIDE {
+            codes[i] = round(i, chunk[i]);
         }
+    }
+    for (i, (&x, code)) in rest.iter().zip(code_rest).enumerate() {
+        *code = round(i, x);
     }
     *norms = [lost.iter().sum(), kept.iter().sum()];
     [low, step]
@@ -231,28 +252,28 @@ fn unfold_body<const FUSED: bool>(sums: &[i32], step: &[f32], low: &[f32], scale
 }
 
 /// `sums[g][lane] = sum_j tile[j][g] x[j][lane]`, exactly, with the widest instructions there are.
-fn product_tile(tile: &[i8], x: &[u8], sums: &mut [i32; TILE * LANES]) {
-    let quads = tile.len() / (TILE * QUAD);
-    assert!(tile.len() == quads * TILE * QUAD && x.len() == quads * LANES * QUAD);
+fn product_tile(tile: &[i16], x: &[i16], sums: &mut [i32; TILE * LANES]) {
+    let pairs = tile.len() / (TILE * PAIR);
+    assert!(tile.len() == pairs * TILE * PAIR && x.len() == pairs * LANES * PAIR);
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") {
         // SAFETY: the features were detected; the lengths were asserted above.
-        return unsafe { x86::tile_vnni(tile, x, sums, quads) };
+        return unsafe { x86::tile_vnni(tile, x, sums, pairs) };
     }
     tile_plain(tile, x, sums);
 }
 
 multiversion! {
     /// The plain form of the tile.
-    fn tile_plain(tile: &[i8], x: &[u8], sums: &mut [i32; TILE * LANES]) = tile_plain_body
+    fn tile_plain(tile: &[i16], x: &[i16], sums: &mut [i32; TILE * LANES]) = tile_plain_body
 }
 
 #[inline(always)]
-fn tile_plain_body<const FUSED: bool>(tile: &[i8], x: &[u8], sums: &mut [i32; TILE * LANES]) {
+fn tile_plain_body<const FUSED: bool>(tile: &[i16], x: &[i16], sums: &mut [i32; TILE * LANES]) {
     sums.fill(0);
-    for (w, x) in tile.chunks_exact(TILE * QUAD).zip(x.chunks_exact(LANES * QUAD)) {
-        for (sums, w) in sums.chunks_exact_mut(LANES).zip(w.chunks_exact(QUAD)) {
-            for (sum, x) in sums.iter_mut().zip(x.chunks_exact(QUAD)) {
+    for (w, x) in tile.chunks_exact(TILE * PAIR).zip(x.chunks_exact(LANES * PAIR)) {
+        for (sums, w) in sums.chunks_exact_mut(LANES).zip(w.chunks_exact(PAIR)) {
+            for (sum, x) in sums.iter_mut().zip(x.chunks_exact(PAIR)) {
                 for (&w, &x) in w.iter().zip(x) {
                     *sum += i32::from(w) * i32::from(x);
                 }
@@ -263,29 +284,29 @@ fn tile_plain_body<const FUSED: bool>(tile: &[i8], x: &[u8], sums: &mut [i32; TI
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{LANES, QUAD, TILE};
+    use super::{LANES, PAIR, TILE};
     use std::arch::x86_64::*;
 
-    /// 6 gates x 64 samples in 24 accumulators; each step loads 4 vectors of samples and broadcasts 6 quads of weights.
+    /// 6 gates x 64 samples in 24 accumulators; each step loads 4 vectors of samples and broadcasts 6 pairs of weights.
     ///
     /// # Safety
-    /// AVX-512F and VNNI must be there; `tile` holds `quads * TILE * QUAD` numbers, `x` `quads * LANES * QUAD`.
+    /// AVX-512F and VNNI must be there; `tile` holds `pairs * TILE * PAIR` numbers, `x` `pairs * LANES * PAIR`.
     #[target_feature(enable = "avx512f,avx512vnni")]
-    pub(super) unsafe fn tile_vnni(tile: &[i8], x: &[u8], sums: &mut [i32; TILE * LANES], quads: usize) {
+    pub(super) unsafe fn tile_vnni(tile: &[i16], x: &[i16], sums: &mut [i32; TILE * LANES], pairs: usize) {
         let mut totals = [[_mm512_setzero_si512(); 4]; TILE];
         let (mut w, mut x) = (tile.as_ptr(), x.as_ptr());
-        for _ in 0..quads {
-            // SAFETY: step j reads 256 bytes of x from 256 j and 24 of tile from 24 j, inside by the contract.
+        for _ in 0..pairs {
+            // SAFETY: step j reads 128 numbers of x from 128 j and 12 of tile from 12 j, inside by the contract.
             unsafe {
-                let lanes = [0, 64, 128, 192].map(|at| _mm512_loadu_si512(x.add(at).cast()));
+                let lanes = [0, 32, 64, 96].map(|at| _mm512_loadu_si512(x.add(at).cast()));
                 for (gate, totals) in totals.iter_mut().enumerate() {
-                    let weight = _mm512_set1_epi32(w.add(gate * QUAD).cast::<i32>().read_unaligned());
+                    let weight = _mm512_set1_epi32(w.add(gate * PAIR).cast::<i32>().read_unaligned());
                     for (total, lane) in totals.iter_mut().zip(lanes) {
-                        *total = _mm512_dpbusd_epi32(*total, lane, weight);
+                        *total = _mm512_dpwssd_epi32(*total, lane, weight);
                     }
                 }
-                w = w.add(TILE * QUAD);
-                x = x.add(LANES * QUAD);
+                w = w.add(TILE * PAIR);
+                x = x.add(LANES * PAIR);
             }
         }
         for (totals, sums) in totals.iter().zip(sums.chunks_exact_mut(LANES)) {
@@ -306,20 +327,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_instruction_set_sums_exactly(seed: u64, quads in 1usize..40) {
+        fn every_instruction_set_sums_exactly(seed: u64, pairs in 1usize..100) {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            let tile: Vec<i8> = (0..quads * TILE * QUAD).map(|_| rng.random()).collect();
-            let x: Vec<u8> = (0..quads * LANES * QUAD).map(|_| rng.random()).collect();
+            let tile: Vec<i16> = (0..pairs * TILE * PAIR).map(|_| rng.random()).collect();
+            let x: Vec<i16> = (0..pairs * LANES * PAIR).map(|_| rng.random_range(0..256)).collect();
             let (mut sums, mut plain) = ([0; TILE * LANES], [0; TILE * LANES]);
             product_tile(&tile, &x, &mut sums);
             tile_plain(&tile, &x, &mut plain);
             prop_assert_eq!(sums, plain);
             let (gate, lane) = (rng.random_range(0..TILE), rng.random_range(0..LANES));
-            let by_hand: i64 = (0..quads * QUAD)
+            let by_hand: i64 = (0..pairs * PAIR)
                 .map(|j| {
-                    let (quad, byte) = (j / QUAD, j % QUAD);
-                    let w = tile[(quad * TILE + gate) * QUAD + byte];
-                    i64::from(w) * i64::from(x[(quad * LANES + lane) * QUAD + byte])
+                    let (pair, byte) = (j / PAIR, j % PAIR);
+                    let w = tile[(pair * TILE + gate) * PAIR + byte];
+                    i64::from(w) * i64::from(x[(pair * LANES + lane) * PAIR + byte])
                 })
                 .sum();
             prop_assert_eq!(i64::from(sums[gate * LANES + lane]), by_hand);
