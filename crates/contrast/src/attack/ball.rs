@@ -23,6 +23,15 @@ pub enum Norm {
 }
 
 impl Norm {
+    /// `linf`, `l2` or `l1`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Linf => "linf",
+            Self::L2 => "l2",
+            Self::L1 => "l1",
+        }
+    }
+
     /// The size of every example's perturbation, `[batch]`, in double precision.
     pub fn size(self, perturbation: &Tensor) -> Tensor {
         let count = perturbation.size().first().copied().unwrap_or(0);
@@ -237,12 +246,14 @@ impl Ball {
             return Ok(moved);
         }
         let sizes = Vec::<f64>::try_from(self.norm.size(&(&moved - images)).to_device(tch::Device::Cpu))?;
-        if sizes.iter().all(|&size| size <= self.radius) {
+        // Half of the 1e-6 that is promised; the last digit of a double is left alone, so that it decides nothing.
+        let allowed = self.radius * (1.0 + 5e-7);
+        if sizes.iter().all(|&size| size <= allowed) {
             return Ok(moved);
         }
         let (pixels, width) = to_rows(images)?;
         let (mut values, _) = to_rows(&moved)?;
-        for (place, &size) in sizes.iter().enumerate().filter(|(_, size)| **size > self.radius) {
+        for (place, &size) in sizes.iter().enumerate().filter(|(_, size)| **size > allowed) {
             let share = self.radius / size * (1.0 - 1e-6);
             let clean = &pixels[place * width..][..width];
             for (value, x) in values[place * width..][..width].iter_mut().zip(clean) {

@@ -32,6 +32,14 @@ impl Goal {
         Self::Targeted { labels: labels.shallow_clone(), targets: targets.shallow_clone() }
     }
 
+    /// The same goal, sharing its tensors.
+    pub(crate) fn shallow_clone(&self) -> Self {
+        match self {
+            Self::Untargeted { labels } => Self::untargeted(labels),
+            Self::Targeted { labels, targets } => Self::targeted(labels, targets),
+        }
+    }
+
     /// The true classes.
     pub fn labels(&self) -> &Tensor {
         match self {

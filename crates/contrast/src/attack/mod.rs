@@ -12,9 +12,13 @@
 //! sees evaluation mode only, and no parameter, statistic or gradient of it changes; a seed fixes the result, and an
 //! example's random numbers depend on its own pixels, not on the batch around it.
 
+mod apgd;
+mod auto_attack;
 mod ball;
 mod classifier;
+mod cw;
 mod error;
+mod fab;
 mod goal;
 mod loss;
 mod pgd;
@@ -22,15 +26,21 @@ mod pgd_attack;
 pub mod projection;
 mod rows;
 mod run;
+mod square;
 mod streams;
 
+pub use apgd::{Apgd, ApgdTargeted};
+pub use auto_attack::{AutoAttack, Stage, Version};
 pub use ball::{Ball, Norm};
 pub use classifier::{Classifier, EvalMode, Normalized, Stochastic};
+pub use cw::{CwL2, Variable};
 pub use error::{Error, Result};
+pub use fab::Fab;
 pub use goal::Goal;
 pub use loss::{CustomLoss, Loss};
 pub use pgd::{Pgd, Start};
 pub use run::{Adversarial, Attack};
+pub use square::Square;
 
 #[cfg(test)]
 mod tests;

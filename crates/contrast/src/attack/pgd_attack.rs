@@ -5,15 +5,11 @@ use tch::{Kind, Tensor};
 use super::classifier::Classifier;
 use super::run::{Adversarial, Attack, Standing, Subject, any, places_of};
 use super::streams::Streams;
-use super::{Ball, Error, Goal, Norm, Pgd, Result, Start};
+use super::{Ball, Error, Goal, Pgd, Result, Start};
 
 impl Attack for Pgd {
     fn name(&self) -> String {
-        let norm = match self.ball.norm {
-            Norm::Linf => "linf",
-            Norm::L2 => "l2",
-            Norm::L1 => "l1",
-        };
+        let norm = self.ball.norm.name();
         let method = match (self.steps, self.start, self.momentum > 0.0) {
             (_, _, true) => format!("mi-fgsm-{}", self.steps),
             (1, Start::Image, _) => "fgsm".to_owned(),

@@ -10,7 +10,7 @@ use super::pgd::{check_finite, input_gradient};
 use super::{Ball, Error, Goal, Norm, Result};
 
 /// An attack on classifiers.
-pub trait Attack {
+pub trait Attack: std::fmt::Debug {
     /// Its name in reports, such as `pgd-linf`.
     fn name(&self) -> String;
 
@@ -105,11 +105,6 @@ impl<'a> Subject<'a> {
     /// Number of classes; 0 for an empty batch.
     pub(crate) fn classes(&self) -> i64 {
         self.classes
-    }
-
-    /// Whether answers change from pass to pass.
-    pub(crate) fn is_random(&self) -> bool {
-        self.model.is_random()
     }
 
     /// Checked logits without a graph.
@@ -212,11 +207,6 @@ impl Standing {
     /// Rows of a tensor of the whole batch.
     pub(crate) fn rows(&self, whole: &Tensor) -> Tensor {
         whole.index_select(0, &self.places)
-    }
-
-    /// Writes rows back into a tensor of the whole batch.
-    pub(crate) fn put(&self, whole: &mut Tensor, rows: &Tensor) {
-        let _ = whole.index_copy_(0, &self.places, rows);
     }
 
     /// Drops those that are not 0 in `done`, which has one entry for each still standing, and returns the places that stay,

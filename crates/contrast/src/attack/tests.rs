@@ -2,5 +2,6 @@
 
 mod bad_input;
 mod gradient;
+mod ladder;
 mod models;
 mod projections;

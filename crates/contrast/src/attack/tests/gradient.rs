@@ -72,8 +72,7 @@ fn an_example_is_attacked_alike_in_any_batch_and_order() {
     let net = SmallNet::new(3, Kind::Double);
     let (images, labels) = net.data(6, 4, Kind::Double);
     let order = Tensor::from_slice(&[3_i64, 0, 5, 1, 4, 2]);
-    for attack in [Pgd::new(Ball::linf(0.05)), Pgd::new(Ball::l2(0.3)).with_steps(5).with_restarts(2).stopping_early()]
-    {
+    for attack in [Pgd::new(Ball::linf(0.05)), Pgd::new(Ball::l2(0.3)).with_restarts(2).stopping_early()] {
         let run = |places: &Tensor| {
             let (x, y) = (images.index_select(0, places), labels.index_select(0, places));
             attack.run(&net.eval(), &x, &Goal::untargeted(&y), 9).unwrap()

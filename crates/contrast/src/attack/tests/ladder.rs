@@ -1,0 +1,292 @@
+//! APGD, FAB, CW, Square and their ensemble.
+
+use super::models::{SmallNet, difference, linear, points, uniform, values};
+use crate::attack::{
+    Adversarial, Apgd, ApgdTargeted, Attack, AutoAttack, Ball, CwL2, Error, Fab, Goal, Loss, Norm, Pgd, Square,
+    Variable, Version,
+};
+use tch::{Kind, Tensor};
+
+fn attack(attack: &dyn Attack, net: &SmallNet, data: &(Tensor, Tensor), seed: u64) -> Adversarial {
+    attack.run(&net.eval(), &data.0, &Goal::untargeted(&data.1), seed).unwrap()
+}
+
+/// Small editions of every attack of the room.
+fn all(ball: Ball) -> Vec<Box<dyn Attack>> {
+    let mut all: Vec<Box<dyn Attack>> = vec![
+        Box::new(Pgd::new(ball).with_steps(4)),
+        Box::new(Apgd::new(ball).with_steps(12)),
+        Box::new(Apgd::dlr(ball).with_steps(12).with_restarts(2)),
+        Box::new(ApgdTargeted { apgd: Apgd::dlr(ball).with_steps(6), targets: 2 }),
+        Box::new(Fab { steps: 6, targets: 2, restarts: 2, ..Fab::new(ball) }),
+        Box::new(Square::new(ball).with_queries(30)),
+    ];
+    if ball.norm == Norm::L2 {
+        all.push(Box::new(CwL2 { ball, steps: 20, search_steps: 3, ..CwL2::new(1.0) }));
+        all.push(Box::new(CwL2 { ball, steps: 20, search_steps: 3, ..CwL2::new(1.0).clipped() }));
+    }
+    all
+}
+
+fn radii(norm: Norm) -> [f64; 3] {
+    match norm {
+        Norm::Linf => [0.0, 0.04, 0.6],
+        Norm::L2 => [0.0, 0.3, 4.0],
+        Norm::L1 => [0.0, 1.0, 12.0],
+    }
+}
+
+#[test]
+fn every_attack_keeps_ball_box_and_model() {
+    let net = SmallNet::new(1, Kind::Float);
+    let (images, _) = net.data(5, 2, Kind::Float);
+    // Some pixels lie at the ends of the box.
+    let images = (images * 2.0 - 0.5).clamp(0.0, 1.0);
+    let labels = net.eval()(&images).argmax(-1, false);
+    let before = net.fingerprint();
+    for norm in [Norm::Linf, Norm::L2, Norm::L1] {
+        for radius in radii(norm) {
+            for attack in all(Ball::new(norm, radius)) {
+                let found = attack.run(&net.eval(), &images, &Goal::untargeted(&labels), 5).unwrap();
+                let name = attack.name();
+                let size = norm.size(&(&found.images - &images)).max().double_value(&[]);
+                assert!(size <= radius * (1.0 + 1e-6) + 1.2e-7, "{name} ε {radius}: {size}");
+                assert!(found.images.min().double_value(&[]) >= 0.0 && found.images.max().double_value(&[]) <= 1.0);
+                if radius == 0.0 {
+                    assert_eq!(found.images, images, "{name}");
+                }
+                // Success is what the model says of the images that came back.
+                let fooled = net.eval()(&found.images).argmax(-1, false).ne_tensor(&labels);
+                assert_eq!(values(&found.success), values(&fooled), "{name} ε {radius}");
+            }
+        }
+    }
+    assert_eq!(net.fingerprint(), before);
+}
+
+#[test]
+fn every_attack_repeats_itself_and_ignores_the_batch_around_an_example() {
+    let net = SmallNet::new(3, Kind::Double);
+    let (images, labels) = net.data(6, 4, Kind::Double);
+    let order = Tensor::from_slice(&[3_i64, 0, 5, 1, 4, 2]);
+    for norm in [Norm::Linf, Norm::L2, Norm::L1] {
+        for attack in all(Ball::new(norm, radii(norm)[1])) {
+            let run = |places: &Tensor| {
+                let (x, y) = (images.index_select(0, places), labels.index_select(0, places));
+                attack.run(&net.eval(), &x, &Goal::untargeted(&y), 9).unwrap()
+            };
+            let in_order = Tensor::arange(6, (Kind::Int64, tch::Device::Cpu));
+            let whole = run(&in_order);
+            assert_eq!(whole.images, run(&in_order).images, "{}", attack.name());
+            // Another batch size rounds otherwise, by 1e-16 a step.
+            let apart = difference(&whole.images.index_select(0, &order), &run(&order).images);
+            assert!(apart < 1e-11, "{}: {apart}", attack.name());
+            let alone = difference(&whole.images.narrow(0, 4, 1), &run(&Tensor::from_slice(&[4_i64])).images);
+            assert!(alone < 1e-11, "{}: {alone}", attack.name());
+        }
+    }
+}
+
+#[test]
+fn apgd_reaches_the_corner_of_a_linear_model() {
+    let (images, labels) = points(Kind::Double);
+    let corner = Tensor::from_slice(&[0.4_f64, 0.5, 0.7, 0.12, 0.89, 0.4]).reshape([2, 3]);
+    let goal = Goal::untargeted(&labels);
+    for loss in [Loss::CrossEntropy, Loss::Margin] {
+        let apgd = Apgd { loss, ..Apgd::new(Ball::linf(0.1)) };
+        let found = apgd.run(&linear(Kind::Double), &images, &goal, 0).unwrap();
+        // The first is fooled from the start on and may stop anywhere; the second withstands, at the best point.
+        assert!(difference(&found.images.get(1), &corner.get(1)) < 1e-9, "{}", found.images);
+        assert_eq!(values(&found.success), [1.0, 0.0]);
+    }
+    // m = 1.4275 − 1.0 … of x₂ is out of reach in every norm; the least margin is m − ε‖w‖ with the dual norm.
+    let second = images.narrow(0, 1, 1);
+    let logits = values(&linear(Kind::Double)(&second));
+    for (norm, dual) in [(Norm::Linf, 4.25), (Norm::L2, 2.75), (Norm::L1, 2.25)] {
+        let apgd = Apgd { loss: Loss::Margin, ..Apgd::new(Ball::new(norm, 0.1)) };
+        let found = apgd.run(&linear(Kind::Double), &second, &Goal::untargeted(&labels.narrow(0, 1, 1)), 0).unwrap();
+        let reached = values(&linear(Kind::Double)(&found.images));
+        let expected = logits[1] - logits[0] - 0.1 * dual;
+        assert!((reached[1] - reached[0] - expected).abs() < 1e-3, "{norm:?}: {reached:?} for {expected}");
+    }
+}
+
+#[test]
+fn apgd_looks_at_its_steps_when_the_paper_says() {
+    let at = |steps| Apgd::new(Ball::linf(0.1)).with_steps(steps).checkpoints();
+    assert_eq!(at(10), [2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    assert_eq!(at(50), [11, 21, 30, 38, 45]);
+    assert_eq!(at(100), [22, 41, 57, 70, 80, 87, 93, 99]);
+    assert_eq!(at(20), [4, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]);
+}
+
+#[test]
+fn minimum_norm_attacks_find_the_distance_to_the_boundary() {
+    // W = [[1, −2, .5], [0, 0, 0]], b = (.3, 0), x = (.5, .25, .5): margin .55, so L∞ .55/3.5, L2 .55/√5.25, L1 .55/2.
+    let weights = Tensor::from_slice(&[1.0, -2.0, 0.5, 0.0, 0.0, 0.0]).reshape([2, 3]);
+    let bias = Tensor::from_slice(&[0.3, 0.0]);
+    let model = |x: &Tensor| x.matmul(&weights.tr()) + &bias;
+    let image = Tensor::from_slice(&[0.5, 0.25, 0.5]).reshape([1, 3]);
+    let goal = Goal::untargeted(&Tensor::from_slice(&[0_i64]));
+    for (norm, least) in [(Norm::Linf, 0.157_142_857_1), (Norm::L2, 0.240_039_679_6), (Norm::L1, 0.275)] {
+        let found = Fab::new(Ball::new(norm, 3.0)).minimising().run(&model, &image, &goal, 0).unwrap();
+        let distance = found.distance.double_value(&[0]);
+        assert!(distance >= least && distance <= least * 1.01, "FAB {norm:?}: {distance} for {least}");
+        // Out of reach: no success, and the image as it was.
+        let found = Fab::new(Ball::new(norm, 0.9 * least)).run(&model, &image, &goal, 0).unwrap();
+        assert_eq!((found.success.int64_value(&[0]), found.distance.double_value(&[0])), (0, 0.0));
+    }
+    for variable in [Variable::Tanh, Variable::Clipped] {
+        let cw = CwL2 { variable, steps: 300, ..CwL2::new(3.0) };
+        let distance = cw.run(&model, &image, &goal, 0).unwrap().distance.double_value(&[0]);
+        assert!((0.240_039_67..=0.240_039_68 * 1.01).contains(&distance), "{variable:?}: {distance}");
+    }
+}
+
+#[test]
+fn only_the_clipped_variable_moves_a_pixel_off_the_end_of_the_box() {
+    // One pixel at 0 must rise to .25; with tanh its gradient is 2e-6 of what it should be.
+    let model = |x: &Tensor| Tensor::cat(&[Tensor::zeros_like(x), (x - 0.25) * 10.0], 1);
+    let goal = Goal::untargeted(&Tensor::from_slice(&[0_i64]));
+    let image = Tensor::zeros([1, 1], (Kind::Double, tch::Device::Cpu));
+    let run = |cw: CwL2| CwL2 { steps: 300, ..cw }.run(&model, &image, &goal, 0).unwrap();
+    let found = run(CwL2::new(1.0).clipped());
+    assert!((0.25..0.2525).contains(&found.distance.double_value(&[0])), "{:?}", found.distance);
+    let inside = Tensor::full([1, 1], 0.1, (Kind::Double, tch::Device::Cpu));
+    let tanh = CwL2 { steps: 300, ..CwL2::new(1.0) }.run(&model, &inside, &goal, 0).unwrap();
+    assert!((0.15..0.1515).contains(&tanh.distance.double_value(&[0])), "{:?}", tanh.distance);
+}
+
+#[test]
+fn logits_that_are_all_negative_do_not_blunt_cw() {
+    // The label's logit times zero would beat every negative logit, and the attack would think that it had won.
+    let model = |x: &Tensor| linear(Kind::Double)(x) - 50.0;
+    let (images, labels) = points(Kind::Double);
+    let second = images.narrow(0, 1, 1);
+    let goal = Goal::untargeted(&labels.narrow(0, 1, 1));
+    let cw = CwL2 { steps: 200, ..CwL2::new(2.0) };
+    let shifted = cw.run(&model, &second, &goal, 0).unwrap();
+    let plain = cw.run(&linear(Kind::Double), &second, &goal, 0).unwrap();
+    assert_eq!(values(&shifted.success), [1.0]);
+    assert!(difference(&shifted.distance, &plain.distance) < 1e-6);
+}
+
+#[test]
+fn windows_of_the_square_attack_shrink_as_published() {
+    let square = Square::new(Ball::linf(0.1));
+    let sides = [0, 11, 51, 201, 501, 1001, 2001, 4001].map(|query| square.side(query, 32, 32));
+    assert_eq!(sides, [29, 20, 14, 10, 7, 5, 4, 3]);
+    // The table is for 10 000 queries; rescaled to 1 000, query 401 is its 4 010th.
+    let rescaled = Square { rescale: true, queries: 1000, ..square };
+    assert_eq!((rescaled.side(5, 32, 32), rescaled.side(401, 32, 32)), (20, 3));
+    assert!(rescaled.advice(28, 14).is_some() && rescaled.advice(28, 28).is_none());
+}
+
+#[test]
+fn the_square_attack_needs_no_gradient_and_reaches_the_last_row() {
+    // Only the last pixel of the last row counts.
+    let model = |x: &Tensor| {
+        let last = x.select(3, 5).select(2, 5).detach();
+        Tensor::cat(&[Tensor::zeros_like(&last), (last - 0.55) * 10.0], 1)
+    };
+    let images = Tensor::full([1, 1, 6, 6], 0.5, (Kind::Double, tch::Device::Cpu));
+    let goal = Goal::untargeted(&Tensor::from_slice(&[0_i64]));
+    let found = |seed| Square::new(Ball::linf(0.1)).with_queries(400).run(&model, &images, &goal, seed).unwrap();
+    assert!((0..8).all(|seed| found(seed).survivors() == 0.0));
+}
+
+#[test]
+fn stronger_attacks_leave_no_more_standing() {
+    let net = SmallNet::new(5, Kind::Double);
+    let data = net.data(24, 6, Kind::Double);
+    let ball = Ball::linf(0.03);
+    let standing = |attack_: &dyn Attack| attack(attack_, &net, &data, 0).survivors();
+    let fgsm = standing(&Pgd::fgsm(ball));
+    let pgd = standing(&Pgd::new(ball).stopping_early());
+    let apgd = standing(&Apgd::new(ball));
+    let ensemble = AutoAttack::of(
+        ball,
+        vec![
+            Box::new(Apgd::new(ball)),
+            Box::new(ApgdTargeted { targets: 4, apgd: Apgd::dlr(ball).with_steps(30) }),
+            Box::new(Fab { steps: 20, ..Fab::new(ball) }),
+            Box::new(Square::new(ball).with_queries(200)),
+        ],
+    );
+    let auto = standing(&ensemble.unwrap());
+    assert!(1.0 > fgsm && fgsm >= pgd && pgd >= apgd && apgd >= auto && auto > 0.0, "{fgsm} {pgd} {apgd} {auto}");
+    // On so small and smooth a model the gradient attacks leave nothing for the others to find.
+    assert!((apgd - auto).abs() < 0.1);
+}
+
+#[test]
+fn the_ensemble_counts_what_each_attack_adds_and_gives_the_same_in_any_chunks() {
+    let net = SmallNet::new(5, Kind::Double);
+    let (images, mut labels) = net.data(10, 6, Kind::Double);
+    // The first is wrong to begin with.
+    labels = Tensor::cat(&[(labels.narrow(0, 0, 1) + 1).remainder(5), labels.narrow(0, 1, 9)], 0);
+    let ball = Ball::linf(0.03);
+    let run = |batch| {
+        let attacks: Vec<Box<dyn Attack>> =
+            vec![Box::new(Apgd::new(ball).with_steps(20)), Box::new(Square::new(ball).with_queries(50))];
+        let ensemble = AutoAttack::of(ball, attacks).unwrap().with_batch(batch);
+        ensemble.run_in_stages(&net.eval(), &images, &Goal::untargeted(&labels), 3).unwrap()
+    };
+    let (whole, stages) = run(10);
+    assert_eq!((stages[0].before, stages[1].before), (9, stages[0].after));
+    assert_eq!(stages[1].after as f64, 10.0 * whole.survivors());
+    assert_eq!(whole.distance.double_value(&[0]), 0.0);
+    assert!(whole.forward > stages.iter().map(|stage| stage.forward).sum());
+    assert_eq!(values(&whole.success), values(&run(3).0.success));
+}
+
+#[test]
+fn the_versions_hold_the_published_attacks() {
+    let names = |version, ball| -> Vec<String> {
+        AutoAttack::new(ball, version).attacks().iter().map(|attack| attack.name()).collect()
+    };
+    let linf = Ball::linf(8.0 / 255.0);
+    assert_eq!(names(Version::Standard, linf), ["apgd-ce-linf", "apgd-t-dlr-linf", "fab-t-linf", "square-linf"]);
+    let plus = ["apgd-ce-linf", "apgd-dlr-linf", "fab-t-linf", "square-linf", "apgd-t-dlr-linf"];
+    assert_eq!(names(Version::Plus, linf), plus);
+    assert_eq!(names(Version::Random, linf), ["apgd-ce-linf", "apgd-dlr-linf"]);
+    let other = AutoAttack::of(linf, vec![Box::new(Pgd::new(Ball::l2(1.0)))]);
+    assert!(matches!(other, Err(Error::Setting { setting: "ball", .. })));
+}
+
+#[test]
+fn settings_outside_their_range() {
+    let (images, labels) = points(Kind::Double);
+    let ball = Ball::linf(0.1);
+    let attacks: Vec<(&str, Box<dyn Attack>)> = vec![
+        ("steps", Box::new(Apgd::new(ball).with_steps(0))),
+        ("restarts", Box::new(Apgd::new(ball).with_restarts(0))),
+        ("rho", Box::new(Apgd { rho: 1.5, ..Apgd::new(ball) })),
+        ("targets", Box::new(ApgdTargeted { targets: 0, ..ApgdTargeted::new(ball) })),
+        ("steps", Box::new(Fab { steps: 0, ..Fab::new(ball) })),
+        ("eta", Box::new(Fab { eta: 0.9, ..Fab::new(ball) })),
+        ("beta", Box::new(Fab { beta: 1.5, ..Fab::new(ball) })),
+        ("queries", Box::new(Square::new(ball).with_queries(0))),
+        ("share", Box::new(Square { share: 0.0, ..Square::new(ball) })),
+        ("norm", Box::new(CwL2 { ball, ..CwL2::new(1.0) })),
+        ("search_steps", Box::new(CwL2 { search_steps: 0, ..CwL2::new(1.0) })),
+        ("learning_rate", Box::new(CwL2 { learning_rate: 0.0, ..CwL2::new(1.0) })),
+        ("confidence", Box::new(CwL2 { confidence: -1.0, ..CwL2::new(1.0) })),
+        ("batch", Box::new(AutoAttack::standard(ball).with_batch(0))),
+    ];
+    for (name, attack) in attacks {
+        let error = attack.run(&linear(Kind::Double), &images, &Goal::untargeted(&labels), 0).unwrap_err();
+        assert!(matches!(error, Error::Setting { setting, .. } if setting == name), "{name}: {error}");
+    }
+    let few = AutoAttack::standard(ball).run(
+        &linear(Kind::Double),
+        &images.narrow(0, 1, 1),
+        &Goal::untargeted(&labels.narrow(0, 1, 1)),
+        0,
+    );
+    assert!(matches!(few, Err(Error::TooFewClasses { needed: 4, found: 2, .. })), "{few:?}");
+    let volume = uniform(&[2, 1, 2, 2, 2], 0, (0.0, 1.0), Kind::Double);
+    let model = |x: &Tensor| x.flatten(1, -1).narrow(1, 0, 3);
+    let error = Square::new(ball).run(&model, &volume, &Goal::untargeted(&labels), 0).unwrap_err();
+    assert!(matches!(error, Error::Images { .. }), "{error}");
+}
