@@ -1,5 +1,6 @@
 //! Projected gradient ascent: FGSM, BIM, PGD and their variant with momentum are one algorithm with other settings.
 
+use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -15,6 +16,9 @@ pub enum Start {
     Image,
     /// At a random point of ball and box.
     Random,
+    /// Next to the image, at a normal deviation of a thousandth of the box for every pixel: the start of TRADES (Zhang et al.
+    /// 2019, arXiv 1901.08573), whose loss has no gradient at the image itself.
+    Nearby,
 }
 
 /// Projected gradient ascent (Madry et al. 2018, arXiv 1706.06083): `steps` times
@@ -214,6 +218,13 @@ impl Pgd {
         let point = match self.start {
             Start::Image => images.copy(),
             Start::Random => self.ball.random_point(images, streams, restart as u64)?,
+            Start::Nearby => {
+                let deviation = (self.ball.high - self.ball.low) * 1e-3;
+                let noise = streams.fill(images, restart as u64, |rng, row| {
+                    row.fill_with(|| deviation * Distribution::<f64>::sample(&StandardNormal, rng));
+                })?;
+                self.ball.project(images, &(images + noise))?
+            }
         };
         Ascent::new(self, images, point)
     }

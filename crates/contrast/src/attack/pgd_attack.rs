@@ -14,7 +14,7 @@ impl Attack for Pgd {
             (_, _, true) => format!("mi-fgsm-{}", self.steps),
             (1, Start::Image, _) => "fgsm".to_owned(),
             (_, Start::Image, _) => format!("bim-{}", self.steps),
-            (_, Start::Random, _) => format!("pgd-{}", self.steps),
+            (_, Start::Random | Start::Nearby, _) => format!("pgd-{}", self.steps),
         };
         let restarts = if self.restarts > 1 { format!("x{}", self.restarts) } else { String::new() };
         format!("{method}{restarts}-{norm}")

@@ -70,6 +70,9 @@ pub enum Error {
         /// The first row with such a number.
         row: i64,
     },
+    /// An attack that could not be made.
+    #[error(transparent)]
+    Attack(#[from] crate::attack::Error),
     /// An error of training, checkpoints or data.
     #[error(transparent)]
     Core(#[from] core_tensor::Error),

@@ -1,0 +1,131 @@
+//! From a pre-trained encoder to a classifier.
+
+use super::error::{Error, Result};
+use core_tensor::nn::Network;
+use core_tensor::optim::{Parameter, parameters};
+use serde::{Deserialize, Serialize};
+use tch::nn::VarStore;
+use tch::no_grad;
+
+/// What fine-tuning may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// The classifier alone. With [`RobustTraining::linear`](super::RobustTraining::linear) the encoder's statistics stay too.
+    Linear,
+    /// Everything.
+    Full,
+}
+
+/// Readies a network for fine-tuning: the classifier starts at zero, as in ACL's reference code, and under
+/// [`Scope::Linear`] all other variables are frozen. Returns what an optimizer updates.
+///
+/// Standard linear fine-tuning (SLF), adversarial linear (ALF) and adversarial full (AFF) are
+///
+/// ```
+/// # use contrast::learn::{RobustConfig, RobustTraining, Scope, fine_tuned};
+/// # use core_tensor::{networks::{Architecture, ConvNetConfig}, nn::Standard};
+/// # use tch::{Device, nn::VarStore};
+/// # let store = VarStore::new(Device::Cpu);
+/// # let config = ConvNetConfig { in_channels: 1, widths: vec![4], classes: 2 };
+/// # let network = Architecture::ConvNet(config).build(&store.root(), &Standard)?;
+/// # let (network, radius) = (network.as_ref(), 8.0 / 255.0);
+/// // … load the pre-trained branch into `store` …
+/// let slf = (fine_tuned(&store, network, Scope::Linear, 2e-4)?, RobustTraining::linear(network, RobustConfig::standard(), 0)?);
+/// let alf = (fine_tuned(&store, network, Scope::Linear, 2e-4)?, RobustTraining::linear(network, RobustConfig::pgd_at(radius), 0)?);
+/// let aff = (fine_tuned(&store, network, Scope::Full, 2e-4)?, RobustTraining::full(network, RobustConfig::trades(radius), 0)?);
+/// # let _ = (slf, alf, aff);
+/// # Ok::<(), contrast::learn::Error>(())
+/// ```
+///
+/// # Errors
+/// A network whose classifier has no variables in the store.
+pub fn fine_tuned(store: &VarStore, network: &dyn Network, scope: Scope, weight_decay: f64) -> Result<Vec<Parameter>> {
+    let prefix = format!("{}.", network.classifier());
+    let mut found = false;
+    for (name, mut variable) in store.variables() {
+        let statistics = name.ends_with("running_mean") || name.ends_with("running_var");
+        if name.starts_with(&prefix) {
+            found = true;
+            let _ = no_grad(|| variable.f_zero_())?;
+            let _ = variable.set_requires_grad(true);
+        } else if !statistics {
+            let _ = variable.set_requires_grad(scope == Scope::Full);
+        }
+    }
+    if !found {
+        return Err(Error::mismatch(prefix, "the classifier's variables", "none in the store"));
+    }
+    Ok(parameters(store, weight_decay))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attack::{Ball, Pgd};
+    use crate::learn::{Defence, RobustConfig, RobustTraining};
+    use core_tensor::data::Batch;
+    use core_tensor::networks::{Architecture, ConvNetConfig};
+    use core_tensor::nn::Standard;
+    use core_tensor::optim::{Optimizer, Sgd, SgdConfig};
+    use core_tensor::train::{Objective, Progress};
+    use tch::{Device, Kind, Tensor};
+
+    fn network() -> (VarStore, Box<dyn Network>) {
+        let store = VarStore::new(Device::Cpu);
+        let architecture = Architecture::ConvNet(ConvNetConfig { in_channels: 1, widths: vec![4], classes: 3 });
+        let network = architecture.build(&store.root(), &Standard).unwrap();
+        (store, network)
+    }
+
+    fn batch() -> Batch {
+        let input = (Tensor::arange(6 * 64, (Kind::Float, Device::Cpu)).sin() * 0.5 + 0.5).view([6, 1, 8, 8]);
+        Batch { input, target: Tensor::from_slice(&[0_i64, 1, 2, 0, 1, 2]), index: (0..6).collect() }
+    }
+
+    fn copies(store: &VarStore) -> Vec<(String, Tensor)> {
+        store.variables().into_iter().map(|(name, tensor)| (name, tensor.detach().copy())).collect()
+    }
+
+    #[test]
+    fn linear_fine_tuning_leaves_every_byte_of_the_encoder() {
+        let attack = Pgd::new(Ball::linf(0.03)).with_steps(2);
+        for defence in [Defence::None, Defence::PgdAt] {
+            let (store, network) = network();
+            let config = RobustConfig { defence, attack: attack.clone() };
+            let parameters = fine_tuned(&store, network.as_ref(), Scope::Linear, 1e-2).unwrap();
+            let names: Vec<_> = parameters.iter().map(|parameter| parameter.name.clone()).collect();
+            assert_eq!(names, ["fc.bias", "fc.weight"]);
+            let before = copies(&store);
+            let mut objective = RobustTraining::linear(network.as_ref(), config, 0).unwrap();
+            let mut optimizer = Sgd::new(parameters, SgdConfig::default()).unwrap();
+            for step in 0..3 {
+                optimizer.zero_grad();
+                let loss = objective.loss(&batch(), &Progress { epoch: 0, step }).unwrap();
+                loss.total.backward();
+                optimizer.step(0.5).unwrap();
+            }
+            for (name, before) in before {
+                let moved = !store.variables()[&name].equal(&before);
+                assert_eq!(moved, name.starts_with("fc."), "{name} under {defence:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_classifier_starts_at_zero_and_full_fine_tuning_frees_what_was_frozen() {
+        let (store, network) = network();
+        fine_tuned(&store, network.as_ref(), Scope::Linear, 0.0).unwrap();
+        let all = fine_tuned(&store, network.as_ref(), Scope::Full, 0.0).unwrap();
+        let names: Vec<_> = all.iter().map(|parameter| parameter.name.as_str()).collect();
+        assert_eq!(names, ["bn1.bias", "bn1.weight", "conv1.weight", "fc.bias", "fc.weight"]);
+        assert_eq!(network.forward(&batch().input, false).abs().max().double_value(&[]), 0.0);
+    }
+
+    #[test]
+    fn a_store_of_another_network_is_refused() {
+        let (_, network) = network();
+        let refused = fine_tuned(&VarStore::new(Device::Cpu), network.as_ref(), Scope::Full, 0.0);
+        assert!(matches!(refused, Err(Error::Mismatch { name, .. }) if name == "fc."));
+    }
+}
