@@ -2,7 +2,6 @@
 
 Set-up, in a throw-away environment:
     python -m venv /tmp/peer && /tmp/peer/bin/pip install scalesim "numpy<2"
-    cargo build --release -p hw-sim --examples --bins
 Run:
     /tmp/peer/bin/python benches/peers/hw_sim_scalesim.py --bin target/release --network resnet18 --size 32 --dataflow os
 
@@ -12,6 +11,7 @@ byte, and SCALE-Sim's time over the closed form's (`--closed-form-us`, as `cargo
 
 import argparse
 import json
+import os
 import pathlib
 import resource
 import subprocess
@@ -66,13 +66,18 @@ def cpu_seconds(command, cwd):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bin", default="target/release", type=pathlib.Path)
+    parser.add_argument("--bin", type=pathlib.Path, help="where hw-sim's release binaries are; built if not given")
     parser.add_argument("--network", default="resnet18")
     parser.add_argument("--size", default=32, type=int)
     parser.add_argument("--dataflow", default="os", choices=["os", "ws", "is"])
     parser.add_argument("--layers", type=int, help="only the first so many layers")
     parser.add_argument("--closed-form-us", type=float, help="microseconds of the closed form for the same layers")
     arguments = parser.parse_args()
+    if not arguments.bin:
+        root = pathlib.Path(__file__).resolve().parents[2]
+        subprocess.run(["cargo", "build", "--release", "-p", "hw-sim", "--bins", "--examples"], cwd=root, check=True)
+        target = os.environ.get("CARGO_TARGET_DIR", "target")
+        arguments.bin = root / target / "release"
     binaries = arguments.bin.resolve()
 
     with tempfile.TemporaryDirectory() as folder:

@@ -103,7 +103,10 @@ fn doc_and_bench_hand_their_arguments_on() {
         command.args(arguments);
         assert!(run(command).0);
     }
-    assert_eq!(asked(&machine), ["doc --workspace --no-deps --open", "bench --package benches train_step -- --quick"]);
+    assert_eq!(
+        asked(&machine),
+        ["doc --workspace --no-deps --open", "bench --package benches --package hw-sim train_step -- --quick"]
+    );
 }
 
 #[test]
@@ -118,7 +121,7 @@ fn peers_are_run_after_our_benches_and_the_pairs_are_written_down() {
 metadata) echo '{{"target_directory": "{target}"}}';;
 bench) mkdir -p {new}
   echo '{{"full_id": "predict"}}' > {new}/benchmark.json
-  echo '{{"mean": {{"point_estimate": 2e6, "confidence_interval":
+  echo '{{"median": {{"point_estimate": 2e6, "confidence_interval":
     {{"confidence_level": 0.95, "lower_bound": 1e6, "upper_bound": 3e6}}}}}}' > {new}/estimates.json;;
 esac"#,
             target = machine.path("target").display(),
@@ -129,7 +132,7 @@ esac"#,
     fs::create_dir_all(&peers).unwrap();
     fs::write(
         peers.join("peers.toml"),
-        "requirements = []\n[[peer]]\nname = 'prediction'\nscript = 'p.py'\nargs = ['{data}/x']\nours = 'predict'\nwant = 0.6\n",
+        "[environments]\ndefault = []\n[[peer]]\nname = 'prediction'\nscript = 'p.py'\nargs = ['{data}/x']\nours = 'predict'\nwant = 0.6\n",
     )
     .unwrap();
     // The peer takes 4 ms.
@@ -149,7 +152,9 @@ esac"#,
     let mut command = machine.xtask();
     command.args(["bench", "--peers", "--python"]).arg(machine.path("bin/peers-python"));
     let (ok, said) = run(command);
-    assert!(!ok && said.contains("p.py failed"), "{said}");
+    assert!(!ok && said.contains("1 of the peers could not be run"), "{said}");
+    let text = fs::read_to_string(results.join("bench.md")).unwrap();
+    assert!(text.contains("| prediction | 2.000 ms | – | – | ≤ 0.6 | not run: p.py failed (exit status: 3) |"), "{text}");
 }
 
 #[test]
