@@ -1,0 +1,145 @@
+//! The layer factory that quantises any network.
+
+use super::gate::{DfqConfig, DfqOption, Gates, Link};
+use super::handle::{QuantHandle, RangeBuffer};
+use super::layer::{QuantConv2d, QuantLinear, Site};
+use super::{Precision, QuantConfig, RangeBatchNorm, Result};
+use core_tensor::nn::{BatchNormConfig, Conv2d, Conv2dConfig, LayerFactory, Linear, LinearConfig, Module, Standard};
+use std::cell::RefCell;
+use std::sync::Arc;
+use tch::Tensor;
+use tch::nn::{ModuleT, Path};
+
+/// Makes layers whose weight, input and output gradient are rounded; norms, activations, pooling and the optimizer stay in
+/// full precision.
+///
+/// Parameter names stay those of the plain network, so that its checkpoints load; each quantised layer adds a variable
+/// `input_range` of four numbers.
+#[derive(Debug)]
+pub struct QuantFactory<'a> {
+    config: Arc<QuantConfig>,
+    handle: QuantHandle,
+    gates: Option<(Gates, Path<'a>)>,
+    made: RefCell<Made>,
+}
+
+/// What was made so far.
+#[derive(Debug, Default)]
+struct Made {
+    convolutions: usize,
+    /// The gate of the last convolution, unless that was a shortcut's: what a norm made next belongs to.
+    branch: Option<Link>,
+}
+
+impl<'a> QuantFactory<'a> {
+    /// Layers that all run at the handle's precision, which starts as `precision`.
+    ///
+    /// # Errors
+    /// A setting outside its range.
+    pub fn new(config: QuantConfig, precision: Precision) -> Result<Self> {
+        config.validate()?;
+        let (config, handle) = (Arc::new(config), QuantHandle::new(precision));
+        Ok(Self { config, handle, gates: None, made: RefCell::default() })
+    }
+
+    /// Layers whose activations and gradients have the bits that a gate chooses for each sample. The first convolution,
+    /// linear layers and whatever the settings name stay in full precision. The gates' variables live under `path`, as a
+    /// rule `store.root() / "gates"`.
+    ///
+    /// # Errors
+    /// A setting outside its range.
+    pub fn gated(config: QuantConfig, dfq: DfqConfig, path: Path<'a>) -> Result<Self> {
+        dfq.validate()?;
+        let precision = Precision { weight: Some(dfq.weight), ..Precision::FULL };
+        let config = QuantConfig { full_precision_stem: true, linear: false, ..config };
+        let factory = Self::new(config, precision)?;
+        let gates = Gates::new(&path, dfq);
+        Ok(Self { gates: Some((gates, path)), ..factory })
+    }
+
+    /// The network's handle, once it is built.
+    pub fn handle(&self) -> QuantHandle {
+        self.handle.clone()
+    }
+
+    /// The network's gates, if it has any.
+    pub fn gates(&self) -> Option<Gates> {
+        self.gates.as_ref().map(|(gates, _)| gates.clone())
+    }
+
+    fn site(&self, path: &Path, name: &str, gate: Option<Link>) -> Site {
+        let range = RangeBuffer::new(path.zeros_no_train("input_range", &[4]));
+        let place = self.handle.add_layer(name, range.shallow_clone());
+        Site { name: name.into(), place, config: self.config.clone(), handle: self.handle.clone(), range, gate }
+    }
+
+    fn convolution(&self, path: &Path, config: Conv2dConfig, shortcut: bool) -> Module {
+        let conv = Conv2d::new(path, config);
+        let name = conv.name().to_owned();
+        let mut made = self.made.borrow_mut();
+        made.convolutions += 1;
+        made.branch = None;
+        let stem = made.convolutions == 1 && self.config.full_precision_stem;
+        if stem || self.config.leaves_out(&name) {
+            return Box::new(conv);
+        }
+        let gate = self.gates.as_ref().map(|(gates, path)| gates.join(path, &name, config.in_channels, shortcut));
+        if !shortcut {
+            made.branch = gate.clone();
+        }
+        let site = self.site(path, &name, gate);
+        Box::new(QuantConv2d { conv, site })
+    }
+}
+
+impl LayerFactory for QuantFactory<'_> {
+    fn conv2d(&self, path: &Path, config: Conv2dConfig) -> Module {
+        self.convolution(path, config, false)
+    }
+
+    fn shortcut_conv2d(&self, path: &Path, config: Conv2dConfig) -> Module {
+        self.convolution(path, config, true)
+    }
+
+    fn linear(&self, path: &Path, config: LinearConfig) -> Module {
+        let linear = Linear::new(path, config);
+        let name = linear.name().to_owned();
+        if !self.config.linear || self.config.leaves_out(&name) {
+            return Box::new(linear);
+        }
+        let site = self.site(path, &name, None);
+        Box::new(QuantLinear { linear, site })
+    }
+
+    fn batch_norm2d(&self, path: &Path, config: BatchNormConfig) -> Module {
+        let norm = match self.config.range_batch_norm {
+            true => RangeBatchNorm::module(path, config),
+            false => Standard.batch_norm2d(path, config),
+        };
+        let skips = |link: &Link| link.options().contains(&DfqOption::Skip);
+        match self.made.borrow().branch.clone().filter(skips) {
+            Some(link) => Box::new(SkippingNorm { norm, link }),
+            None => norm,
+        }
+    }
+}
+
+/// A norm whose output is zero for samples that skip the block.
+#[derive(Debug)]
+struct SkippingNorm {
+    norm: Module,
+    link: Link,
+}
+
+impl ModuleT for SkippingNorm {
+    fn forward_t(&self, input: &Tensor, train: bool) -> Tensor {
+        let output = self.norm.forward_t(input, train);
+        match self.link.decided().and_then(|decision| decision.keep(&output)) {
+            Some(keep) => output * keep,
+            None => output,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,283 @@
+use super::*;
+use crate::fractrain::{Affine, Bits, Error, RangeRule, Rounding};
+use core_tensor::networks::{Architecture, ConvNetConfig};
+use core_tensor::nn::Network;
+use tch::{Device, Kind, Reduction, nn};
+
+fn bits(bits: u32) -> Bits {
+    Bits::new(bits).unwrap()
+}
+
+fn waves(shape: &[i64]) -> Tensor {
+    let count = shape.iter().product::<i64>();
+    ((Tensor::arange(count, (Kind::Float, Device::Cpu)) * 0.713).sin() + 0.2).view(shape)
+}
+
+/// Weights that depend on nothing but their shape.
+fn fill(store: &nn::VarStore) {
+    tch::no_grad(|| {
+        for (name, mut variable) in store.variables() {
+            if name.ends_with("weight") && variable.dim() > 1 {
+                let values = waves(&variable.size()) * 0.3;
+                variable.copy_(&values);
+            } else if name.ends_with("bias") {
+                let _ = variable.zero_();
+            }
+        }
+    });
+}
+
+fn network(factory: &dyn LayerFactory) -> (nn::VarStore, Box<dyn Network>) {
+    let store = nn::VarStore::new(Device::Cpu);
+    let net = Architecture::cifar_resnet(8, 3).unwrap().build(&store.root(), factory).unwrap();
+    fill(&store);
+    (store, net)
+}
+
+/// Logits and all gradients, by name, of a training step.
+fn step(store: &nn::VarStore, net: &dyn Network) -> Vec<(String, Tensor)> {
+    let logits = net.forward(&waves(&[4, 3, 8, 8]), true);
+    let target = Tensor::from_slice(&[0_i64, 1, 2, 1]);
+    for (_, mut variable) in core_tensor::optim::named_trainable(store) {
+        variable.zero_grad();
+    }
+    logits.cross_entropy_loss::<Tensor>(&target, None, Reduction::Mean, -100, 0.0).backward();
+    let mut found = vec![("logits".to_owned(), logits.detach())];
+    found.extend(
+        core_tensor::optim::named_trainable(store).into_iter().map(|(name, variable)| (name, variable.grad().copy())),
+    );
+    found
+}
+
+fn assert_equal(a: &[(String, Tensor)], b: &[(String, Tensor)]) {
+    assert_eq!(a.len(), b.len());
+    for ((name, a), (_, b)) in a.iter().zip(b) {
+        assert!(a.equal(b), "{name} differs by {}", (a - b).abs().max().double_value(&[]));
+    }
+}
+
+fn quantised(config: QuantConfig, precision: Precision) -> (nn::VarStore, Box<dyn Network>, QuantHandle) {
+    let factory = QuantFactory::new(config, precision).unwrap();
+    let handle = factory.handle();
+    let (store, net) = network(&factory);
+    (store, net, handle)
+}
+
+#[test]
+fn full_precision_is_the_plain_network_bit_for_bit() {
+    let (plain_store, plain) = network(&Standard);
+    let (store, net, handle) = quantised(QuantConfig::default(), Precision::FULL);
+    // Stem, three blocks of two, two shortcuts.
+    assert_eq!(handle.layers().len(), 9);
+    assert_equal(&step(&store, net.as_ref()), &step(&plain_store, plain.as_ref()));
+    // And a low precision is another one.
+    handle.set_precision(Precision::new(3, 6).unwrap());
+    let (low, full) = (step(&store, net.as_ref()), step(&plain_store, plain.as_ref()));
+    assert!(!low[0].1.equal(&full[0].1));
+}
+
+#[test]
+fn names_are_those_of_the_plain_network_and_one_more_a_layer() {
+    let (plain, _) = network(&Standard);
+    let (store, ..) = quantised(QuantConfig::default(), Precision::FULL);
+    let names = |store: &nn::VarStore| store.variables().into_keys().collect::<std::collections::BTreeSet<_>>();
+    let added: Vec<_> = names(&store).difference(&names(&plain)).cloned().collect();
+    assert_eq!(added.len(), 9);
+    assert!(added.iter().all(|name| name.ends_with("input_range")));
+    assert!(names(&plain).is_subset(&names(&store)));
+}
+
+/// One convolution of one channel and one tap: its gradients show what reached it.
+fn tap(config: QuantConfig, precision: Precision) -> (nn::VarStore, Module, QuantHandle) {
+    let store = nn::VarStore::new(Device::Cpu);
+    let factory = QuantFactory::new(config, precision).unwrap();
+    let conv = factory.conv2d(&(store.root() / "conv"), Conv2dConfig::new(1, 1, 1, 1));
+    (store, conv, factory.handle())
+}
+
+#[test]
+fn gradients_that_reach_a_layer_take_at_most_as_many_values_as_bits_allow() {
+    for (width, at_most) in [(1, 2), (2, 4), (3, 8), (5, 32)] {
+        let precision = Precision { gradient: Some(bits(width)), ..Precision::FULL };
+        let (_store, conv, _) = tap(QuantConfig::default(), precision);
+        let x = waves(&[2, 1, 16, 16]).set_requires_grad(true);
+        (conv.forward_t(&x, true) * waves(&[2, 1, 16, 16]).flip([0])).sum(Kind::Float).backward();
+        let distinct = x.grad().view(-1).unique_dim(0, true, false, false).0.size()[0];
+        assert!(distinct <= at_most && distinct > at_most / 2, "{width} bits: {distinct} values");
+    }
+}
+
+#[test]
+fn a_backward_pass_equals_the_one_written_by_hand() {
+    let store = nn::VarStore::new(Device::Cpu);
+    let config = QuantConfig { linear: true, stochastic_gradients: false, ..QuantConfig::default() };
+    let factory = QuantFactory::new(config, Precision::new(4, 3).unwrap()).unwrap();
+    let linear = factory.linear(&(store.root() / "hidden"), LinearConfig { bias: false, ..LinearConfig::new(5, 4) });
+    fill(&store);
+    let x = waves(&[6, 5]).set_requires_grad(true);
+    let upstream = waves(&[6, 4]).flip([0]);
+    (linear.forward_t(&x, true) * &upstream).sum(Kind::Float).backward();
+
+    let weight = &store.variables()["hidden.weight"];
+    let four = Affine::per_tensor(bits(4));
+    let input = four.round(&x, Rounding::Nearest).unwrap();
+    let rounded = Affine::per_channel(bits(4)).round(weight, Rounding::Nearest).unwrap();
+    let gradient = Affine::per_tensor(bits(3)).round(&upstream, Rounding::Nearest).unwrap();
+    assert!(x.grad().equal(&gradient.mm(&rounded)));
+    assert!(weight.grad().equal(&gradient.transpose(0, 1).mm(&input)));
+}
+
+#[test]
+fn a_bifurcated_gradient_of_equal_bits_is_the_single_one() {
+    let config = QuantConfig { stochastic_gradients: false, ..QuantConfig::default() };
+    let single = Precision::new(4, 5).unwrap();
+    let double = Precision { weight_gradient: single.gradient, ..single };
+    let run = |precision| {
+        let (store, net, _) = quantised(config.clone(), precision);
+        step(&store, net.as_ref())
+    };
+    let (single, double) = (run(single), run(double));
+    for ((name, a), (_, b)) in single.iter().zip(&double) {
+        // Both convolutions may sum in another order than the fused backward pass.
+        let (distance, scale) = ((a - b).abs().max().double_value(&[]), a.abs().max().double_value(&[]));
+        assert!(distance <= 1e-5 * (1.0 + scale), "{name}: {distance}");
+    }
+}
+
+/// Gradient of the first weight under two layers with a norm between, 2-bit gradients, for pass after pass.
+fn first_gradients(stochastic: bool, gradient: Option<Bits>, passes: usize) -> Vec<Vec<f32>> {
+    let store = nn::VarStore::new(Device::Cpu);
+    let config = QuantConfig { stochastic_gradients: stochastic, ..QuantConfig::default() };
+    let factory = QuantFactory::new(config, Precision { gradient, ..Precision::FULL }).unwrap();
+    let root = store.root();
+    let first = factory.conv2d(&(&root / "a"), Conv2dConfig::new(1, 2, 3, 1));
+    let norm = factory.batch_norm2d(&(&root / "n"), BatchNormConfig::new(2));
+    let second = factory.conv2d(&(&root / "b"), Conv2dConfig::new(2, 2, 3, 1));
+    fill(&store);
+    let (x, upstream) = (waves(&[2, 1, 6, 6]), waves(&[2, 2, 6, 6]).flip([1]));
+    let weight = &mut store.variables().remove("a.weight").unwrap();
+    let once = |_| {
+        weight.zero_grad();
+        let hidden = norm.forward_t(&first.forward_t(&x, true), true).relu();
+        (second.forward_t(&hidden, true) * &upstream).sum(Kind::Float).backward();
+        Vec::<f32>::try_from(weight.grad().view(-1)).unwrap()
+    };
+    (0..passes).map(once).collect()
+}
+
+#[test]
+fn stochastic_gradients_are_unbiased_through_layers_and_nearest_ones_are_not() {
+    let exact = &first_gradients(true, None, 1)[0];
+    let passes = 400;
+    let drawn = first_gradients(true, Some(bits(2)), passes);
+    let nearest = &first_gradients(false, Some(bits(2)), 1)[0];
+    let (mut unbiased, mut biased) = (true, false);
+    for (index, exact) in exact.iter().enumerate() {
+        let values = drawn.iter().map(|pass| f64::from(pass[index]));
+        let mean = values.clone().sum::<f64>() / passes as f64;
+        let variance = values.map(|value| (value - mean).powi(2)).sum::<f64>() / (passes - 1) as f64;
+        // Each site is unbiased given what arrives, and the backward pass is linear in it: five standard errors.
+        let bound = 5.0 * (variance / passes as f64).sqrt();
+        assert!(bound > 0.0);
+        unbiased &= (mean - f64::from(*exact)).abs() <= bound;
+        biased |= (f64::from(nearest[index]) - f64::from(*exact)).abs() > bound;
+    }
+    assert!(unbiased);
+    assert!(biased, "rounding to the nearest level is the negative control");
+}
+
+#[test]
+fn evaluation_rounds_over_the_average_range_and_samples_do_not_see_each_other() {
+    let (store, net, handle) = quantised(QuantConfig::default(), Precision::new(4, 8).unwrap());
+    assert!(matches!(handle.check_calibrated(), Err(Error::Uncalibrated { layer }) if layer == "conv1"));
+    for _ in 0..3 {
+        step(&store, net.as_ref());
+    }
+    handle.check_calibrated().unwrap();
+    let images = waves(&[4, 3, 8, 8]);
+    let range = handle.input_range("layer1.0.conv1").unwrap();
+    let together = tch::no_grad(|| net.forward(&images, false));
+    // Other company, in a batch of the same size so that matrix products are blocked alike.
+    let company = Tensor::cat(&[images.narrow(0, 0, 2) * 5.0, images.narrow(0, 2, 1), images.narrow(0, 0, 1)], 0);
+    let in_company = tch::no_grad(|| net.forward(&company, false));
+    assert!(together.narrow(0, 2, 1).equal(&in_company.narrow(0, 2, 1)));
+    assert_eq!(handle.input_range("layer1.0.conv1").unwrap(), range);
+    handle.reset_ranges();
+    assert!(handle.check_calibrated().is_err());
+    assert!(matches!(handle.input_range("nobody"), Err(Error::Config { .. })));
+}
+
+#[test]
+fn percentiles_clip_and_stop_the_gradient_of_what_they_clip() {
+    let rule = RangeRule::Percentile { share: 0.25, momentum: 0.9 };
+    let config = QuantConfig { activation_range: rule, ..QuantConfig::default() };
+    let precision = Precision { activation: Some(bits(1)), ..Precision::FULL };
+    let (store, conv, _) = tap(config, precision);
+    let _ = tch::no_grad(|| store.variables().remove("conv.weight").unwrap().fill_(1.0));
+    let x = Tensor::from_slice(&[-100.0_f32, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 90.0])
+        .view([1, 1, 2, 4])
+        .set_requires_grad(true);
+    let y = conv.forward_t(&x, true);
+    // Two of eight are cut off on each side: the range is 1 … 4, at one bit its two ends.
+    assert_eq!(Vec::<f32>::try_from(y.detach().view(-1)).unwrap(), [1.0, 1.0, 1.0, 1.0, 4.0, 4.0, 4.0, 4.0]);
+    y.sum(Kind::Float).backward();
+    assert_eq!(Vec::<f32>::try_from(x.grad().view(-1)).unwrap(), [0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0]);
+}
+
+#[test]
+fn what_is_not_finite_passes_and_is_named() {
+    let (store, net, handle) = quantised(QuantConfig::default(), Precision::new(4, 8).unwrap());
+    step(&store, net.as_ref());
+    assert!(handle.check_finite(0).is_ok());
+    let images = waves(&[4, 3, 8, 8]);
+    let _ = images.narrow(0, 1, 1).fill_(f64::NAN);
+    let logits = net.forward(&images, true);
+    assert!(logits.isnan().any().int64_value(&[]) == 1);
+    let error = handle.check_finite(3).unwrap_err().to_string();
+    assert_eq!(error, "step 3: the activation at `conv1` holds a NaN or an infinity");
+
+    let (_store, conv, handle) = tap(QuantConfig::default(), Precision { gradient: Some(bits(8)), ..Precision::FULL });
+    let x = waves(&[1, 1, 2, 2]).set_requires_grad(true);
+    (conv.forward_t(&x, true) * f64::INFINITY).sum(Kind::Float).backward();
+    assert!(handle.check_finite(0).unwrap_err().to_string().contains("gradient at `conv`"));
+}
+
+#[test]
+fn gradient_sites_without_gradient_are_counted() {
+    let (store, conv, handle) = tap(QuantConfig::default(), Precision::new(4, 8).unwrap());
+    for (_, variable) in store.variables() {
+        let _ = variable.set_requires_grad(false);
+    }
+    let _ = conv.forward_t(&waves(&[1, 1, 4, 4]), true);
+    assert_eq!(handle.idle_gradient_sites(), 1);
+}
+
+#[test]
+fn stems_and_named_layers_stay_in_full_precision() {
+    let config = QuantConfig {
+        full_precision_stem: true,
+        full_precision: vec!["layer2".into()],
+        linear: true,
+        ..QuantConfig::default()
+    };
+    let (_, _, handle) = quantised(config, Precision::new(4, 8).unwrap());
+    let layers = handle.layers();
+    assert!(!layers.contains(&"conv1".to_owned()) && layers.contains(&"fc".to_owned()));
+    assert!(layers.iter().all(|name| !name.starts_with("layer2")));
+}
+
+#[test]
+fn other_networks_and_range_norms_run_too() {
+    let config = QuantConfig { range_batch_norm: true, ..QuantConfig::default() };
+    let factory = QuantFactory::new(config, Precision::new(6, 8).unwrap()).unwrap();
+    let store = nn::VarStore::new(Device::Cpu);
+    let net = ConvNetConfig { in_channels: 3, widths: vec![4, 6], classes: 3 };
+    let net = Architecture::ConvNet(net).build(&store.root(), &factory).unwrap();
+    let logits = net.forward(&waves(&[4, 3, 8, 8]), true);
+    assert!(logits.isfinite().all().int64_value(&[]) == 1);
+    let error = QuantFactory::new(
+        QuantConfig { activation_range: RangeRule::MovingAverage { momentum: 2.0 }, ..QuantConfig::default() },
+        Precision::FULL,
+    );
+    assert!(error.is_err());
+}

@@ -1,0 +1,203 @@
+//! Rounding to a uniform grid in one pass over memory, and the passes beside it.
+//!
+//! Each function is a plain loop that the compiler vectorises, compiled twice: for every processor, and for those with
+//! AVX2. Both give the same bits, and so does any number of threads: noise is drawn by position. `composed.rs` has the same
+//! as tensor operations, which the tests compare with.
+
+use super::noise::Stream;
+use rayon::prelude::*;
+use std::mem::MaybeUninit;
+
+/// The levels `min + k·step`, `k` from 0 to `steps`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Grid {
+    pub(super) min: f32,
+    pub(super) step: f32,
+    pub(super) steps: f32,
+}
+
+impl Grid {
+    /// The one level `value`: what a constant tensor rounds to.
+    pub(super) fn constant(value: f32) -> Self {
+        Self { min: value, step: 1.0, steps: 0.0 }
+    }
+}
+
+/// How a value between two levels goes to one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// To the nearer one, ties to the even level.
+    Nearest,
+    /// Up with the probability of its distance from the lower one.
+    Stochastic(Stream),
+}
+
+/// What a scan finds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Extent {
+    pub(super) low: f32,
+    pub(super) high: f32,
+    pub(super) finite: bool,
+}
+
+/// Elements that a thread takes at a time.
+const CHUNK: usize = 1 << 15;
+
+/// Whether to share work of `len` elements among threads: as libtorch is told to.
+fn parallel(len: usize) -> bool {
+    len >= 4 * CHUNK && tch::get_num_threads() > 1
+}
+
+/// Defines a function whose body is compiled for AVX2 too.
+macro_rules! vectorised {
+    ($(#[$doc:meta])* $name:ident = $body:ident($($argument:ident: $kind:ty),*) $(-> $result:ty)?) => {
+        $(#[$doc])*
+        fn $name($($argument: $kind),*) $(-> $result)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2")]
+                fn wide($($argument: $kind),*) $(-> $result)? {
+                    $body($($argument),*)
+                }
+                if std::arch::is_x86_feature_detected!("avx2") {
+                    // SAFETY: the processor has what the function needs.
+                    return unsafe { wide($($argument),*) };
+                }
+            }
+            $body($($argument),*)
+        }
+    };
+}
+
+vectorised!(nearest = nearest_body(source: &[f32], target: &mut [MaybeUninit<f32>], grid: Grid));
+vectorised!(stochastic = stochastic_body(source: &[f32], target: &mut [MaybeUninit<f32>], grid: Grid, stream: Stream, first: u32));
+vectorised!(extent = extent_body(values: &[f32]) -> Extent);
+vectorised!(product = product_body(values: &[f32], gradient: &[f32], grid: Grid) -> f64);
+
+#[inline(always)]
+fn nearest_body(source: &[f32], target: &mut [MaybeUninit<f32>], grid: Grid) {
+    let Grid { min, step, steps } = grid;
+    for (target, &value) in target.iter_mut().zip(source) {
+        let level = ((value - min) / step).max(0.0).min(steps).round_ties_even();
+        target.write(level * step + min);
+    }
+}
+
+#[inline(always)]
+fn stochastic_body(source: &[f32], target: &mut [MaybeUninit<f32>], grid: Grid, stream: Stream, first: u32) {
+    let Grid { min, step, steps } = grid;
+    for (index, (target, &value)) in target.iter_mut().zip(source).enumerate() {
+        let position = ((value - min) / step).max(0.0).min(steps);
+        let below = position.floor();
+        let up = position - below > stream.uniform(first.wrapping_add(index as u32));
+        target.write((below + f32::from(u8::from(up))) * step + min);
+    }
+}
+
+#[inline(always)]
+fn extent_body(values: &[f32]) -> Extent {
+    const LANES: usize = 32;
+    let (mut low, mut high, mut magnitude) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES], [0_u32; LANES]);
+    let mut chunks = values.chunks_exact(LANES);
+    let mut take = |lane: usize, value: f32| {
+        low[lane] = if value < low[lane] { value } else { low[lane] };
+        high[lane] = if value > high[lane] { value } else { high[lane] };
+        magnitude[lane] = magnitude[lane].max(value.to_bits() & 0x7fff_ffff);
+    };
+    for chunk in &mut chunks {
+        for (lane, &value) in chunk.iter().enumerate() {
+            take(lane, value);
+        }
+    }
+    for (lane, &value) in chunks.remainder().iter().enumerate() {
+        take(lane, value);
+    }
+    Extent {
+        low: low.into_iter().fold(f32::INFINITY, f32::min),
+        high: high.into_iter().fold(f32::NEG_INFINITY, f32::max),
+        finite: magnitude.into_iter().all(|bits| bits < f32::INFINITY.to_bits()),
+    }
+}
+
+#[inline(always)]
+fn product_body(values: &[f32], gradient: &[f32], grid: Grid) -> f64 {
+    const LANES: usize = 16;
+    let Grid { min, step, steps } = grid;
+    let rounded = |value: f32| ((value - min) / step).max(0.0).min(steps).round_ties_even() * step + min;
+    let mut total = 0.0;
+    // A partial sum in single precision covers few enough terms to keep its digits.
+    for (values, gradient) in values.chunks(64 * LANES).zip(gradient.chunks(64 * LANES)) {
+        let mut sums = [0.0_f32; LANES];
+        for (values, gradient) in values.chunks(LANES).zip(gradient.chunks(LANES)) {
+            for ((sum, &value), &gradient) in sums.iter_mut().zip(values).zip(gradient) {
+                *sum += rounded(value) * gradient;
+            }
+        }
+        total += f64::from(sums.into_iter().sum::<f32>());
+    }
+    total
+}
+
+/// The least and greatest value.
+pub(super) fn scan(values: &[f32]) -> Extent {
+    if !parallel(values.len()) {
+        return extent(values);
+    }
+    let nothing = || Extent { low: f32::INFINITY, high: f32::NEG_INFINITY, finite: true };
+    values.par_chunks(CHUNK).map(extent).reduce(nothing, |a, b| Extent {
+        low: a.low.min(b.low),
+        high: a.high.max(b.high),
+        finite: a.finite && b.finite,
+    })
+}
+
+/// Rounds all of `source` to one grid. Every element of `target` is written.
+pub(super) fn round(source: &[f32], target: &mut [MaybeUninit<f32>], grid: Grid, mode: Mode) {
+    if parallel(source.len()) {
+        let chunks = target.par_chunks_mut(CHUNK).zip(source.par_chunks(CHUNK)).enumerate();
+        chunks.for_each(|(index, (target, source))| round_part(source, target, grid, mode, index * CHUNK));
+    } else {
+        round_part(source, target, grid, mode, 0);
+    }
+}
+
+/// Rounds row by row, each to its own grid. Every element of `target` is written.
+pub(super) fn round_rows(source: &[f32], target: &mut [MaybeUninit<f32>], grids: &[Grid], mode: Mode) {
+    let length = source.len() / grids.len().max(1);
+    if length == 0 {
+        return;
+    }
+    let row = |index: usize, target: &mut [MaybeUninit<f32>]| {
+        let first = index * length;
+        round_part(&source[first..first + length], target, grids[index], mode, first);
+    };
+    if parallel(source.len()) {
+        target.par_chunks_mut(length).enumerate().for_each(|(index, target)| row(index, target));
+    } else {
+        target.chunks_mut(length).enumerate().for_each(|(index, target)| row(index, target));
+    }
+}
+
+fn round_part(source: &[f32], target: &mut [MaybeUninit<f32>], grid: Grid, mode: Mode, first: usize) {
+    match mode {
+        Mode::Nearest => nearest(source, target, grid),
+        // Positions wrap round after 2^32 elements, far beyond a tensor that is trained with.
+        Mode::Stochastic(stream) => stochastic(source, target, grid, stream, first as u32),
+    }
+}
+
+/// Per row and grid, the scalar product of the gradient with the rounded values: `[rows][grids]`, row-major.
+pub(super) fn products(values: &[f32], gradient: &[f32], rows: usize, grids: &[Grid]) -> Vec<f32> {
+    let length = values.len() / rows.max(1);
+    if length == 0 {
+        return vec![0.0; rows * grids.len()];
+    }
+    let row = |(values, gradient): (&[f32], &[f32])| -> Vec<f32> {
+        grids.iter().map(|grid| product(values, gradient, *grid) as f32).collect()
+    };
+    if parallel(values.len()) {
+        values.par_chunks(length).zip(gradient.par_chunks(length)).flat_map_iter(row).collect()
+    } else {
+        values.chunks(length).zip(gradient.chunks(length)).flat_map(row).collect()
+    }
+}

@@ -1,0 +1,95 @@
+use super::*;
+use crate::fractrain::{DfqConfig, QuantConfig, QuantFactory};
+use core_tensor::networks::{Architecture, ConvNetConfig};
+use core_tensor::nn::trace_workload;
+use tch::{Device, nn};
+
+fn architecture() -> Architecture {
+    Architecture::ConvNet(ConvNetConfig { in_channels: 1, widths: vec![2, 3], classes: 2 })
+}
+
+fn images(batch: i64) -> Tensor {
+    (Tensor::arange(batch * 64, (Kind::Float, Device::Cpu)) * 0.37).sin().view([batch, 1, 8, 8])
+}
+
+#[test]
+fn a_step_of_two_layers_costs_what_a_hand_count_says() {
+    let store = nn::VarStore::new(Device::Cpu);
+    let precision = Precision::new(4, 8).unwrap();
+    let factory = QuantFactory::new(QuantConfig::default(), precision).unwrap();
+    let net = architecture().build(&store.root(), &factory).unwrap();
+    let workload = trace_workload("net", net.as_ref(), &[1, 8, 8], Device::Cpu).unwrap();
+    let handle = factory.handle();
+    let mut ledger = CostLedger::new(&workload, &handle, None).unwrap();
+    assert_eq!(ledger.cp(), 0.0);
+    let _ = net.forward(&images(5), true);
+    ledger.add(handle.last_forward().batch as f64, handle.last_forward().precision);
+    // conv1: 2·1·9·64 = 1152 MACs, conv2: 3·2·9·16 = 864, fc: 6. Passes cost 16, 32 and 32 of 1024; conv1 has no input
+    // gradient; fc is in full precision.
+    let expected = 1152.0 * 48.0 / 1024.0 + 864.0 * 80.0 / 1024.0 + 18.0;
+    assert!((ledger.effective_macs() - 5.0 * expected).abs() < 1e-9);
+    assert!((ledger.reference_macs() - 5.0 * 2016.0 * 80.0 / 1024.0).abs() < 1e-9);
+    assert!((ledger.cp() - precision.cost_percent()).abs() < 1e-12);
+    // The same by way of the workload, with the input gradient of conv1 that it cannot know to leave out.
+    let priced = step_cost(&at_precision(&workload, &handle.layers(), precision)).unwrap();
+    assert!((5.0 * (priced - 1152.0 * 32.0 / 1024.0) - ledger.effective_macs()).abs() < 1e-9);
+}
+
+#[test]
+fn phases_of_a_progressive_training_add_up_to_the_published_sum() {
+    let store = nn::VarStore::new(Device::Cpu);
+    let factory = QuantFactory::new(QuantConfig::default(), Precision::FULL).unwrap();
+    let net = architecture().build(&store.root(), &factory).unwrap();
+    let workload = trace_workload("net", net.as_ref(), &[1, 8, 8], Device::Cpu).unwrap();
+    let mut ledger = CostLedger::new(&workload, &factory.handle(), None).unwrap();
+    // 60, 40, 30, 30 epochs at 3/6, 4/6, 6/8, 8/8: 3.047689 % of full precision, worked by hand.
+    for ((forward, gradient), epochs) in [((3, 6), 60.0), ((4, 6), 40.0), ((6, 8), 30.0), ((8, 8), 30.0)] {
+        ledger.add(epochs, Precision::new(forward, gradient).unwrap());
+    }
+    assert!((ledger.cp() - 3.047_689).abs() < 5e-7, "{}", ledger.cp());
+    let saved = ledger.state();
+    let mut other = CostLedger::new(&workload, &factory.handle(), None).unwrap();
+    other.load_state(&saved).unwrap();
+    assert_eq!(other.effective_macs(), ledger.effective_macs());
+    assert_eq!(other.phases().collect::<Vec<_>>(), ledger.phases().collect::<Vec<_>>());
+    assert!(other.load_state(&NamedTensors::new()).is_err());
+}
+
+#[test]
+fn gates_pay_for_themselves_and_for_what_they_choose() {
+    let store = nn::VarStore::new(Device::Cpu);
+    let dfq = DfqConfig {
+        hidden: 4,
+        embedding: 4,
+        options: DfqConfig::default().options[..1].to_vec(),
+        ..DfqConfig::default()
+    };
+    let factory = QuantFactory::gated(QuantConfig::default(), dfq, store.root() / "gates").unwrap();
+    let net = architecture().build(&store.root(), &factory).unwrap();
+    let workload = trace_workload("net", net.as_ref(), &[1, 8, 8], Device::Cpu).unwrap();
+    let (handle, gates) = (factory.handle(), factory.gates().unwrap());
+    let mut ledger = CostLedger::new(&workload, &handle, Some(&gates)).unwrap();
+    gates.begin();
+    let _ = net.forward(&images(5), true);
+    gates.finish().unwrap();
+    ledger.add(handle.last_forward().batch as f64, handle.last_forward().precision);
+    // conv2 at W4, (3, 6): 12, 24 and 18 of 1024. conv1 and fc in full precision, conv1 without input gradient; the gate:
+    // 2·4 + 4·4 + 8·16 + 4·1 = 156, three passes in full precision.
+    let gated = 864.0 * 54.0 / 1024.0;
+    let expected = gated + 1152.0 * 2.0 + 3.0 * 6.0 + 3.0 * 156.0;
+    assert!((ledger.reference_macs() - 5.0 * gated).abs() < 1e-6);
+    assert!((ledger.effective_macs() - 5.0 * expected).abs() < 1e-6, "{}", ledger.effective_macs());
+    assert_eq!(ledger.option_shares(), [[1.0]]);
+    let mut other = CostLedger::new(&workload, &handle, Some(&gates)).unwrap();
+    other.load_state(&ledger.state()).unwrap();
+    assert_eq!((other.option_shares(), other.effective_macs()), (ledger.option_shares(), ledger.effective_macs()));
+}
+
+#[test]
+fn a_workload_of_another_network_is_refused() {
+    let store = nn::VarStore::new(Device::Cpu);
+    let factory = QuantFactory::new(QuantConfig::default(), Precision::FULL).unwrap();
+    architecture().build(&store.root(), &factory).unwrap();
+    let error = CostLedger::new(&Workload::new("other", Vec::new()), &factory.handle(), None).unwrap_err();
+    assert!(error.to_string().contains("conv1"), "{error}");
+}
