@@ -24,7 +24,7 @@ fn fill(store: &nn::VarStore) {
             if variable.dim() > 1 && variable.requires_grad() {
                 let values = waves(&variable.size()) * if name.starts_with("gates") { 1.5 } else { 0.3 };
                 variable.copy_(&values);
-            } else if name.ends_with("bias") {
+            } else if name.contains("bias") {
                 let _ = variable.zero_();
             }
         }

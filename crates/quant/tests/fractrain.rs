@@ -1,0 +1,250 @@
+//! Whole trainings through `core-tensor`'s trainer: precision switches, costs add up, a resumed run is the same run, and
+//! gates go where they are steered.
+
+use core_tensor::data::{Batch, BatchSource};
+use core_tensor::networks::{Architecture, ConvNetConfig};
+use core_tensor::nn::{Network, trace_workload};
+use core_tensor::optim::{Schedule, Sgd, SgdConfig, named_trainable, parameters};
+use core_tensor::train::{Control, CrossEntropy, EachEpoch, EpochReport, TrainConfig, Trainer};
+use quant::fractrain::{
+    AtEpochs, CostController, CostLedger, CpTarget, Cyclic, DfqConfig, DfqOption, FollowTarget, Gates, Pfq, Precision,
+    PrecisionController, QuantConfig, QuantFactory, QuantHandle, WithGateCost,
+};
+use tch::{Device, Kind, Tensor, nn};
+
+/// Four batches of eight wavy 8 × 8 images whose class is which quarter is brightest; others in every epoch.
+struct Images;
+
+impl BatchSource for Images {
+    type Batch = Batch;
+
+    fn batches_per_epoch(&self) -> u64 {
+        4
+    }
+
+    fn epoch(&self, epoch: u64) -> core_tensor::Result<Box<dyn Iterator<Item = core_tensor::Result<Batch>> + '_>> {
+        Ok(Box::new((0..4).map(move |step| {
+            let grid = Tensor::arange(8 * 64, (Kind::Float, Device::Cpu)) + (epoch * 4 + step) as f64 * 17.0;
+            let input = (&grid * grid.sqrt() * 0.37).sin().view([8, 1, 8, 8]);
+            let target = input.avg_pool2d([4, 4], [4, 4], [0, 0], false, true, None).flatten(1, -1).argmax(-1, false);
+            Ok(Batch { input, target, index: (0..8).collect() })
+        })))
+    }
+}
+
+fn architecture() -> Architecture {
+    Architecture::ConvNet(ConvNetConfig { in_channels: 1, widths: vec![4, 6, 8], classes: 4 })
+}
+
+/// Weights that depend on nothing but their shape, since libtorch's generator is shared between threads.
+fn fill(store: &nn::VarStore) {
+    // Layers this small are slower on several threads.
+    tch::set_num_threads(1);
+    tch::no_grad(|| {
+        for (name, mut variable) in named_trainable(store) {
+            let count = variable.numel() as i64;
+            if variable.dim() > 1 {
+                let wave = (Tensor::arange(count, (Kind::Float, Device::Cpu)) * 0.713 + name.len() as f64).sin();
+                let fan_in = variable.size()[1..].iter().product::<i64>() as f64;
+                let values = wave.view(&variable.size()[..]) * (2.0 / fan_in.sqrt());
+                variable.copy_(&values);
+            } else if name.contains("bias") {
+                let _ = variable.zero_();
+            }
+        }
+    });
+}
+
+struct Plain {
+    store: nn::VarStore,
+    network: Box<dyn Network>,
+    handle: QuantHandle,
+}
+
+fn plain() -> Plain {
+    let store = nn::VarStore::new(Device::Cpu);
+    let factory = QuantFactory::new(QuantConfig::default(), Precision::FULL).unwrap();
+    let network = architecture().build(&store.root(), &factory).unwrap();
+    fill(&store);
+    Plain { store, network, handle: factory.handle() }
+}
+
+fn train_config(epochs: u64) -> TrainConfig {
+    TrainConfig { epochs, seed: 3, schedule: Schedule::Constant { peak: 0.05 } }
+}
+
+fn weights(store: &nn::VarStore) -> Vec<Tensor> {
+    let mut named: Vec<_> = store.variables().into_iter().collect();
+    named.sort_by(|a, b| a.0.cmp(&b.0));
+    named.into_iter().map(|(_, tensor)| tensor.detach().copy()).collect()
+}
+
+fn pfq() -> Pfq {
+    Pfq::new(&[(3, 6), (4, 6), (8, 8)], AtEpochs::new(vec![1, 3]).unwrap()).unwrap()
+}
+
+#[test]
+fn a_progressive_training_switches_costs_what_it_should_and_resumes_to_the_bit() {
+    let whole = plain();
+    let workload = trace_workload("net", whole.network.as_ref(), &[1, 8, 8], Device::Cpu).unwrap();
+    let mut objective = CrossEntropy::new(whole.network.as_ref());
+    let mut optimizer = Sgd::new(parameters(&whole.store, 1e-4), SgdConfig::default()).unwrap();
+    let mut control = PrecisionController::new(&whole.handle, pfq());
+    let mut ledger = CostLedger::new(&workload, &whole.handle, None).unwrap();
+    let mut bits = Vec::new();
+    let mut watch = EachEpoch("watch", |report: &mut EpochReport| {
+        bits.push(["forward_bits", "switched", "cp"].map(|name| report.metrics[name]));
+        Ok(Control::Continue)
+    });
+    let mut trainer = Trainer::new(train_config(4), &mut objective, &mut optimizer).unwrap();
+    trainer.observe(&mut control).observe(&mut ledger).observe(&mut watch).fit(&Images).unwrap();
+    let percent = |forward, gradient| Precision::new(forward, gradient).unwrap().cost_percent();
+    let (low, middle, high) = (percent(3, 6), percent(4, 6), percent(8, 8));
+    assert_eq!(bits, [[3.0, 1.0, low], [4.0, 0.0, middle], [4.0, 1.0, middle], [8.0, 0.0, high]]);
+    assert_eq!(control.switches(), [0, 2]);
+    // Equal numbers of samples: the mean of the four epochs.
+    assert!((ledger.cp() - (low + 2.0 * middle + high) / 4.0).abs() < 1e-12);
+    assert_eq!(ledger.phases().map(|(_, samples)| samples).collect::<Vec<_>>(), [32.0, 64.0, 32.0]);
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("training.safetensors");
+    let first = plain();
+    {
+        let mut objective = CrossEntropy::new(first.network.as_ref());
+        let mut optimizer = Sgd::new(parameters(&first.store, 1e-4), SgdConfig::default()).unwrap();
+        let mut control = PrecisionController::new(&first.handle, pfq());
+        let mut ledger = CostLedger::new(&workload, &first.handle, None).unwrap();
+        let mut trainer = Trainer::new(train_config(3), &mut objective, &mut optimizer).unwrap();
+        trainer.observe(&mut control).observe(&mut ledger).fit(&Images).unwrap();
+        trainer.save(&file, &first.store, &()).unwrap();
+    }
+    let second = plain();
+    let mut objective = CrossEntropy::new(second.network.as_ref());
+    let mut optimizer = Sgd::new(parameters(&second.store, 1e-4), SgdConfig::default()).unwrap();
+    let mut control = PrecisionController::new(&second.handle, pfq());
+    let mut again = CostLedger::new(&workload, &second.handle, None).unwrap();
+    let mut trainer = Trainer::new(train_config(4), &mut objective, &mut optimizer).unwrap();
+    trainer.observe(&mut control).observe(&mut again);
+    trainer.restore::<()>(&file, &second.store).unwrap();
+    trainer.fit(&Images).unwrap();
+    assert_eq!(again.effective_macs(), ledger.effective_macs());
+    assert_eq!(control.switches(), [0, 2]);
+    assert!(weights(&second.store).iter().zip(weights(&whole.store)).all(|(a, b)| a.equal(&b)));
+}
+
+#[test]
+fn a_cycle_is_evaluated_at_the_precision_of_its_epochs_last_step() {
+    let net = plain();
+    let mut objective = CrossEntropy::new(net.network.as_ref());
+    let mut optimizer = Sgd::new(parameters(&net.store, 0.0), SgdConfig::default()).unwrap();
+    let cyclic = Cyclic { low: 3, high: 8, gradient: 8, steps: 8, cycles: 2 };
+    let mut control = PrecisionController::new(&net.handle, cyclic);
+    let mut trainer = Trainer::new(train_config(1), &mut objective, &mut optimizer).unwrap();
+    trainer.observe(&mut control).fit(&Images).unwrap();
+    assert_eq!(net.handle.precision(), Precision::new(cyclic.forward_bits(3), 8).unwrap());
+    assert!(cyclic.forward_bits(3) > 6);
+}
+
+#[test]
+fn a_weight_that_is_not_finite_stops_the_training() {
+    let net = plain();
+    let mut objective = CrossEntropy::new(net.network.as_ref());
+    let mut optimizer = Sgd::new(parameters(&net.store, 0.0), SgdConfig::default()).unwrap();
+    let mut control = PrecisionController::new(&net.handle, Precision::new(4, 8).unwrap());
+    let _ = tch::no_grad(|| net.store.variables().remove("conv2.weight").unwrap().get(0).fill_(f64::INFINITY));
+    let mut trainer = Trainer::new(train_config(1), &mut objective, &mut optimizer).unwrap();
+    let error = trainer.observe(&mut control).fit(&Images).unwrap_err().to_string();
+    // The weight passes unrounded, so that the loss breaks first; the handle knows where it came from.
+    assert!(error.contains("cross_entropy"), "{error}");
+    assert!(net.handle.check_finite(0).unwrap_err().to_string().contains("weight at `conv2`"));
+}
+
+struct Gated {
+    store: nn::VarStore,
+    network: Box<dyn Network>,
+    gates: Gates,
+}
+
+fn gated(config: DfqConfig) -> Gated {
+    let store = nn::VarStore::new(Device::Cpu);
+    let (network, gates) = {
+        let factory = QuantFactory::gated(QuantConfig::default(), config, store.root() / "gates").unwrap();
+        let network = architecture().build(&store.root(), &factory).unwrap();
+        (network, factory.gates().unwrap())
+    };
+    fill(&store);
+    Gated { store, network, gates }
+}
+
+fn dfq(target: f64, beta: f64) -> DfqConfig {
+    let options = [(3, 6), (4, 8), (6, 12)].map(|(a, g)| DfqOption::bits(a, g).unwrap()).to_vec();
+    let target = CpTarget::new(target).unwrap();
+    DfqConfig { options, hidden: 8, embedding: 8, target, beta, ..DfqConfig::default() }
+}
+
+/// The mean cp of a training's last epochs, and the target at its end.
+fn mean_cp(net: &Gated, mut follow: FollowTarget, epochs: u64, last: usize) -> (f64, f64) {
+    let mut inner = CrossEntropy::new(net.network.as_ref());
+    let mut objective = WithGateCost::new(&mut inner, &net.gates);
+    let mut optimizer = Sgd::new(parameters(&net.store, 0.0), SgdConfig::default()).unwrap();
+    let (mut cps, mut target) = (Vec::new(), 0.0);
+    let mut watch = EachEpoch("watch", |report: &mut EpochReport| {
+        cps.push(report.metrics["cp"]);
+        target = report.metrics["target_cp"];
+        Ok(Control::Continue)
+    });
+    let mut trainer = Trainer::new(train_config(epochs), &mut objective, &mut optimizer).unwrap();
+    trainer.observe(&mut follow).observe(&mut watch).fit(&Images).unwrap();
+    let tail = &cps[cps.len() - last..];
+    (tail.iter().sum::<f64>() / tail.len() as f64, target)
+}
+
+#[test]
+fn gates_go_to_the_cheapest_and_to_the_dearest_option_when_told_to() {
+    // W4: (3,6) costs 100·54/3072 %, (6,12) 100·144/3072 %. A target at an end is reached and kept by every sample.
+    for target in [100.0 * 54.0 / 3072.0, 100.0 * 144.0 / 3072.0] {
+        let net = gated(dfq(target, 1.0));
+        let follow = FollowTarget::constant(&net.gates);
+        let (cp, _) = mean_cp(&net, follow, 40, 4);
+        assert!((cp - target).abs() < 0.1, "target {target}: {cp}");
+    }
+}
+
+#[test]
+fn the_realised_cost_converges_to_a_target_between_and_a_staged_target_is_followed() {
+    // Eight samples and two blocks make a step's cost a multiple of about 0.1 %; the bands leave room for a chatter of
+    // a few samples around the target.
+    let net = gated(dfq(3.0, 0.5));
+    let follow = FollowTarget::constant(&net.gates);
+    let (cp, _) = mean_cp(&net, follow, 50, 25);
+    assert!((cp - 3.0).abs() < 0.25, "{cp}");
+
+    let net = gated(dfq(3.0, 0.5));
+    let targets = [2.0, 3.5].map(|target| CpTarget::new(target).unwrap()).to_vec();
+    let follow = FollowTarget::staged(&net.gates, targets, AtEpochs::new(vec![20]).unwrap()).unwrap();
+    assert_eq!(net.gates.config().target.percent(), 2.0);
+    let (cp, target) = mean_cp(&net, follow, 50, 15);
+    assert_eq!(target, 3.5);
+    assert!((cp - 3.5).abs() < 0.4, "{cp}");
+}
+
+#[test]
+fn without_weight_the_cost_changes_nothing() {
+    let train = |config: DfqConfig, with_cost: bool| {
+        let net = gated(config);
+        let mut inner = CrossEntropy::new(net.network.as_ref());
+        let mut optimizer = Sgd::new(parameters(&net.store, 0.0), SgdConfig::default()).unwrap();
+        if with_cost {
+            let mut objective = WithGateCost::new(&mut inner, &net.gates);
+            Trainer::new(train_config(2), &mut objective, &mut optimizer).unwrap().fit(&Images).unwrap();
+        } else {
+            Trainer::new(train_config(2), &mut inner, &mut optimizer).unwrap().fit(&Images).unwrap();
+        }
+        weights(&net.store)
+    };
+    let free = DfqConfig { controller: CostController::Sign { band: 0.0 }, ..dfq(2.0, 0.0) };
+    let (with, without) = (train(free.clone(), true), train(free, false));
+    for (a, b) in with.iter().zip(&without) {
+        assert!(a.equal(b), "{:?} differs by {}", a.size(), (a - b).abs().max().double_value(&[]));
+    }
+}
