@@ -11,7 +11,7 @@
 //! |---|---|
 //! | [`workload`] | layers, shapes, densities, bits; MAC and parameter counts. The only module without libtorch. |
 //! | [`nn`] | the layer factory that networks are written against, and the [`nn::Network`] trait |
-//! | [`networks`] | LeNets, CIFAR and ImageNet ResNets, VGG, MobileNetV2, with published parameter names |
+//! | [`networks`] | LeNets, CIFAR and ImageNet ResNets, VGG, MobileNetV2, BERT, with published parameter names |
 //! | [`data`] | readers of published formats, generators, augmentation, the prefetching batch loader |
 //! | [`text`] | WordPiece, GLUE and SQuAD with their metrics, corpora for masked and causal language models |
 //! | [`optim`] | optimizers whose state can be saved, learning-rate schedules |

@@ -1,4 +1,5 @@
-//! Networks of the papers, each written once against [`LayerFactory`], with torchvision's parameter names.
+//! Networks of the papers, each written once against [`LayerFactory`], with the parameter names of torchvision and, for
+//! [`bert`], of Hugging Face.
 //!
 //! An [`Architecture`] is a description; [`Architecture::build`] makes it under a variable path with any factory:
 //!
@@ -16,6 +17,7 @@
 //! # Ok::<(), core_tensor::Error>(())
 //! ```
 
+pub mod bert;
 mod conv_net;
 mod lenet;
 mod mobilenet_v2;

@@ -1,0 +1,136 @@
+//! One encoder layer: attention, feed-forward, a norm after each (post-LN).
+
+use super::BertConfig;
+use crate::nn::{GateConfig, Gated, Init, LayerFactory, LayerNormConfig, LinearConfig, Module, record};
+use crate::workload::Operator;
+use tch::Tensor;
+use tch::nn::Path;
+
+/// `x → LN(x + attention(x)) → LN(· + feed-forward(·))`.
+#[derive(Debug)]
+pub(super) struct Layer {
+    name: String,
+    query: Module,
+    key: Module,
+    value: Module,
+    head_gate: Option<Module>,
+    attention_output: Module,
+    attention_norm: Module,
+    intermediate: Module,
+    neuron_gate: Option<Module>,
+    output: Module,
+    output_norm: Module,
+    heads: i64,
+    head_size: i64,
+    hidden_dropout: f64,
+    attention_dropout: f64,
+}
+
+impl Layer {
+    pub(super) fn new(path: &Path, factory: &dyn LayerFactory, config: &BertConfig, number: usize) -> Self {
+        let heads = config.heads(number).len() as i64;
+        let neurons = config.neurons(number).len() as i64;
+        let (hidden, attended) = (config.hidden_size, heads * config.head_size());
+        let init = Init::Normal { std: config.initializer_range };
+        let linear = |path: &Path, inputs, outputs| {
+            factory.linear(path, LinearConfig { init, ..LinearConfig::new(inputs, outputs) })
+        };
+        let norm = |path: &Path| {
+            factory.layer_norm(&(path / "LayerNorm"), LayerNormConfig { features: hidden, eps: config.layer_norm_eps })
+        };
+        let attention = path / "attention";
+        let inner = &attention / "self";
+        let attention_output = &attention / "output";
+        let output = path / "output";
+        Self {
+            name: inner.components().collect::<Vec<_>>().join("."),
+            query: linear(&(&inner / "query"), hidden, attended),
+            key: linear(&(&inner / "key"), hidden, attended),
+            value: linear(&(&inner / "value"), hidden, attended),
+            head_gate: factory.gate(&inner, GateConfig { gated: Gated::Heads, units: heads }),
+            attention_output: linear(&(&attention_output / "dense"), attended, hidden),
+            attention_norm: norm(&attention_output),
+            intermediate: linear(&(path / "intermediate" / "dense"), hidden, neurons),
+            neuron_gate: factory.gate(path, GateConfig { gated: Gated::Neurons, units: neurons }),
+            output: linear(&(&output / "dense"), neurons, hidden),
+            output_norm: norm(&output),
+            heads,
+            head_size: config.head_size(),
+            hidden_dropout: config.hidden_dropout_prob,
+            attention_dropout: config.attention_probs_dropout_prob,
+        }
+    }
+
+    /// The layer's output for `queries`, which are rows of `x`: all of them, or only those whose output is wanted.
+    pub(super) fn forward(&self, queries: &Tensor, x: &Tensor, mask: Option<&Tensor>, train: bool) -> Tensor {
+        let attended = self.attend(queries, x, mask, train);
+        let attended = dropout(self.attention_output.forward_t(&attended, train), self.hidden_dropout, train);
+        let a = self.attention_norm.forward_t(&(attended + queries), train);
+        let mut hidden = self.intermediate.forward_t(&a, train).gelu("none");
+        if let Some(gate) = &self.neuron_gate {
+            hidden = gate.forward_t(&hidden, train);
+        }
+        let hidden = dropout(self.output.forward_t(&hidden, train), self.hidden_dropout, train);
+        self.output_norm.forward_t(&(hidden + a), train)
+    }
+
+    /// `softmax(q kᵀ / √d + mask) v`, heads side by side: `[batch, queries, heads · head size]`.
+    fn attend(&self, queries: &Tensor, x: &Tensor, mask: Option<&Tensor>, train: bool) -> Tensor {
+        let split = |projected: Tensor| {
+            let size = projected.size();
+            projected.view([size[0], size[1], self.heads, self.head_size]).transpose(1, 2)
+        };
+        let q = split(self.query.forward_t(queries, train));
+        let k = split(self.key.forward_t(x, train));
+        let v = split(self.value.forward_t(x, train));
+        let (rows, tokens) = (queries.size()[1], x.size()[1]);
+        let product =
+            |n: i64, k: i64| Operator::MatMul { m: rows as u64, n: n as u64, k: k as u64, count: self.heads as u64 };
+        record(&format!("{}.scores", self.name), || product(tokens, self.head_size));
+        record(&format!("{}.context", self.name), || product(self.head_size, tokens));
+        let rate = if train { self.attention_dropout } else { 0.0 };
+        let mut context = Tensor::scaled_dot_product_attention(&q, &k, &v, mask, rate, false, None, false);
+        if let Some(gate) = &self.head_gate {
+            context = gate.forward_t(&context, train);
+        }
+        let joined = context.transpose(1, 2).contiguous();
+        joined.view([queries.size()[0], rows, self.heads * self.head_size])
+    }
+}
+
+/// Dropout that costs nothing when there is none.
+pub(super) fn dropout(x: Tensor, rate: f64, train: bool) -> Tensor {
+    if train && rate > 0.0 { x.dropout(rate, true) } else { x }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::Standard;
+    use tch::{Device, Kind, nn};
+
+    #[test]
+    fn attention_with_identity_projections_is_the_one_worked_by_hand() {
+        let config = BertConfig {
+            hidden_size: 4,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            intermediate_size: 4,
+            ..BertConfig::nano(10)
+        };
+        let store = nn::VarStore::new(Device::Cpu);
+        let layer = Layer::new(&store.root(), &Standard, &config, 0);
+        for name in ["query", "key", "value"] {
+            let mut weight = store.variables().remove(&format!("attention.self.{name}.weight")).unwrap();
+            tch::no_grad(|| weight.copy_(&Tensor::eye(4, (Kind::Float, Device::Cpu))));
+        }
+        let x = Tensor::from_slice(&[1_f32, 0.0, 2.0, 0.0, 0.0, 1.0, 0.0, -1.0]).view([1, 2, 4]);
+        let out: Vec<f32> = layer.attend(&x, &x, None, false).view(-1).try_into().unwrap();
+        // Head 0 attends softmax([1, 0]/√2) = 0.6698, 0.3302 and mirrored; head 1 softmax([4, 0]/√2) = 0.9442, 0.0558
+        // and softmax([0, 1]/√2).
+        let expected = [0.6698, 0.3302, 1.8884, -0.0558, 0.3302, 0.6698, 0.6605, -0.6698];
+        for (found, expected) in out.into_iter().zip(expected) {
+            assert!((found - expected).abs() < 6e-5, "{found} {expected}");
+        }
+    }
+}
