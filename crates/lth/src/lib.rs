@@ -27,6 +27,7 @@ mod rewind;
 mod schedule;
 mod select;
 mod selector;
+pub mod structured;
 mod ticket;
 
 pub use core_tensor::optim::NamedTensors;
