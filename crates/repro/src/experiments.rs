@@ -1,6 +1,7 @@
 //! The papers: one file each, one row each in [`all`].
 
 mod deep_forest;
+mod earlybert;
 mod fractrain;
 mod images;
 mod kd_ticket;
@@ -13,6 +14,7 @@ use crate::Experiment;
 pub(crate) fn all() -> Vec<Box<dyn Experiment>> {
     vec![
         Box::new(kd_ticket::KdTicket),
+        Box::new(earlybert::EarlyBert),
         Box::new(fractrain::FracTrain),
         Box::new(smartdeal::SmartDeal),
         Box::new(deep_forest::DeepForestExperiment),
