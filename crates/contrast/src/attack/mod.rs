@@ -6,7 +6,14 @@
 //! | you want | take |
 //! |---|---|
 //! | one gradient attack | [`Pgd`]: FGSM, BIM, PGD with restarts, momentum, averaging over random passes |
-//! | examples against your own loss | [`Pgd::perturb`] |
+//! | examples against your own loss | [`Pgd::perturb`], or [`Loss::custom`] |
+//! | an attack without settings | [`Apgd`], [`ApgdTargeted`] |
+//! | the least perturbation | [`Fab`], [`CwL2`] |
+//! | an attack without gradients | [`Square`], [`RandomPoints`] |
+//! | the number that robustness is ranked by | [`AutoAttack::standard`] |
+//! | a report with intervals, classes, curves, and a look for masked gradients | [`Evaluator`] |
+//! | a proof instead of a test | [`smoothing::Smoothed`] |
+//! | images to look at or to store | [`Pictures`], [`to_bytes`] |
 //!
 //! Every attack promises the same: examples lie in ball and box; a budget of 0 returns the images bit for bit; the model
 //! sees evaluation mode only, and no parameter, statistic or gradient of it changes; a seed fixes the result, and an
@@ -21,11 +28,16 @@ mod error;
 mod fab;
 mod goal;
 mod loss;
+mod masking;
+mod noise;
 mod pgd;
 mod pgd_attack;
+mod pictures;
 pub mod projection;
+mod report;
 mod rows;
 mod run;
+pub mod smoothing;
 mod square;
 mod streams;
 
@@ -38,7 +50,11 @@ pub use error::{Error, Result};
 pub use fab::Fab;
 pub use goal::Goal;
 pub use loss::{CustomLoss, Loss};
+pub use masking::{Check, MaskingConfig, gradient_masking};
+pub use noise::RandomPoints;
 pub use pgd::{Pgd, Start};
+pub use pictures::{Pictures, to_bytes};
+pub use report::{Accuracy, AttackOutcome, CurvePoint, Evaluator, RobustnessReport};
 pub use run::{Adversarial, Attack};
 pub use square::Square;
 

@@ -5,3 +5,4 @@ mod gradient;
 mod ladder;
 mod models;
 mod projections;
+mod reporting;

@@ -1,0 +1,294 @@
+//! Reports, the looks for masked gradients, certificates, pictures.
+
+use super::models::{SmallNet, linear, points, uniform, values};
+use crate::attack::smoothing::{
+    Certificate, Smoothed, SmoothingConfig, certified_accuracy, certified_radius, lower_confidence_bound,
+    two_sided_binomial,
+};
+use crate::attack::{
+    Accuracy, Adversarial, Apgd, Attack, Ball, Classifier, Error, Evaluator, Goal, MaskingConfig, Pgd, Pictures,
+    RandomPoints, Result, RobustnessReport, Square, Stochastic, to_bytes,
+};
+use tch::{Kind, Tensor};
+
+/// Fools exactly the examples it was told to, without looking.
+#[derive(Debug)]
+struct Scripted {
+    fooled: Vec<bool>,
+}
+
+impl Attack for Scripted {
+    fn name(&self) -> String {
+        "scripted".to_owned()
+    }
+
+    fn ball(&self) -> Ball {
+        Ball::linf(0.1)
+    }
+
+    fn with_radius(&self, _: f64) -> Box<dyn Attack> {
+        Box::new(Self { fooled: self.fooled.clone() })
+    }
+
+    fn run(&self, _: &dyn Classifier, images: &Tensor, _: &Goal, _: u64) -> Result<Adversarial> {
+        let success = Tensor::from_slice(&self.fooled).narrow(0, 0, images.size()[0]);
+        let distance = Tensor::zeros([images.size()[0]], (Kind::Double, tch::Device::Cpu));
+        Ok(Adversarial { images: images.copy(), success, distance, loss: None, forward: 0, backward: 0 })
+    }
+}
+
+#[test]
+fn the_worst_case_is_the_mean_of_minima() {
+    // Right under three attacks: 1100, 1010, 1110. Means .5, .5, .75; the mean of the minima is .25.
+    let scripted = |right: [u8; 4]| Scripted { fooled: right.map(|right| right == 0).to_vec() };
+    let images = uniform(&[4, 3], 0, (0.0, 1.0), Kind::Double);
+    let labels = tch::no_grad(|| linear(Kind::Double)(&images)).argmax(-1, false);
+    let model = linear(Kind::Double);
+    let report = Evaluator::new(&model, 0)
+        .attack(scripted([1, 1, 0, 0]))
+        .attack(scripted([1, 0, 1, 0]))
+        .attack(scripted([1, 1, 1, 0]))
+        .run(&images, &labels)
+        .unwrap();
+    let shares: Vec<f64> = report.attacks.iter().map(|attack| attack.robust.share()).collect();
+    assert_eq!((shares, report.worst.share(), report.clean.share()), (vec![0.5, 0.5, 0.75], 0.25, 1.0));
+    let of_classes: usize = report.worst_per_class.iter().map(|class| class.of).sum();
+    assert_eq!((of_classes, report.worst_per_class.len()), (4, 2));
+}
+
+#[test]
+fn intervals_are_wilsons() {
+    // 500 of 1000: 46.9 to 53.1 %.
+    let (low, high) = Accuracy { correct: 500, of: 1000 }.interval();
+    assert!((low - 0.4691).abs() < 1e-4 && (high - 0.5309).abs() < 1e-4, "{low} {high}");
+    let (low, high) = Accuracy { correct: 0, of: 20 }.interval();
+    assert!(low.abs() < 1e-12 && high > 0.1);
+}
+
+#[test]
+fn a_report_holds_curves_that_never_rise_and_survives_json() {
+    let net = SmallNet::new(5, Kind::Double);
+    let (images, labels) = net.data(20, 6, Kind::Double);
+    let model = net.eval();
+    let report = Evaluator::new(&model, 1)
+        .attack(Pgd::new(Ball::linf(0.03)))
+        .attack(Square::new(Ball::linf(0.03)).with_queries(50))
+        .curve(&[0.1, 0.0, 0.02, 0.5])
+        .batch(7)
+        .run(&images, &labels)
+        .unwrap();
+    let pgd: Vec<_> = report.curves.iter().filter(|point| point.attack == "pgd-20-linf").collect();
+    assert_eq!(pgd.iter().map(|point| point.radius).collect::<Vec<_>>(), [0.0, 0.02, 0.1, 0.5]);
+    assert_eq!(pgd[0].robust.share(), 1.0);
+    assert!(pgd.windows(2).all(|pair| pair[1].robust.correct <= pair[0].robust.correct));
+    assert_eq!(pgd[3].robust.share(), 0.0);
+    assert!(report.worst.correct <= report.attacks.iter().map(|attack| attack.robust.correct).min().unwrap());
+    let json = serde_json::to_string(&report).unwrap();
+    assert_eq!(serde_json::from_str::<RobustnessReport>(&json).unwrap(), report);
+}
+
+fn looks(model: &dyn Classifier, data: &(Tensor, Tensor)) -> RobustnessReport {
+    let config = MaskingConfig { queries: 300, points: 20, apgd_steps: 20, ..MaskingConfig::default() };
+    Evaluator::new(model, 2).look_for_masking(Ball::linf(0.04), config).run(&data.0, &data.1).unwrap()
+}
+
+fn flags(report: &RobustnessReport) -> Vec<&str> {
+    report.flags().map(|check| check.name.as_str()).collect()
+}
+
+#[test]
+fn an_honest_model_passes_every_look() {
+    let net = SmallNet::new(5, Kind::Float);
+    let data = net.data(24, 6, Kind::Float);
+    let report = looks(&net.eval(), &data);
+    assert_eq!(flags(&report), [""; 0], "{:#?}", report.masking);
+    // Without a twin the transfer check says that it did not run.
+    assert_eq!(report.masking.iter().filter(|check| check.passed.is_none()).count(), 1);
+}
+
+#[test]
+fn logits_times_a_million_kill_the_gradient_and_are_caught() {
+    let net = SmallNet::new(5, Kind::Float);
+    let data = net.data(24, 6, Kind::Float);
+    let masked = |x: &Tensor| net.eval()(x) * 1e6;
+    let report = looks(&masked, &data);
+    assert!(flags(&report).contains(&"the gradient is alive"), "{:#?}", report.masking);
+    // The scale of the logits means nothing to the difference of logits ratio.
+    let ball = Ball::linf(0.04);
+    let standing = |attack: Apgd, model: &dyn Classifier| {
+        attack.run(model, &data.0, &Goal::untargeted(&data.1), 0).unwrap().survivors()
+    };
+    let honest = standing(Apgd::dlr(ball), &net.eval());
+    assert!((standing(Apgd::dlr(ball), &masked) - honest).abs() < 0.05);
+    let blinded = standing(Apgd::new(ball), &masked);
+    assert!(blinded > honest, "{blinded} {honest}");
+}
+
+#[test]
+fn rounded_inputs_are_caught_by_the_attack_without_gradients() {
+    let net = SmallNet::new(5, Kind::Float);
+    let images = uniform(&[24, 1, 6, 6], 6, (0.0, 1.0), Kind::Float);
+    let masked = |x: &Tensor| net.eval()(&((x * 15.0).round() / 15.0));
+    let labels = tch::no_grad(|| masked(&images)).argmax(-1, false);
+    let report = looks(&masked, &(images, labels));
+    for name in ["the gradient is alive", "white box beats black box"] {
+        assert!(flags(&report).contains(&name), "{name}: {:#?}", report.masking);
+    }
+}
+
+#[test]
+fn a_random_model_and_probabilities_are_caught() {
+    let net = SmallNet::new(5, Kind::Float);
+    let data = net.data(12, 6, Kind::Float);
+    let pass = std::cell::Cell::new(0_u64);
+    let noisy = Stochastic(|x: &Tensor| {
+        pass.set(pass.get() + 1);
+        let logits = net.eval()(x);
+        let noise = uniform(&logits.size(), pass.get(), (-0.2, 0.2), Kind::Float);
+        logits + noise
+    });
+    assert!(flags(&looks(&noisy, &data)).contains(&"the model is deterministic"));
+    // Unless it is declared, a random model is refused.
+    let undeclared = |x: &Tensor| noisy.logits(x);
+    let refused = Pgd::new(Ball::linf(0.1)).run(&undeclared, &data.0, &Goal::untargeted(&data.1), 0);
+    assert!(matches!(refused, Err(Error::TrainingMode { .. })));
+    let softmax = |x: &Tensor| net.eval()(x).softmax(-1, Kind::Float);
+    assert!(flags(&looks(&softmax, &data)).contains(&"the output is logits"));
+}
+
+#[test]
+fn a_twin_that_transfers_better_than_the_models_own_gradients_is_caught() {
+    let net = SmallNet::new(5, Kind::Float);
+    let data = net.data(24, 6, Kind::Float);
+    let honest = net.eval();
+    let masked = |x: &Tensor| net.eval()(x) * 1e6;
+    let config = MaskingConfig { queries: 20, points: 5, apgd_steps: 5, ..MaskingConfig::default() };
+    let report = Evaluator::new(&masked, 2)
+        .look_for_masking(Ball::linf(0.04), config)
+        .transfer_from(&honest)
+        .run(&data.0, &data.1)
+        .unwrap();
+    assert!(flags(&report).contains(&"white box beats transfer"), "{:#?}", report.masking);
+}
+
+#[test]
+fn random_points_are_a_weak_attack() {
+    let net = SmallNet::new(5, Kind::Double);
+    let (images, labels) = net.data(24, 6, Kind::Double);
+    let standing =
+        |attack: &dyn Attack| attack.run(&net.eval(), &images, &Goal::untargeted(&labels), 0).unwrap().survivors();
+    let ball = Ball::linf(0.03);
+    assert!(standing(&RandomPoints::new(ball, 20)) >= standing(&Pgd::new(ball).stopping_early()));
+    assert!(standing(&RandomPoints::new(ball, 20)) <= standing(&RandomPoints::new(ball, 2)));
+}
+
+#[test]
+fn crafting_in_training_mode_moves_the_statistics_and_is_weaker() {
+    // What a library that forgets the mode would do, done on purpose.
+    let net = SmallNet::new(5, Kind::Float);
+    let (images, labels) = net.data(64, 8, Kind::Float);
+    let attack = Pgd::bim(Ball::linf(0.04), 10);
+    let careful = attack.run(&net.eval(), &images, &Goal::untargeted(&labels), 0).unwrap();
+    let before = net.fingerprint();
+    let loss = |x: &Tensor| Ok::<_, Error>(net.train()(x).cross_entropy_for_logits(&labels));
+    let careless = attack.perturb(&images, loss, 0).unwrap();
+    assert_ne!(net.fingerprint(), before, "batch norm in training mode moves its statistics");
+    // Judged by the model as it was.
+    let judge = SmallNet::new(5, Kind::Float);
+    let standing =
+        |x: &Tensor| judge.eval()(x).argmax(-1, false).eq_tensor(&labels).to_kind(Kind::Float).mean(Kind::Float);
+    let (careless, careful) = (standing(&careless).double_value(&[]), standing(&careful.images).double_value(&[]));
+    assert!(careless > careful, "{careless} after crafting in training mode, {careful} in evaluation mode");
+}
+
+#[test]
+fn certificates_take_the_published_values() {
+    // Bounds and radii of the reference formulas (scipy's beta.ppf and norm.ppf), α = .001.
+    let cases = [(1000, 1000, 0.993_116_048_4, 0.615_815_653_7), (990, 1000, 0.976_036_187_2, 0.494_502_395_5)];
+    for (count, passes, bound, radius) in cases {
+        assert!((lower_confidence_bound(count, passes, 0.001) - bound).abs() < 1e-9);
+        let found = certified_radius(count, passes, 0.001, 0.25).unwrap();
+        assert!((found - radius).abs() < 1e-8, "{found} is not {radius}");
+    }
+    assert!((certified_radius(600, 1000, 0.001, 0.25).unwrap() - 0.032_094_749_1).abs() < 1e-8);
+    assert!((certified_radius(100, 100, 0.001, 0.25).unwrap() - 0.375_118_756_0).abs() < 1e-8);
+    assert!((certified_radius(100_000, 100_000, 0.001, 0.25).unwrap() - 0.952_864_140_8).abs() < 1e-6);
+    assert_eq!(certified_radius(520, 1000, 0.001, 0.25), None);
+    assert_eq!(lower_confidence_bound(0, 1000, 0.001), 0.0);
+    assert!((two_sided_binomial(60, 100) - 0.056_887_9).abs() < 1e-6);
+    assert!((two_sided_binomial(70, 100) - 7.85e-5).abs() < 1e-7);
+    assert_eq!(two_sided_binomial(50, 100), 1.0);
+}
+
+#[test]
+fn radii_grow_with_the_count_and_linearly_with_the_noise() {
+    let radius = |count, sigma| certified_radius(count, 1000, 0.001, sigma).unwrap_or(0.0);
+    assert!((0..50).all(|i| radius(950 + i, 0.25) <= radius(951 + i, 0.25)));
+    assert!((radius(990, 0.5) - 2.0 * radius(990, 0.25)).abs() < 1e-12);
+}
+
+#[test]
+fn a_smoothed_linear_model_is_certified_within_its_true_radius() {
+    // Smoothing leaves a linear model as it is: its radius is margin / |w|₂ exactly, here |w₀ − w₁|₂ = 2.75.
+    let (images, labels) = points(Kind::Float);
+    let model = linear(Kind::Float);
+    let smoothed = Smoothed::new(&model, 0.25, 128).unwrap();
+    let config = SmoothingConfig { selection: 50, certification: 500, alpha: 0.001 };
+    for place in 0..2 {
+        let logits = values(&model(&images.narrow(0, place, 1)));
+        let class = i64::from(logits[1] > logits[0]);
+        let exact = (logits[0] - logits[1]).abs() / 2.75;
+        if let Some(certificate) = smoothed.certify(&images.get(place), &config, 3).unwrap() {
+            assert_eq!(certificate.class, class);
+            assert!(certificate.radius <= exact && certificate.radius > 0.4 * exact, "{certificate:?} within {exact}");
+        } else {
+            assert!(exact < 0.1, "abstained at radius {exact}");
+        }
+        let batches = Smoothed::new(&model, 0.25, 7).unwrap();
+        let image = images.get(place);
+        assert_eq!(smoothed.certify(&image, &config, 3).unwrap(), batches.certify(&image, &config, 3).unwrap());
+    }
+    assert_eq!(smoothed.predict(&images.get(1), 500, 0.001, 0).unwrap(), Some(labels.int64_value(&[1])));
+    let certificates = [Some(Certificate { class: 1, radius: 0.3 }), None, Some(Certificate { class: 0, radius: 0.9 })];
+    let accuracy = |radius| certified_accuracy(&certificates, &[1, 0, 0], radius);
+    assert_eq!([accuracy(0.0), accuracy(0.5), accuracy(1.0)], [2.0 / 3.0, 1.0 / 3.0, 0.0]);
+}
+
+#[test]
+fn smoothing_settings_outside_their_range() {
+    let model = linear(Kind::Float);
+    let image = points(Kind::Float).0.get(0);
+    assert!(matches!(Smoothed::new(&model, 0.0, 1), Err(Error::Setting { setting: "sigma", .. })));
+    assert!(matches!(Smoothed::new(&model, 0.1, 0), Err(Error::Setting { setting: "batch", .. })));
+    let smoothed = Smoothed::new(&model, 0.25, 10).unwrap();
+    let good = SmoothingConfig { selection: 10, certification: 20, alpha: 0.001 };
+    let cases = [
+        ("selection", SmoothingConfig { selection: 0, ..good }),
+        ("certification", SmoothingConfig { certification: 9, ..good }),
+        ("alpha", SmoothingConfig { alpha: 1.0, ..good }),
+    ];
+    for (name, config) in cases {
+        let error = smoothed.certify(&image, &config, 0).unwrap_err();
+        assert!(matches!(error, Error::Setting { setting, .. } if setting == name), "{error}");
+    }
+    let broken = |x: &Tensor| linear(Kind::Float)(x) * f64::NAN;
+    let smoothed = Smoothed::new(&broken, 0.25, 10).unwrap();
+    assert!(matches!(smoothed.certify(&image, &good, 0), Err(Error::NonFinite { what: "logits", .. })));
+}
+
+#[test]
+fn stored_in_eight_bits_a_perturbation_keeps_its_budget() {
+    let ball = Ball::linf(8.0 / 255.0);
+    let clean = uniform(&[2, 1, 5, 5], 1, (0.0, 1.0), Kind::Float);
+    let attacked = ball.project(&clean, &(&clean + uniform(&[2, 1, 5, 5], 2, (-0.2, 0.2), Kind::Float))).unwrap();
+    let (clean_bytes, attacked_bytes) = to_bytes(&ball, &clean, &attacked).unwrap();
+    let levels = (attacked_bytes.to_kind(Kind::Int) - clean_bytes.to_kind(Kind::Int)).abs().max();
+    // Eight levels are reached (most random changes are cut by the ball), never nine.
+    assert_eq!(levels.int64_value(&[]), 8);
+    let pictures = Pictures::new(&ball, &clean, &attacked, 1, 10.0).unwrap();
+    assert_eq!((pictures.clean.size(), pictures.difference.kind()), (vec![1, 1, 5, 5], Kind::Uint8));
+    // No change is a middle grey; the whole budget times ten is 80 levels up or down.
+    let grey = Pictures::new(&ball, &clean, &clean, 1, 10.0).unwrap().difference;
+    assert_eq!(values(&grey), [128.0; 25]);
+    assert_eq!(pictures.difference.to_kind(Kind::Int).max().int64_value(&[]), 208);
+}
