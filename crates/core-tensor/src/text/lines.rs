@@ -24,6 +24,17 @@ pub(super) fn lines<'a>(path: &'a Path, bytes: &'a [u8]) -> impl Iterator<Item =
     })
 }
 
+/// A whole text, or the line with its first bad byte.
+pub(super) fn text<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    str::from_utf8(bytes).map_err(|error| {
+        let good = &bytes[..error.valid_up_to()];
+        let line = 1 + good.iter().filter(|&&byte| byte == b'\n').count();
+        let start = good.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        TextError::NotUtf8 { place: Place::new(path, line), byte: good.len() - start }.into()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,5 +57,6 @@ mod tests {
         let bytes = b"fine\nab\xffcd\n";
         let found = lines(Path::new("f.tsv"), bytes).find_map(Result::err).unwrap().to_string();
         assert_eq!(found, "f.tsv:2: not UTF-8 from byte 2 of the line on");
+        assert_eq!(text(Path::new("f.tsv"), bytes).unwrap_err().to_string(), found);
     }
 }
