@@ -5,16 +5,19 @@
 //! network   dense training ──► one-shot compression, rivals at equal bits, re-training, the file
 //! learning  dense training on one half ──► training in SmartDeal form on the other
 //! energy    a compressed ResNet-20 on the accelerator model
+//! trained   (standard tier) a network on images ──► retrained: compressed at three shares of zeros, two epochs of alternation
 //! ```
 
 mod blobs;
 mod blocks;
 mod claims;
 mod energy;
+mod images;
 mod learning;
 mod network;
 
-use crate::{Ask, DataSource, DataUse, Experiment, Metrics, Plan, Results, Run, RunContext, Section};
+use super::training::DataChoice;
+use crate::{Ask, DataSource, DataUse, Experiment, Metrics, Plan, Results, Run, RunContext, Section, Tier};
 
 const PAPER: &str = "smartdeal";
 /// Counted up whenever the code computes something else from the same parameters.
@@ -60,6 +63,9 @@ impl Experiment for SmartDeal {
             add(ask.run(PAPER, "learning", seed, &defaults.2)?, 8.0);
             add(ask.run(PAPER, "energy", seed, &defaults.3)?, 1.0);
         }
+        if ask.tier == Tier::Standard {
+            plan_images(ask, &mut plan)?;
+        }
         Ok(plan)
     }
 
@@ -69,11 +75,33 @@ impl Experiment for SmartDeal {
             "network" => network::measure(&run.params()?, run.seed, context),
             "learning" => learning::measure(&run.params()?, run.seed, context),
             "energy" => energy::measure(&run.params()?, run.seed),
+            "trained" => images::train(&run.params()?, run.seed, context),
+            "retrained" => images::retrain(&run.params()?, run.seed, context),
             other => anyhow::bail!("no run of kind `{other}`"),
         }
     }
 
-    fn judge(&self, _: &Ask, results: &Results) -> anyhow::Result<Section> {
-        claims::judge(results)
+    fn judge(&self, ask: &Ask, results: &Results) -> anyhow::Result<Section> {
+        claims::judge(ask.tier, results)
     }
+}
+
+/// Shares of zeros at which networks on images are compressed.
+const ZEROS: [f64; 3] = [0.5, 0.7, 0.85];
+
+fn plan_images(ask: &Ask, plan: &mut Plan) -> anyhow::Result<()> {
+    let recipe = images::recipe(ask)?;
+    if let DataChoice::Plain(set) | DataChoice::Augmented(set) = recipe.data {
+        plan.data.push(set.describe(recipe.train_images));
+    }
+    for seed in ask.seeds(3) {
+        let dense = ask.run(PAPER, "trained", seed, &images::Trained { recipe: recipe.clone() })?;
+        let dense = plan.add_weighted(dense.at_revision(REVISION), 400.0);
+        for zeros in ZEROS {
+            let params = images::Retrained { recipe: recipe.clone(), zeros, epochs: 2, rate: 0.01 };
+            let run = ask.run(PAPER, "retrained", seed, &params)?.at_revision(REVISION);
+            plan.add_weighted(run.needing("trained", &dense), 110.0);
+        }
+    }
+    Ok(())
 }

@@ -1,14 +1,15 @@
 //! What the papers' abstracts claim, as inequalities on small counterparts.
 
+use super::images;
 use super::network::rivals;
 use crate::section::{Table, cell};
-use crate::{Claim, Relation, Results, Samples, Section, Test};
+use crate::{Claim, JudgedClaim, Relation, Results, Samples, Section, Test, Tier};
 
 const ABSTRACT: &str = "arXiv 2101.01163, abstract";
 const EXCHANGE: &str = "arXiv 2005.03403, abstract";
 const POINTS: &str = "points";
 
-pub(super) fn judge(results: &Results) -> anyhow::Result<Section> {
+pub(super) fn judge(tier: Tier, results: &Results) -> anyhow::Result<Section> {
     let of = |kind: &'static str| move |metric: &str| results.samples(metric, move |run| run.kind == kind);
     let (blocks, network, learning, energy) = (of("blocks"), of("network"), of("learning"), of("energy"));
     let every = |quantity: &str, relation| Test::every(quantity, relation);
@@ -91,6 +92,11 @@ pub(super) fn judge(results: &Results) -> anyhow::Result<Section> {
             .not_run("needs the papers' networks and training lengths on a GPU, and their energy model of training"),
     ];
 
+    section.claims.extend(on_images(tier, results)?);
+    if tier == Tier::Standard {
+        section.tables.push(image_table(results)?);
+    }
+
     let row = |label: &str, metric: &str| -> anyhow::Result<Vec<String>> {
         let at = |theta: &str| Ok::<_, anyhow::Error>(cell(&network(&format!("{metric}_{theta}"))?.values(), 2));
         Ok(vec![label.to_owned(), at("0.1")?, at("0.2")?])
@@ -142,4 +148,65 @@ pub(super) fn judge(results: &Results) -> anyhow::Result<Section> {
             .into(),
     ];
     Ok(section)
+}
+
+/// A metric of the compressed networks on images at one share of zeros.
+fn retrained(results: &Results, metric: &str, zeros: f64) -> anyhow::Result<Samples> {
+    let at = move |run: &crate::Run| {
+        run.kind == "retrained" && run.params::<images::Retrained>().is_ok_and(|params| params.zeros == zeros)
+    };
+    Ok(results.samples(metric, at)?)
+}
+
+/// What compression costs a convolutional network on images.
+fn on_images(tier: Tier, results: &Results) -> anyhow::Result<[JudgedClaim; 3]> {
+    let every = |quantity: &str, relation| Test::every(quantity, relation);
+    let claims = [
+        Claim::new("S9a", "On images, half of the coefficients zero and two epochs of re-training lose at most a point")
+            .paper("negligible accuracy loss", ABSTRACT)
+            .test(every("A(re-trained at 50 % zeros) − A(dense)", Relation::AtLeast(-1.0)), POINTS),
+        Claim::new("S9b", "There the file is at least 8 times smaller than the dense checkpoint")
+            .paper("10.56 × less storage in training", ABSTRACT)
+            .test(every("bytes(dense) / bytes(.sdz), 50 % zeros", Relation::AtLeast(8.0)), "×"),
+        Claim::new("S9c", "Accuracy falls as zeros grow, from 50 to 70 to 85 %")
+            .paper("not in the papers: the trade", "ours")
+            .test(every("smallest fall from one share to the next", Relation::AtLeast(0.0)), POINTS),
+    ];
+    if tier != Tier::Standard {
+        return Ok(claims.map(|claim| claim.not_run("needs --tier standard")));
+    }
+    let [half, more, most] = super::ZEROS.map(|zeros| retrained(results, "test_accuracy", zeros));
+    let (half, more, most) = (half?, more?, most?);
+    let dense = results.samples("test_accuracy", |run| run.kind == "trained")?;
+    let [a, b, c] = claims;
+    Ok([
+        a.judge(&half.minus(&dense))?,
+        b.judge(&retrained(results, "file_ratio", super::ZEROS[0])?)?,
+        c.judge(&half.minus(&more).combine(&more.minus(&most), f64::min))?,
+    ])
+}
+
+fn image_table(results: &Results) -> anyhow::Result<Table> {
+    let row = |label: &str, metric: &str| -> anyhow::Result<Vec<String>> {
+        let mut row = vec![label.to_owned()];
+        for zeros in super::ZEROS {
+            row.push(cell(&retrained(results, metric, zeros)?.values(), 2));
+        }
+        Ok(row)
+    };
+    let dense = results.samples("test_accuracy", |run| run.kind == "trained")?;
+    Ok(Table {
+        title: "A network on images, compressed".into(),
+        caption: format!(
+            "Accuracy in percent; dense: {}. Re-trained for two epochs, each followed by a decomposition.",
+            cell(&dense.values(), 2)
+        ),
+        header: ["", "50 % zeros", "70 %", "85 %"].map(String::from).into(),
+        rows: vec![
+            row("zeros in the end, %", "zeros")?,
+            row("one shot", "one_shot")?,
+            row("re-trained", "test_accuracy")?,
+            row("dense bytes / file bytes", "file_ratio")?,
+        ],
+    })
 }

@@ -1,0 +1,120 @@
+//! A convolutional network trained on images, compressed at three shares of zeros, and re-trained a little.
+
+use super::super::images::ImageSet;
+use super::super::training::{self, DataChoice, Length, Recipe};
+use crate::{Ask, Metrics, RunContext};
+use core_tensor::checkpoint::{Header, read_state, state_of, write_safetensors};
+use core_tensor::networks::Architecture;
+use core_tensor::optim::Schedule;
+use core_tensor::train::{CrossEntropy, evaluate};
+use quant::smartdeal::train::AlternateRetraining;
+use quant::smartdeal::{CompressPolicy, compress};
+use serde::{Deserialize, Serialize};
+use tch::nn::VarStore;
+
+/// The file with the trained weights.
+const WEIGHTS: &str = "dense.safetensors";
+
+/// A dense training.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Trained {
+    pub(super) recipe: Recipe,
+}
+
+/// A compression with so many zeros, and the re-training that follows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Retrained {
+    pub(super) recipe: Recipe,
+    /// Share of the coefficients that are to be zero.
+    pub(super) zeros: f64,
+    /// Epochs of alternation.
+    pub(super) epochs: u64,
+    /// Their learning rate.
+    pub(super) rate: f64,
+}
+
+/// ResNet-20 where CIFAR-10 is at hand, else LeNet-5 on grey images.
+pub(super) fn recipe(ask: &Ask) -> anyhow::Result<Recipe> {
+    let (architecture, data, train_images, peak) = match ImageSet::cifar(&ask.data)? {
+        Some(set) => (Architecture::cifar_resnet(20, 10)?, DataChoice::Augmented(set), 20_000, 0.1),
+        None => (Architecture::LeNet5 { classes: 10 }, DataChoice::Plain(ImageSet::grey(&ask.data)?), 60_000, 0.05),
+    };
+    let mut recipe = Recipe {
+        architecture,
+        data,
+        train_images,
+        batch_size: 128,
+        epochs: 8,
+        peak,
+        milestones: Vec::new(),
+        warm_up: 0,
+        weight_decay: 5e-4,
+        evaluate_every: 4,
+    };
+    recipe.milestones = vec![recipe.steps() * 5 / 8, recipe.steps() * 7 / 8];
+    Ok(recipe)
+}
+
+pub(super) fn train(params: &Trained, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
+    let recipe = &params.recipe;
+    let model = recipe.build(context, seed)?;
+    let loaders = recipe.loaders(context, seed)?;
+    let mut objective = CrossEntropy::new(model.network.as_ref());
+    let mut optimizer = recipe.optimizer(&model.store)?;
+    let length = Length { steps: recipe.steps(), schedule: recipe.schedule() };
+    let learner = (&mut objective as _, &mut optimizer as _);
+    let seen = training::train(context, recipe, (&model, &loaders), learner, Vec::new(), (length, seed))?;
+    let header = Header::new("repro.weights", 1, ()).to_metadata()?;
+    context.save_artifact(WEIGHTS, |path| Ok(write_safetensors(path, &state_of(&model.store), &header)?))?;
+    Ok(training::final_metrics(seen))
+}
+
+pub(super) fn retrain(params: &Retrained, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
+    let recipe = &params.recipe;
+    let weights = context.needed("trained")?.artifact(WEIGHTS)?;
+    let dense_bytes = std::fs::metadata(&weights)?.len() as f64;
+    let model = recipe.build(context, seed)?;
+    lth::restore(&read_state(&weights)?, &model.store)?;
+    let policy = CompressPolicy::with_theta(theta_for(&model.store, params.zeros)?);
+    let loaders = recipe.loaders(context, seed)?;
+
+    let mut retraining = AlternateRetraining::new(&model.store, policy.clone())?;
+    retraining.project()?;
+    let one_shot = evaluate(model.network.as_ref(), loaders.test.as_ref())?.accuracy;
+    let mut objective = CrossEntropy::new(model.network.as_ref());
+    let mut optimizer = recipe.optimizer(&model.store)?;
+    let schedule = Schedule::Constant { peak: params.rate };
+    let length = Length { steps: params.epochs * recipe.steps_per_epoch(), schedule };
+    let (learner, observers) = ((&mut objective as _, &mut optimizer as _), vec![&mut retraining as _]);
+    let seen = training::train(context, recipe, (&model, &loaders), learner, observers, (length, seed))?;
+
+    // The last projection of the re-training, once more: it is a fixed point up to rounding, and gives the file.
+    let (compressed, report) = compress(&model.store, &policy)?;
+    context.save_artifact("network.sdz", |path| Ok(compressed.write(path, None).map(drop)?))?;
+    let file = context.artifact("network.sdz").ok_or_else(|| anyhow::anyhow!("the file was not saved"))?;
+    let mut metrics = training::final_metrics(seen);
+    metrics.extend([
+        ("one_shot".into(), one_shot),
+        ("theta".into(), policy.decompose.theta),
+        ("zeros".into(), 100.0 * report.element_sparsity()),
+        ("file_ratio".into(), dense_bytes / std::fs::metadata(file)?.len() as f64),
+    ]);
+    Ok(metrics)
+}
+
+/// The threshold that gives this share of zeros in one shot, by bisection: zeros grow with it.
+fn theta_for(store: &VarStore, zeros: f64) -> anyhow::Result<f64> {
+    let (mut low, mut high) = (1e-5_f64, 1.0_f64);
+    for _ in 0..16 {
+        let middle = (low * high).sqrt();
+        let (_, report) = compress(store, &CompressPolicy::with_theta(middle))?;
+        if report.element_sparsity() < zeros {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    Ok((low * high).sqrt())
+}
