@@ -154,7 +154,10 @@ esac"#,
     let (ok, said) = run(command);
     assert!(!ok && said.contains("1 of the peers could not be run"), "{said}");
     let text = fs::read_to_string(results.join("bench.md")).unwrap();
-    assert!(text.contains("| prediction | 2.000 ms | – | – | ≤ 0.6 | not run: p.py failed (exit status: 3) |"), "{text}");
+    assert!(
+        text.contains("| prediction | 2.000 ms | – | – | ≤ 0.6 | not run: p.py failed (exit status: 3) |"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -162,9 +162,12 @@ fn retrained(results: &Results, metric: &str, zeros: f64) -> anyhow::Result<Samp
 fn on_images(tier: Tier, results: &Results) -> anyhow::Result<[JudgedClaim; 3]> {
     let every = |quantity: &str, relation| Test::every(quantity, relation);
     let claims = [
-        Claim::new("S9a", "On images, half of the coefficients zero and two epochs of re-training lose at most a point")
-            .paper("negligible accuracy loss", ABSTRACT)
-            .test(every("A(re-trained at 50 % zeros) − A(dense)", Relation::AtLeast(-1.0)), POINTS),
+        Claim::new(
+            "S9a",
+            "On images, half of the coefficients zero and two epochs of re-training lose at most a point",
+        )
+        .paper("negligible accuracy loss", ABSTRACT)
+        .test(every("A(re-trained at 50 % zeros) − A(dense)", Relation::AtLeast(-1.0)), POINTS),
         Claim::new("S9b", "There the file is at least 8 times smaller than the dense checkpoint")
             .paper("10.56 × less storage in training", ABSTRACT)
             .test(every("bytes(dense) / bytes(.sdz), 50 % zeros", Relation::AtLeast(8.0)), "×"),

@@ -118,3 +118,21 @@ fn theta_for(store: &VarStore, zeros: f64) -> anyhow::Result<f64> {
     }
     Ok((low * high).sqrt())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core_tensor::nn::Standard;
+
+    #[test]
+    fn the_threshold_gives_the_share_of_zeros_that_was_asked_for() {
+        let store = VarStore::new(tch::Device::Cpu);
+        Architecture::LeNet5 { classes: 10 }.build(&store.root(), &Standard).unwrap();
+        for zeros in super::super::ZEROS {
+            let policy = CompressPolicy::with_theta(theta_for(&store, zeros).unwrap());
+            let found = compress(&store, &policy).unwrap().1.element_sparsity();
+            // Sixteen halvings of five decades leave a factor of 1.0002; weights are dense around the threshold.
+            assert!((found - zeros).abs() < 5e-3, "{zeros}: {found}");
+        }
+    }
+}
