@@ -1,1 +1,6 @@
 //! Face anti-spoofing from physical cues.
+
+mod error;
+pub mod synth;
+
+pub use error::{Error, Result};
