@@ -1,6 +1,7 @@
 //! Face anti-spoofing from physical cues.
 
 mod error;
+pub mod metrics;
 pub mod synth;
 
 pub use error::{Error, Result};

@@ -36,6 +36,7 @@ mod surface;
 mod targets;
 
 pub use attacks::{MaskMaterial, Shape};
+pub(crate) use random::hash;
 pub use brdf::MaterialClass;
 pub use dataset::Population;
 pub use domain::Domain;
