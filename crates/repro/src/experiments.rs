@@ -2,6 +2,7 @@
 
 mod deep_forest;
 mod earlybert;
+mod fas;
 mod fractrain;
 mod images;
 mod kd_ticket;
@@ -18,5 +19,6 @@ pub(crate) fn all() -> Vec<Box<dyn Experiment>> {
         Box::new(fractrain::FracTrain),
         Box::new(smartdeal::SmartDeal),
         Box::new(deep_forest::DeepForestExperiment),
+        Box::new(fas::Fas),
     ]
 }

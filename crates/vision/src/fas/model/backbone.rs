@@ -1,0 +1,75 @@
+//! What turns a picture into the feature that all branches share.
+
+use core_tensor::nn::{BatchNormConfig, Conv2dConfig, LayerFactory, Module};
+use tch::Tensor;
+use tch::nn::Path;
+
+/// A feature extractor: bring your own.
+pub trait Backbone: std::fmt::Debug + Send {
+    /// `[batch, 3, height, width]` to `[batch, channels, height / stride, width / stride]`.
+    fn forward_t(&self, input: &Tensor, train: bool) -> Tensor;
+
+    /// Channels of the feature.
+    fn channels(&self) -> i64;
+
+    /// How much smaller than the picture the feature is.
+    fn stride(&self) -> i64;
+}
+
+/// 3 × 3 convolution without bias, batch norm, ReLU.
+#[derive(Debug)]
+pub(crate) struct Block {
+    convolution: Module,
+    norm: Module,
+}
+
+impl Block {
+    pub(crate) fn new(path: &Path, factory: &dyn LayerFactory, channels: [i64; 2], stride: i64) -> Self {
+        let config = Conv2dConfig::new(channels[0], channels[1], 3, stride);
+        Self {
+            convolution: factory.conv2d(&(path / "conv"), config),
+            norm: factory.batch_norm2d(&(path / "norm"), BatchNormConfig::new(channels[1])),
+        }
+    }
+
+    pub(crate) fn forward(&self, input: &Tensor, train: bool) -> Tensor {
+        self.norm.forward_t(&self.convolution.forward_t(input, train), train).relu()
+    }
+}
+
+/// Five blocks: `w`, `w` with stride 2, `2w`, `2w` with stride 2, `2w`. Standard width 24, quick 12.
+#[derive(Debug)]
+pub struct PlainBackbone {
+    blocks: Vec<Block>,
+    width: i64,
+}
+
+impl PlainBackbone {
+    /// With layers from `factory`; [`CentralDifference`](super::CentralDifference) makes it a central-difference network.
+    pub fn new(path: &Path, factory: &dyn LayerFactory, width: i64) -> Self {
+        let plan = [
+            ([3, width], 1),
+            ([width, width], 2),
+            ([width, 2 * width], 1),
+            ([2 * width, 2 * width], 2),
+            ([2 * width, 2 * width], 1),
+        ];
+        let block = |(at, (channels, stride))| Block::new(&(path / format!("block{at}")), factory, channels, stride);
+        Self { blocks: plan.into_iter().enumerate().map(block).collect(), width }
+    }
+}
+
+impl Backbone for PlainBackbone {
+    fn forward_t(&self, input: &Tensor, train: bool) -> Tensor {
+        let start = core_tensor::nn::channels_last(input);
+        self.blocks.iter().fold(start, |feature, block| block.forward(&feature, train))
+    }
+
+    fn channels(&self) -> i64 {
+        2 * self.width
+    }
+
+    fn stride(&self) -> i64 {
+        4
+    }
+}

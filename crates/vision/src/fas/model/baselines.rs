@@ -1,0 +1,116 @@
+//! Losses and heads of published detectors, for comparison.
+
+use super::backbone::Backbone;
+use super::data::FasBatch;
+use core_tensor::nn::{Conv2dConfig, LayerFactory, LinearConfig, Module};
+use core_tensor::train::{Loss, Objective, Progress};
+use tch::nn::Path;
+use tch::{Kind, Reduction, Tensor};
+
+/// A binary map and a score from one feature (George and Marcel, arXiv 1907.04047), on any backbone.
+#[derive(Debug)]
+pub struct DeepPixBis {
+    backbone: Box<dyn Backbone>,
+    map: Module,
+    score: Module,
+}
+
+impl DeepPixBis {
+    /// Heads built by `factory` under `path`.
+    pub fn new(path: &Path, factory: &dyn LayerFactory, backbone: Box<dyn Backbone>) -> Self {
+        let channels = backbone.channels();
+        let head = Conv2dConfig { bias: true, ..Conv2dConfig::new(channels, 1, 1, 1) };
+        Self {
+            map: factory.conv2d(&(path / "map"), head),
+            score: factory.linear(&(path / "score"), LinearConfig::new(channels, 1)),
+            backbone,
+        }
+    }
+
+    /// Logits of the map `[batch, 1, height, width]` and of the score `[batch]`.
+    pub fn forward(&self, input: &Tensor, train: bool) -> (Tensor, Tensor) {
+        let feature = self.backbone.forward_t(&((input - 0.45) * 4.0), train);
+        let pooled = feature.mean_dim([2_i64, 3].as_slice(), false, Kind::Float);
+        (self.map.forward_t(&feature, train), self.score.forward_t(&pooled, train).squeeze_dim(1))
+    }
+}
+
+impl Objective<FasBatch> for &DeepPixBis {
+    fn loss(&mut self, batch: &FasBatch, _: &Progress) -> core_tensor::Result<Loss> {
+        let (map, score) = self.forward(&batch.input, true);
+        let live = &batch.targets.live;
+        let everywhere = live.view([-1, 1, 1, 1]).expand_as(&map);
+        let pixel = map.f_binary_cross_entropy_with_logits::<Tensor>(&everywhere, None, None, Reduction::Mean)?;
+        let binary = score.f_binary_cross_entropy_with_logits::<Tensor>(live, None, None, Reduction::Mean)?;
+        let parts = vec![("pixel", pixel.detach()), ("live", binary.detach())];
+        Ok(Loss { total: (pixel + binary) * 0.5, parts })
+    }
+}
+
+/// The value, with its gradient turned round and scaled by `coefficient`.
+pub fn reverse_gradient(value: &Tensor, coefficient: f64) -> Tensor {
+    value * -coefficient + (value * (1.0 + coefficient)).detach()
+}
+
+/// `2 / (1 + e^(−10 step / steps)) − 1`: how reversal sets in (Ganin and Lempitsky, arXiv 1409.7495).
+pub fn reversal_coefficient(step: u64, steps: u64) -> f64 {
+    2.0 / (1.0 + (-10.0 * step as f64 / steps as f64).exp()) - 1.0
+}
+
+/// A vector over `√(2 ‖f‖)`, as the published code of SSDG has it: the norm becomes `√(‖f‖ / 2)`, not 1.
+pub fn ssdg_scale(features: &Tensor) -> Tensor {
+    let norm = features.square().sum_dim_intlist([-1_i64].as_slice(), true, features.kind()).sqrt();
+    features / (norm * 2.0).sqrt()
+}
+
+/// The asymmetric triplet loss of SSDG (Jia et al., arXiv 2004.14043): all live samples are one class, each domain's
+/// attacks are a class of their own; the mean over violating triplets of squared distances, 0 without any.
+///
+/// Features `[batch, features]`, labels `[batch]` (1 live), domains `[batch]` of whole numbers.
+pub fn asymmetric_triplet(features: &Tensor, live: &Tensor, domains: &Tensor, margin: f64) -> Tensor {
+    let class = (domains + 1) * live.lt(0.5).to_kind(Kind::Int64);
+    let gaps = features.unsqueeze(0) - features.unsqueeze(1);
+    let distance = gaps.square().sum_dim_intlist([2_i64].as_slice(), false, features.kind());
+    let same = class.unsqueeze(0).eq_tensor(&class.unsqueeze(1));
+    let itself = Tensor::eye(features.size()[0], (Kind::Bool, features.device()));
+    let positive = same.logical_and(&itself.logical_not());
+    let triplets = distance.unsqueeze(2) - distance.unsqueeze(1) + margin;
+    let valid = positive.unsqueeze(2).logical_and(&same.logical_not().unsqueeze(1));
+    let violating = triplets.masked_select(&valid.logical_and(&triplets.gt(0.0)));
+    let count = violating.size()[0].max(1) as f64;
+    violating.sum(features.kind()) / count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reversal_sets_in_along_its_curve_and_turns_gradients_round() {
+        assert_eq!(reversal_coefficient(0, 100), 0.0);
+        // tanh(½).
+        assert!((reversal_coefficient(10, 100) - 0.462117).abs() < 1e-6);
+        let x = Tensor::from(2.0_f64).set_requires_grad(true);
+        let y = reverse_gradient(&x, 0.5);
+        assert!((y.double_value(&[]) - 2.0).abs() < 1e-12);
+        (y * 3.0).backward();
+        assert!((x.grad().double_value(&[]) + 1.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_published_scaling_of_three_four() {
+        let found = Vec::<f64>::try_from(ssdg_scale(&Tensor::from_slice(&[3.0_f64, 4.0]))).unwrap();
+        assert!((found[0] - 0.948683).abs() < 1e-6 && (found[1] - 1.264911).abs() < 1e-6, "{found:?}");
+    }
+
+    #[test]
+    fn a_triplet_worked_by_hand() {
+        let features = Tensor::from_slice(&[0.0_f64, 1.0, 1.2, 3.0]).view([4, 1]);
+        let live = Tensor::from_slice(&[1.0_f64, 1.0, 0.0, 0.0]);
+        let domains = Tensor::from_slice(&[0_i64, 1, 0, 1]);
+        // Anchor 0, positive 1 (1): attack at 1.2 (1.44) is far enough by .44 ≥ .1, at 3 too. Anchor 1, positive 0 (1):
+        // attack at 1.2 (.04) violates by 1 − .04 + .1 = 1.06; at 3 (4) not. Attacks of two domains have no positive.
+        let found = asymmetric_triplet(&features, &live, &domains, 0.1).double_value(&[]);
+        assert!((found - 1.06).abs() < 1e-9, "{found}");
+    }
+}

@@ -1,0 +1,23 @@
+//! The network, its losses, and how hard negatives are found.
+//!
+//! A backbone's feature feeds one branch a task: liveness, and whichever of depth, reflection and material are switched
+//! on. Every branch has a vector, every proxy branch a map as well. An attention gives each branch's vector a weight of
+//! its own, by what the branch says and by how sure it is; the weighted vectors decide.
+
+mod attention;
+mod backbone;
+mod baselines;
+mod cdc;
+mod data;
+mod losses;
+mod mining;
+mod network;
+
+pub use attention::{Attention, kl_to_standard_normal, logit_normal_mean, logit_normal_sample, precision, softmax_share};
+pub use backbone::{Backbone, PlainBackbone};
+pub use baselines::{DeepPixBis, asymmetric_triplet, reverse_gradient, reversal_coefficient, ssdg_scale};
+pub use cdc::CentralDifference;
+pub use data::{Augment, Columns, DepthPolicy, FasBatch, FasData, FasSource, Policies, ReflectionPolicy, Sampling};
+pub use losses::{Balance, LossWeights, ProxyObjective, ProxyTargets, contrastive_depth, heteroscedastic, proxy_loss};
+pub use mining::{AttributeMiner, MiningStats};
+pub use network::{Branches, Proxy, ProxyConfig, ProxyFas, ProxyOut, Task};

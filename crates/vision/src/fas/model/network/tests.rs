@@ -1,0 +1,121 @@
+use super::*;
+use crate::fas::model::PlainBackbone;
+use core_tensor::nn::Standard;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use tch::Device;
+use tch::nn::VarStore;
+
+fn network(attention: Attention) -> (VarStore, ProxyFas) {
+    let store = VarStore::new(Device::Cpu);
+    let backbone = Box::new(PlainBackbone::new(&(store.root() / "backbone"), &Standard, 4));
+    let config = ProxyConfig { attention, features: 8, ..ProxyConfig::default() };
+    let network = ProxyFas::new(&store.root(), &Standard, backbone, config).unwrap();
+    (store, network)
+}
+
+fn pictures(count: i64) -> Tensor {
+    let mut random = ChaCha8Rng::seed_from_u64(9);
+    let values: Vec<f32> = (0..count * 3 * 16 * 16).map(|_| random.random()).collect();
+    Tensor::from_slice(&values).view([count, 3, 16, 16])
+}
+
+#[test]
+fn every_attention_gives_a_score_maps_and_weights() {
+    for attention in Attention::ALL {
+        let (_store, network) = network(attention);
+        let out = network.forward(&pictures(2), false).unwrap();
+        assert_eq!(out.logit.size(), [2]);
+        assert_eq!(out.maps[&Proxy::Depth].size(), [2, 1, 4, 4]);
+        assert_eq!(out.maps[&Proxy::Material].size(), [2, 7, 4, 4]);
+        assert_eq!(out.embedding.size(), [2, 32]);
+        assert_eq!((out.weights.len(), out.sigma.len()), (4, if attention.knows_uncertainty() { 4 } else { 0 }));
+        let sums = out.maps[&Proxy::Material].exp().sum_dim_intlist([1_i64].as_slice(), false, Kind::Float);
+        assert!((sums - 1.0).abs().max().double_value(&[]) < 1e-5);
+    }
+}
+
+#[test]
+fn without_noise_the_answer_is_always_the_same() {
+    let (_store, network) = network(Attention::LogitNormal);
+    let input = pictures(2);
+    let logits = || network.forward(&input, false).unwrap().logit;
+    assert_eq!(logits(), logits());
+}
+
+#[test]
+fn training_reaches_the_variance_of_every_branch() {
+    for attention in [Attention::LogitNormal, Attention::Precision] {
+        let (store, network) = network(attention);
+        let out = network.forward(&pictures(4), true).unwrap();
+        (out.logit.square().sum(Kind::Float) + &out.kl).backward();
+        for task in ["live", "depth", "reflection", "material"] {
+            let slope = store.variables()[&format!("attention.{task}.log_variance.weight")].grad();
+            assert!(slope.abs().sum(Kind::Float).double_value(&[]) > 0.0, "{attention:?} {task}");
+        }
+    }
+}
+
+#[test]
+fn cues_can_be_left_out() {
+    let store = VarStore::new(Device::Cpu);
+    let backbone = Box::new(PlainBackbone::new(&(store.root() / "backbone"), &Standard, 4));
+    let config = ProxyConfig { proxies: Vec::new(), attention: Attention::Concat, ..ProxyConfig::default() };
+    let binary = ProxyFas::new(&store.root(), &Standard, backbone, config).unwrap();
+    let out = binary.forward(&pictures(1), false).unwrap();
+    assert!(out.maps.is_empty() && out.depth_score().is_none());
+    assert_eq!(out.embedding.size(), [1, 32]);
+}
+
+#[test]
+fn pictures_that_do_not_fit_are_refused() {
+    let (_store, network) = network(Attention::Concat);
+    let cpu = (Kind::Float, Device::Cpu);
+    for size in [vec![1, 1, 16, 16], vec![1, 3, 18, 16], vec![3, 16, 16]] {
+        let refused = network.forward(&Tensor::zeros(&size, cpu), false);
+        assert!(matches!(refused, Err(Error::BadShape { .. })), "{size:?}");
+    }
+    assert!(network.forward(&Tensor::zeros([1, 3, 16, 16], (Kind::Double, Device::Cpu)), false).is_err());
+    let twice = ProxyConfig { proxies: vec![Proxy::Depth, Proxy::Depth], ..ProxyConfig::default() };
+    assert!(matches!(twice.validate(), Err(Error::BadParam { name: "proxies", .. })));
+}
+
+/// A cue that is sometimes noise, and then looks a little different, is trusted less where it is noise.
+#[test]
+fn a_cue_replaced_by_noise_gets_less_weight() {
+    let mut random = ChaCha8Rng::seed_from_u64(3);
+    let count = 256;
+    let (mut cue, mut other, mut labels) = (Vec::new(), Vec::new(), Vec::new());
+    for at in 0..count {
+        let label = f32::from(u8::from(random.random::<bool>()));
+        let noisy = at % 2 == 1;
+        let said = if noisy { f32::from(u8::from(random.random::<bool>())) } else { label };
+        // Channel 0 answers, channel 1 shows that something is off.
+        cue.extend([2.0 * said - 1.0, if noisy { 2.0 } else { 0.0 }]);
+        other.extend([0.5 * (2.0 * label - 1.0) + 1.5 * (random.random::<f32>() - 0.5), 0.0]);
+        labels.push(label);
+    }
+    let tensor = |values: &[f32]| Tensor::from_slice(values).view([count, 2]);
+    let labels = Tensor::from_slice(&labels);
+    for attention in [Attention::LogitNormal, Attention::Sigmoid] {
+        let store = VarStore::new(Device::Cpu);
+        let backbone = Box::new(PlainBackbone::new(&(store.root() / "backbone"), &Standard, 2));
+        let config = ProxyConfig { proxies: vec![Proxy::Depth], attention, features: 2, per_channel: false };
+        let network = ProxyFas::new(&store.root(), &Standard, backbone, config).unwrap();
+        let branches = || Branches {
+            vectors: IndexMap::from([(Task::Live, tensor(&other)), (Task::Proxy(Proxy::Depth), tensor(&cue))]),
+            maps: IndexMap::new(),
+        };
+        let mut optimizer = nn::OptimizerConfig::build(nn::Adam::default(), &store, 0.03).unwrap();
+        for _ in 0..250 {
+            let out = network.fuse(branches(), true).unwrap();
+            let loss = out.logit.binary_cross_entropy_with_logits::<Tensor>(&labels, None, None, tch::Reduction::Mean);
+            optimizer.backward_step(&loss);
+        }
+        let out = network.fuse(branches(), false).unwrap();
+        let weight = Vec::<f32>::try_from(&out.weights[&Task::Proxy(Proxy::Depth)].view([count])).unwrap();
+        let mean = |noisy: usize| weight.iter().skip(noisy).step_by(2).sum::<f32>() / (count / 2) as f32;
+        assert!(mean(1) < 0.8 * mean(0), "{attention:?}: {} with noise, {} without", mean(1), mean(0));
+    }
+}

@@ -1,0 +1,141 @@
+//! Pictures and maps side by side.
+
+use super::error::{Error, Result};
+use super::model::{FasBatch, Proxy, ProxyOut};
+use indexmap::IndexMap;
+use std::io::Cursor;
+use tch::{Kind, Tensor};
+
+/// Rows of square tiles: a picture, then true and predicted maps by turns.
+#[derive(Debug, Clone)]
+pub struct Panel {
+    tile: usize,
+    rows: Vec<Vec<Vec<u8>>>,
+}
+
+/// Colours of the material classes.
+const COLOURS: [[f64; 3]; 7] = [
+    [30.0, 30.0, 30.0],
+    [230.0, 170.0, 140.0],
+    [240.0, 240.0, 220.0],
+    [60.0, 120.0, 230.0],
+    [90.0, 200.0, 90.0],
+    [200.0, 80.0, 200.0],
+    [110.0, 70.0, 30.0],
+];
+
+impl Panel {
+    /// An empty panel of tiles of `tile` pixels.
+    pub fn new(tile: usize) -> Self {
+        Self { tile, rows: Vec::new() }
+    }
+
+    /// A row a sample: the picture, then for every predicted cue its true map and its prediction.
+    ///
+    /// # Errors
+    /// libtorch's, for maps that are none.
+    pub fn comparing(batch: &FasBatch, out: &ProxyOut, tile: usize) -> Result<Self> {
+        let mut panel = Self::new(tile);
+        for at in 0..batch.input.size()[0] {
+            let mut row = vec![panel.picture(&batch.input.get(at))?];
+            for (proxy, predicted) in &out.maps {
+                if let Some(target) = batch.targets.maps.get(proxy) {
+                    row.push(panel.map(*proxy, &target.get(at))?);
+                }
+                let predicted = predicted.get(at);
+                let shown = if *proxy == Proxy::Material { predicted.exp() } else { predicted };
+                row.push(panel.map(*proxy, &shown)?);
+            }
+            panel.rows.push(row);
+        }
+        Ok(panel)
+    }
+
+    /// One sample's picture and predicted maps: what a detector saw.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn cues(picture: &Tensor, maps: &IndexMap<Proxy, Tensor>, tile: usize) -> Result<Self> {
+        let mut panel = Self::new(tile);
+        let mut row = vec![panel.picture(picture)?];
+        for (proxy, map) in maps {
+            let shown = if *proxy == Proxy::Material { map.exp() } else { map.shallow_clone() };
+            row.push(panel.map(*proxy, &shown.squeeze_dim(0))?);
+        }
+        panel.rows.push(row);
+        Ok(panel)
+    }
+
+    /// `[3, height, width]` in [0, 1] as a tile.
+    fn picture(&self, picture: &Tensor) -> Result<Vec<u8>> {
+        self.tile_of(&(picture * 255.0))
+    }
+
+    /// `[channels, height, width]` as a tile: grey for one channel, the classes' colours for seven.
+    fn map(&self, proxy: Proxy, map: &Tensor) -> Result<Vec<u8>> {
+        if proxy != Proxy::Material {
+            return self.tile_of(&(map.expand([3, -1, -1], false) * 255.0));
+        }
+        let colours = Tensor::from_slice(COLOURS.as_flattened()).view([7, 3]).to_kind(Kind::Float);
+        let size = map.size();
+        let mixed = colours.tr().matmul(&map.to_kind(Kind::Float).reshape([7, -1]));
+        self.tile_of(&mixed.view([3, size[1], size[2]]))
+    }
+
+    fn tile_of(&self, values: &Tensor) -> Result<Vec<u8>> {
+        let side = self.tile as i64;
+        let values = values.to_kind(Kind::Float).unsqueeze(0);
+        let scaled = values.f_upsample_nearest2d([side, side], None, None)?.clamp(0.0, 255.0);
+        let bytes = scaled.squeeze_dim(0).permute([1, 2, 0]).contiguous().view([-1]).to_kind(Kind::Uint8);
+        Ok(Vec::<u8>::try_from(bytes)?)
+    }
+
+    /// The PNG file.
+    ///
+    /// # Errors
+    /// [`Error::BadShape`] for a panel without tiles.
+    pub fn png(&self) -> Result<Vec<u8>> {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let (width, height) = ((columns * self.tile) as u32, (self.rows.len() * self.tile) as u32);
+        let refuse = |reason: &dyn ToString| Error::BadShape {
+            what: "panel",
+            expected: "tiles to draw".into(),
+            found: reason.to_string(),
+        };
+        if width == 0 || height == 0 {
+            return Err(refuse(&"none"));
+        }
+        let mut sheet = image::RgbImage::new(width, height);
+        for (row, tiles) in self.rows.iter().enumerate() {
+            for (column, tile) in tiles.iter().enumerate() {
+                for (at, colour) in tile.chunks_exact(3).enumerate() {
+                    let x = column * self.tile + at % self.tile;
+                    let y = row * self.tile + at / self.tile;
+                    sheet.put_pixel(x as u32, y as u32, image::Rgb([colour[0], colour[1], colour[2]]));
+                }
+            }
+        }
+        let mut file = Cursor::new(Vec::new());
+        sheet.write_to(&mut file, image::ImageFormat::Png).map_err(|error| refuse(&error))?;
+        Ok(file.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_lie_side_by_side_in_their_colours() {
+        let cpu = (Kind::Float, tch::Device::Cpu);
+        let skin = Tensor::zeros([1, 7, 2, 2], cpu);
+        let _ = skin.narrow(1, 1, 1).fill_(1.0);
+        let maps = IndexMap::from([(Proxy::Depth, Tensor::ones([1, 1, 2, 2], cpu)), (Proxy::Material, skin.log())]);
+        let png = Panel::cues(&Tensor::zeros([3, 4, 4], cpu), &maps, 8).unwrap().png().unwrap();
+        let sheet = image::load_from_memory(&png).unwrap().to_rgb8();
+        assert_eq!(sheet.dimensions(), (24, 8));
+        let at = |x| sheet.get_pixel(x, 3).0;
+        assert_eq!([at(3), at(11), at(19)], [[0, 0, 0], [255, 255, 255], [230, 170, 140]]);
+        assert!(matches!(Panel::new(8).png(), Err(Error::BadShape { what: "panel", .. })));
+    }
+}
