@@ -1,1 +1,43 @@
-//! Measuring and showing the shift invariance of CNN features.
+//! Measuring and showing how far a network's features depend on where an object is (Lee, Yang and Wang, *What Does CNN Shift
+//! Invariance Look Like?*, arXiv 2011.04127).
+//!
+//! ```text
+//! Sprite ─Placer, ShiftGrid→ images ─FeatureExtractor→ features ─ShiftStudy→ ShiftMaps → SimilarityMap, measures
+//! ```
+//!
+//! | you want | you take |
+//! |---|---|
+//! | an object at every position | [`Sprite`], [`ShiftGrid`], [`Placer`] |
+//! | features at named layers of a network | [`NetworkProbe`], or a closure |
+//! | maps of similarity to any anchor | [`ShiftStudy::run`], [`ShiftMaps::similarity`] |
+//! | the same over millions of images | [`ShiftStudy::stream`], [`MeanMaps`] |
+//! | numbers of a map | [`SimilarityMap`]: local and global drop, jaggedness, profile, stride spectrum |
+//! | consistency of a classifier | [`CropConsistency`], [`circular_consistency`], [`roll_change`], [`ShiftMaps::one_step_changes`] |
+//! | whether features say where the object is | [`LinearSvm::separability`], [`arithmetic`] |
+//! | networks that do better | [`AntiAlias`]: [`BlurPool2d`], [`ApsPool2d`], circular or full borders |
+
+mod antialias;
+mod aps;
+mod blur;
+mod consistency;
+mod error;
+mod extractor;
+mod grid;
+mod position;
+mod scene;
+mod similarity;
+mod statistics;
+mod study;
+
+pub use antialias::{AntiAlias, AntiAliasConfig, Borders, Reduction};
+pub use aps::{ApsConfig, ApsNorm, ApsPool2d, OddSides};
+pub use blur::{BlurConfig, BlurPadding, BlurPool2d, binomial_taps};
+pub use consistency::{CropConsistency, Neighbours, RollChange, circular_consistency, roll_change};
+pub use error::{Error, Result};
+pub use extractor::{FeatureExtractor, LOGITS, MapFeature, NetworkProbe};
+pub use grid::{Anchor, ShiftGrid};
+pub use position::{Arithmetic, Folds, Halves, LinearSvm, arithmetic};
+pub use scene::{Background, Blend, Motion, Picture, Placer, Sprite};
+pub use similarity::{ProfilePoint, Similarity, SimilarityMap};
+pub use statistics::bootstrap_interval;
+pub use study::{MeanMap, MeanMaps, Predictions, ShiftMaps, ShiftStudy};

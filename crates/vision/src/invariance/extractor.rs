@@ -1,0 +1,163 @@
+//! What a study asks of a network.
+
+use super::{Error, Result};
+use core_tensor::nn::Network;
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor, no_grad};
+
+/// Features of a batch of images: `[batch, length]` tensors by layer, the same layers in the same order for every batch.
+///
+/// A closure will do: `|images: &Tensor| Ok(vec![("fc".to_owned(), model.forward(images))])`.
+pub trait FeatureExtractor {
+    /// The features of `[batch, channels, height, width]`.
+    ///
+    /// # Errors
+    /// What keeps the network from running.
+    fn features(&self, images: &Tensor) -> Result<Vec<(String, Tensor)>>;
+}
+
+impl<F: Fn(&Tensor) -> Result<Vec<(String, Tensor)>>> FeatureExtractor for F {
+    fn features(&self, images: &Tensor) -> Result<Vec<(String, Tensor)>> {
+        self(images)
+    }
+}
+
+/// How a map `[batch, channels, height, width]` becomes a feature vector.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MapFeature {
+    /// Means over all places: what is in the picture, not where.
+    #[default]
+    GlobalAverage,
+    /// All values: what is where.
+    Flatten,
+}
+
+/// Named layers of a [`Network`], in evaluation mode, without gradients.
+#[derive(Debug)]
+pub struct NetworkProbe<'a> {
+    network: &'a dyn Network,
+    layers: Vec<String>,
+    maps: MapFeature,
+}
+
+/// The name of the classifier's output in a [`NetworkProbe`].
+pub const LOGITS: &str = "logits";
+
+impl<'a> NetworkProbe<'a> {
+    /// Probes these layers; [`LOGITS`] is the classifier's output. `sample` is `[channels, height, width]` of an image,
+    /// which is run once to see what layers there are.
+    ///
+    /// # Errors
+    /// A layer that the network does not have (the error lists those that it has), no layer at all, or a sample that does
+    /// not fit the network.
+    pub fn new(network: &'a dyn Network, layers: &[&str], sample: [i64; 3]) -> Result<Self> {
+        let known = Self::layers(network, sample)?;
+        if layers.is_empty() {
+            return Err(Error::setting("layers", format!("at least one of {known:?}"), "none"));
+        }
+        if let Some(name) = layers.iter().find(|name| !known.iter().any(|known| known == *name)) {
+            return Err(Error::UnknownLayer { name: (*name).into(), known });
+        }
+        let layers = layers.iter().map(|name| (*name).into()).collect();
+        Ok(Self { network, layers, maps: MapFeature::default() })
+    }
+
+    /// With another way from maps to vectors.
+    #[must_use]
+    pub fn with_maps(mut self, maps: MapFeature) -> Self {
+        self.maps = maps;
+        self
+    }
+
+    /// The names that [`new`](Self::new) accepts.
+    ///
+    /// # Errors
+    /// A sample that does not fit the network.
+    pub fn layers(network: &dyn Network, sample: [i64; 3]) -> Result<Vec<String>> {
+        let refused = || Error::shape("sample", "sizes that the network accepts", format!("{sample:?}"));
+        if sample.iter().any(|side| *side < 1) {
+            return Err(refused());
+        }
+        let mut names = Vec::new();
+        let zeros = Tensor::f_zeros([1, sample[0], sample[1], sample[2]], (Kind::Float, tch::Device::Cpu))?;
+        // tch turns libtorch's exceptions into panics; here they mean that the sample does not fit.
+        let run = std::panic::AssertUnwindSafe(|| {
+            let mut tap = |name: &str, _: &Tensor| names.push(name.to_owned());
+            no_grad(|| network.forward_tapped(&zeros, false, &mut tap))
+        });
+        let _ = std::panic::catch_unwind(run).map_err(|_| refused())?;
+        names.push(LOGITS.into());
+        Ok(names)
+    }
+}
+
+impl FeatureExtractor for NetworkProbe<'_> {
+    fn features(&self, images: &Tensor) -> Result<Vec<(String, Tensor)>> {
+        let mut found: Vec<Option<Result<Tensor>>> = self.layers.iter().map(|_| None).collect();
+        let mut keep = |name: &str, tensor: &Tensor| {
+            if let Some(place) = self.layers.iter().position(|layer| layer == name) {
+                found[place] = Some(vectors(tensor, self.maps));
+            }
+        };
+        let logits = no_grad(|| self.network.forward_tapped(images, false, &mut keep));
+        keep(LOGITS, &logits);
+        let named = self.layers.iter().zip(found).map(|(layer, tensor)| {
+            let missing = || Error::UnknownLayer { name: layer.clone(), known: Vec::new() };
+            Ok((layer.clone(), tensor.ok_or_else(missing)??))
+        });
+        named.collect()
+    }
+}
+
+fn vectors(tensor: &Tensor, maps: MapFeature) -> Result<Tensor> {
+    Ok(match (tensor.dim(), maps) {
+        (4, MapFeature::GlobalAverage) => tensor.f_mean_dim([2_i64, 3].as_slice(), false, Kind::Float)?,
+        (2, _) => tensor.f_detach()?.copy(),
+        // Batch first, whatever the layout in memory.
+        (dims, _) if dims > 2 => tensor.f_detach()?.f_contiguous()?.f_flatten(1, -1)?,
+        _ => return Err(Error::shape("layer", "a batch of vectors or maps", format!("{:?}", tensor.size()))),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core_tensor::networks::{Architecture, ConvNetConfig};
+    use core_tensor::nn::Standard;
+    use tch::{Device, nn};
+
+    fn network() -> (nn::VarStore, Box<dyn Network>) {
+        let store = nn::VarStore::new(Device::Cpu);
+        let config = ConvNetConfig { in_channels: 1, widths: vec![3, 4], classes: 2 };
+        let network = Architecture::ConvNet(config).build(&store.root(), &Standard).unwrap();
+        (store, network)
+    }
+
+    #[test]
+    fn layers_come_in_the_order_asked_for() {
+        let (_store, network) = network();
+        let images = Tensor::rand([5, 1, 8, 8], (Kind::Float, Device::Cpu));
+        let probe = NetworkProbe::new(network.as_ref(), &[LOGITS, "conv1", "conv2"], [1, 8, 8]).unwrap();
+        let sizes = |probe: &NetworkProbe| {
+            let found = probe.features(&images).unwrap();
+            found.into_iter().map(|(name, tensor)| (name, tensor.size())).collect::<Vec<_>>()
+        };
+        let expected = |conv1, conv2| vec![(LOGITS, 2), ("conv1", conv1), ("conv2", conv2)];
+        let named = |list: Vec<(&str, i64)>| -> Vec<(String, Vec<i64>)> {
+            list.into_iter().map(|(name, length)| (name.to_owned(), vec![5, length])).collect()
+        };
+        assert_eq!(sizes(&probe), named(expected(3, 4)));
+        assert_eq!(sizes(&probe.with_maps(MapFeature::Flatten)), named(expected(3 * 64, 4 * 16)));
+    }
+
+    #[test]
+    fn an_unknown_layer_lists_the_known_ones() {
+        let (_store, network) = network();
+        let error = NetworkProbe::new(network.as_ref(), &["conv9"], [1, 8, 8]).unwrap_err();
+        assert_eq!(error.to_string(), r#"no layer `conv9`; the layers are ["conv1", "conv2", "avgpool", "logits"]"#);
+        assert!(NetworkProbe::new(network.as_ref(), &[], [1, 8, 8]).is_err());
+        assert!(NetworkProbe::new(network.as_ref(), &["conv1"], [3, 8, 8]).unwrap_err().to_string().contains("sample"));
+        assert!(NetworkProbe::new(network.as_ref(), &["conv1"], [1, 0, 8]).is_err());
+    }
+}

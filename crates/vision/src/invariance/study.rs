@@ -1,0 +1,490 @@
+//! An object at every position, and what a network makes of it.
+
+use super::consistency::{Neighbours, flips};
+use super::scene::floats;
+use super::{
+    Anchor, Error, FeatureExtractor, Placer, Result, ShiftGrid, Similarity, SimilarityMap, Sprite, statistics,
+};
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+/// How a study is made.
+///
+/// ```
+/// use tch::{Kind, Tensor};
+/// use vision::invariance::{Anchor, Picture, Placer, ShiftGrid, ShiftStudy, Sprite};
+///
+/// let object = Sprite::opaque(Picture::new(1, [2, 2], vec![1.0; 4])?);
+/// let study = ShiftStudy::new(ShiftGrid::new([6, 6], [2, 2], 1)?, Placer::on_colour(vec![0.0]));
+/// // A "network" that only looks at the sums over rows: where the object is, up or down, is all that it sees.
+/// let sums = |images: &Tensor| Ok(vec![("rows".into(), images.sum_dim_intlist([1_i64, 3].as_slice(), false, Kind::Float))]);
+/// let maps = study.run(&sums, &object)?;
+/// let map = maps.similarity("rows", Anchor::TopLeft)?;
+/// assert_eq!((map.at(0, 4), map.at(1, 0), map.at(4, 0)), (1.0, 0.5, 0.0));
+/// # Ok::<(), vision::invariance::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShiftStudy {
+    /// The positions.
+    pub grid: ShiftGrid,
+    /// How images are made.
+    pub placer: Placer,
+    /// Images a forward pass. Default 256.
+    pub batch: usize,
+    /// How features are compared. Default cosine.
+    pub similarity: Similarity,
+    /// The layer whose features are logits, for predictions. Default none.
+    pub classifier: Option<String>,
+}
+
+/// Features of one object at every position.
+#[derive(Debug)]
+pub struct ShiftMaps {
+    grid: ShiftGrid,
+    similarity: Similarity,
+    /// `[positions, length]` by layer.
+    features: IndexMap<String, Tensor>,
+    predictions: Option<Predictions>,
+}
+
+/// What a classifier says at every position.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Predictions {
+    /// Class numbers, row by row of the grid.
+    pub classes: Vec<i64>,
+    /// Probabilities `[positions, classes]`, row by row.
+    pub probabilities: Vec<f32>,
+    /// How many classes there are.
+    pub class_count: usize,
+}
+
+impl Predictions {
+    fn from_logits(logits: &Tensor) -> Result<Self> {
+        let size = logits.size();
+        let &[_, class_count] = size.as_slice() else {
+            return Err(Error::shape("logits", "[positions, classes]", format!("{size:?}")));
+        };
+        let classes = logits.f_argmax(1, false)?.f_to_device(tch::Device::Cpu)?;
+        let mut numbers = vec![0_i64; classes.numel()];
+        classes.f_copy_data(&mut numbers, classes.numel())?;
+        let probabilities = floats(&logits.f_softmax(1, Kind::Float)?)?;
+        Ok(Self { classes: numbers, probabilities, class_count: class_count as usize })
+    }
+
+    /// The probability of one class at every position.
+    ///
+    /// # Errors
+    /// A class that there is not.
+    pub fn probability(&self, class: usize) -> Result<Vec<f64>> {
+        if class >= self.class_count {
+            return Err(Error::setting("class", format!("below {}", self.class_count), class));
+        }
+        Ok(self.probabilities.chunks_exact(self.class_count).map(|row| f64::from(row[class])).collect())
+    }
+
+    /// Share of positions at which `class` is predicted.
+    pub fn accuracy(&self, class: i64) -> f64 {
+        self.classes.iter().filter(|found| **found == class).count() as f64 / self.classes.len().max(1) as f64
+    }
+}
+
+impl ShiftStudy {
+    /// With the defaults.
+    pub fn new(grid: ShiftGrid, placer: Placer) -> Self {
+        Self { grid, placer, batch: 256, similarity: Similarity::Cosine, classifier: None }
+    }
+
+    /// With predictions from this layer.
+    #[must_use]
+    pub fn classified_by(mut self, layer: &str) -> Self {
+        self.classifier = Some(layer.into());
+        self
+    }
+
+    /// The features of one object at every position, kept: for any anchor, position classifiers, pages.
+    ///
+    /// # Errors
+    /// Parts that do not fit; features that are not finite; an extractor that changes its layers or lacks the classifier.
+    pub fn run(&self, extractor: &dyn FeatureExtractor, object: &Sprite) -> Result<ShiftMaps> {
+        let mut parts = IndexMap::<String, Vec<Tensor>>::new();
+        self.visit(extractor, object, |_, features| {
+            features.into_iter().for_each(|(layer, tensor)| parts.entry(layer).or_default().push(tensor));
+            Ok(())
+        })?;
+        let joined = parts.into_iter().map(|(layer, parts)| Ok((layer, Tensor::f_cat(&parts, 0)?)));
+        ShiftMaps::new(self.grid, joined.collect::<Result<_>>()?, self.similarity, self.classifier.as_deref())
+    }
+
+    /// The features batch by batch, each with the grid index of its first position: nothing is kept.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and those of `each`.
+    pub fn visit(
+        &self,
+        extractor: &dyn FeatureExtractor,
+        object: &Sprite,
+        mut each: impl FnMut(usize, Vec<(String, Tensor)>) -> Result<()>,
+    ) -> Result<()> {
+        if self.batch == 0 {
+            return Err(Error::setting("batch", "at least 1", 0));
+        }
+        for start in (0..self.grid.len()).step_by(self.batch) {
+            let range = start..(start + self.batch).min(self.grid.len());
+            let features = extractor.features(&self.placer.images(object, &self.grid, range.clone())?)?;
+            for (layer, tensor) in &features {
+                check_features(layer, tensor, range.len())?;
+            }
+            each(start, features)?;
+        }
+        Ok(())
+    }
+
+    /// The maps of one object to fixed anchors, layer by layer, without keeping features: memory does not grow with the grid
+    /// but for the maps themselves.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), an anchor outside the grid, features of norm 0.
+    pub fn stream(
+        &self,
+        extractor: &dyn FeatureExtractor,
+        object: &Sprite,
+        anchors: &[Anchor],
+    ) -> Result<IndexMap<String, Vec<SimilarityMap>>> {
+        let places = anchors.iter().map(|anchor| self.grid.index(*anchor)).collect::<Result<Vec<_>>>()?;
+        let images = places.iter().map(|&place| self.placer.images(object, &self.grid, place..place + 1));
+        let images = images.collect::<Result<Vec<_>>>()?;
+        if images.is_empty() {
+            return Err(Error::setting("anchors", "at least one", "none"));
+        }
+        let references: IndexMap<String, Tensor> =
+            extractor.features(&Tensor::f_cat(&images, 0)?)?.into_iter().collect();
+        for (layer, tensor) in &references {
+            check_features(layer, tensor, places.len())?;
+            // Norms of the anchors are checked as those of positions.
+            self.similarity.to_anchors(layer, tensor, tensor, &|index| self.grid.position(places[index]))?;
+        }
+        let mut values = IndexMap::<String, Vec<Vec<f64>>>::new();
+        self.visit(extractor, object, |start, features| {
+            for (layer, tensor) in features {
+                let reference = references.get(&layer).ok_or_else(|| changed(&layer))?;
+                let position = |index: usize| self.grid.position(start + index);
+                let lists = self.similarity.to_anchors(&layer, &tensor, reference, &position)?;
+                let kept = values.entry(layer).or_insert_with(|| vec![Vec::new(); places.len()]);
+                kept.iter_mut().zip(lists).for_each(|(kept, list)| kept.extend(list));
+            }
+            Ok(())
+        })?;
+        let size = [self.grid.rows(), self.grid.columns()];
+        let maps = values.into_iter().map(|(layer, lists)| {
+            let map = |(list, &place)| SimilarityMap::new(size, self.grid.position(place), list);
+            Ok((layer, lists.into_iter().zip(&places).map(map).collect::<Result<_>>()?))
+        });
+        maps.collect()
+    }
+}
+
+fn changed(layer: &str) -> Error {
+    Error::shape("layers of an extractor", "the same for every batch", format!("`{layer}` in some"))
+}
+
+fn check_features(layer: &str, tensor: &Tensor, batch: usize) -> Result<()> {
+    let size = tensor.size();
+    if size.len() != 2 || size[0] != batch as i64 || size[1] == 0 {
+        let expected = format!("[{batch}, length]");
+        return Err(Error::shape(format!("features of layer `{layer}`"), expected, format!("{size:?}")));
+    }
+    Ok(())
+}
+
+impl ShiftMaps {
+    /// Features computed elsewhere, such as by [`reuse`](super::reuse): `[positions, length]` by layer, in the order of the grid.
+    ///
+    /// # Errors
+    /// Another number of positions, a feature that is not finite, a classifier that is not among the layers.
+    pub fn new(
+        grid: ShiftGrid,
+        features: IndexMap<String, Tensor>,
+        similarity: Similarity,
+        classifier: Option<&str>,
+    ) -> Result<Self> {
+        for (layer, tensor) in &features {
+            check_features(layer, tensor, grid.len())?;
+            let sums = tensor.f_isfinite()?.f_all_dim(1, false)?.f_to_kind(Kind::Float)?;
+            if let Some(index) = floats(&sums)?.iter().position(|finite| *finite == 0.0) {
+                return Err(Error::NotFinite { layer: layer.clone(), position: grid.position(index) });
+            }
+        }
+        let maps = Self { grid, similarity, features, predictions: None };
+        let predictions = classifier.map(|layer| Predictions::from_logits(maps.features(layer)?)).transpose()?;
+        Ok(Self { predictions, ..maps })
+    }
+
+    /// The positions.
+    pub fn grid(&self) -> &ShiftGrid {
+        &self.grid
+    }
+
+    /// The names of the layers.
+    pub fn layers(&self) -> impl Iterator<Item = &str> {
+        self.features.keys().map(String::as_str)
+    }
+
+    /// `[positions, length]`.
+    ///
+    /// # Errors
+    /// A layer that there is not.
+    pub fn features(&self, layer: &str) -> Result<&Tensor> {
+        let unknown = || Error::UnknownLayer { name: layer.into(), known: self.features.keys().cloned().collect() };
+        self.features.get(layer).ok_or_else(unknown)
+    }
+
+    /// What the classifier said, when the study has one.
+    pub fn predictions(&self) -> Option<&Predictions> {
+        self.predictions.as_ref()
+    }
+
+    /// The map of a layer to an anchor.
+    ///
+    /// # Errors
+    /// A layer that there is not, an anchor outside the grid, features of norm 0.
+    pub fn similarity(&self, layer: &str, anchor: Anchor) -> Result<SimilarityMap> {
+        let (features, place) = (self.features(layer)?, self.grid.index(anchor)?);
+        let reference = features.f_narrow(0, place as i64, 1)?;
+        let position = |index: usize| self.grid.position(index);
+        let list = self.similarity.to_anchors(layer, features, &reference, &position)?.swap_remove(0);
+        SimilarityMap::new([self.grid.rows(), self.grid.columns()], self.grid.position(place), list)
+    }
+
+    /// Agreement of the predicted class with that at the anchor: 1 or 0 at every position.
+    ///
+    /// # Errors
+    /// A study without a classifier, an anchor outside the grid.
+    pub fn agreement(&self, anchor: Anchor) -> Result<SimilarityMap> {
+        let predictions = self.classified()?;
+        let place = self.grid.index(anchor)?;
+        let same = |class: &i64| f64::from(u8::from(*class == predictions.classes[place]));
+        let values = predictions.classes.iter().map(same).collect();
+        SimilarityMap::new([self.grid.rows(), self.grid.columns()], self.grid.position(place), values)
+    }
+
+    /// P(top-1 change) and mean absolute change over one-step shifts (Azulay and Weiss, JMLR 20, 2019), of the probability
+    /// of `class`.
+    ///
+    /// # Errors
+    /// A study without a classifier, a class that there is not.
+    pub fn one_step_changes(&self, class: usize) -> Result<Neighbours> {
+        let predictions = self.classified()?;
+        Ok(Neighbours::over(&self.grid, &predictions.classes, &predictions.probability(class)?))
+    }
+
+    /// How often the prediction flips along a row from left to right, averaged over rows: Azulay and Weiss' first jaggedness.
+    ///
+    /// # Errors
+    /// A study without a classifier.
+    pub fn flips_along_rows(&self) -> Result<f64> {
+        Ok(flips(&self.grid, &self.classified()?.classes))
+    }
+
+    fn classified(&self) -> Result<&Predictions> {
+        let missing = || Error::setting("classifier", "a layer of logits, for predictions", "none");
+        self.predictions.as_ref().ok_or_else(missing)
+    }
+}
+
+/// Maps added up object by object, so that millions of images leave a few maps behind.
+#[derive(Debug, Clone, Default)]
+pub struct MeanMaps {
+    sums: IndexMap<(String, Anchor), Sum>,
+}
+
+#[derive(Debug, Clone)]
+struct Sum {
+    map: SimilarityMap,
+    /// The mean of each object's map: what the paper logs, divided by the number of positions.
+    means: Vec<f64>,
+    local: Vec<f64>,
+    jaggedness: Vec<f64>,
+}
+
+/// A layer's maps to one anchor over many objects.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MeanMap {
+    /// The layer.
+    pub layer: String,
+    /// The anchor.
+    pub anchor: Anchor,
+    /// Mean over objects, position by position.
+    pub map: SimilarityMap,
+    /// `global_drop` of each object.
+    pub global_drops: Vec<f64>,
+    /// `local_drop(1)` of each object.
+    pub local_drops: Vec<f64>,
+    /// `jaggedness` of each object.
+    pub jaggedness: Vec<f64>,
+}
+
+impl MeanMap {
+    /// Mean and standard deviation over objects of the mean similarity, as the paper's logs have them.
+    pub fn mean_similarity(&self) -> (f64, f64) {
+        let means: Vec<f64> = self.global_drops.iter().map(|drop| 1.0 - drop).collect();
+        (statistics::mean(&means), statistics::deviation(&means))
+    }
+}
+
+impl MeanMaps {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an object's maps, as [`ShiftStudy::stream`] gives them for `anchors`.
+    ///
+    /// # Errors
+    /// Maps of another size than those before.
+    pub fn add(&mut self, maps: &IndexMap<String, Vec<SimilarityMap>>, anchors: &[Anchor]) -> Result<()> {
+        for (layer, list) in maps {
+            for (map, &anchor) in list.iter().zip(anchors) {
+                let empty = || Sum {
+                    map: SimilarityMap { values: vec![0.0; map.values.len()], ..map.clone() },
+                    means: Vec::new(),
+                    local: Vec::new(),
+                    jaggedness: Vec::new(),
+                };
+                let sum = self.sums.entry((layer.clone(), anchor)).or_insert_with(empty);
+                if sum.map.size != map.size {
+                    let (expected, found) = (format!("{:?}", sum.map.size), format!("{:?}", map.size));
+                    return Err(Error::shape(format!("map of layer `{layer}`"), expected, found));
+                }
+                sum.map.values.iter_mut().zip(&map.values).for_each(|(sum, value)| *sum += value);
+                sum.means.push(map.mean());
+                sum.local.push(map.local_drop(1));
+                sum.jaggedness.push(map.jaggedness());
+            }
+        }
+        Ok(())
+    }
+
+    /// The means, in the order of layers and anchors.
+    pub fn finish(self) -> Vec<MeanMap> {
+        let mean = |((layer, anchor), mut sum): ((String, Anchor), Sum)| {
+            let objects = sum.means.len() as f64;
+            sum.map.values.iter_mut().for_each(|value| *value /= objects);
+            let global_drops = sum.means.into_iter().map(|mean| 1.0 - mean).collect();
+            MeanMap { layer, anchor, map: sum.map, global_drops, local_drops: sum.local, jaggedness: sum.jaggedness }
+        };
+        self.sums.into_iter().map(mean).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariance::Picture;
+
+    fn object() -> Sprite {
+        Sprite::opaque(Picture::new(1, [2, 3], (1..=6).map(|value| value as f32).collect()).unwrap())
+    }
+
+    fn study() -> ShiftStudy {
+        let grid = ShiftGrid::new([7, 8], [2, 3], 1).unwrap();
+        ShiftStudy { batch: 5, ..ShiftStudy::new(grid, Placer::on_colour(vec![0.5])) }
+    }
+
+    /// Sums over rows and over columns: two layers that see where the object is.
+    fn sums(images: &Tensor) -> Result<Vec<(String, Tensor)>> {
+        let sum = |axis: i64| images.sum_dim_intlist([1, axis].as_slice(), false, Kind::Float);
+        Ok(vec![("rows".into(), sum(3)), ("columns".into(), sum(2))])
+    }
+
+    #[test]
+    fn zero_shift_is_one_and_the_map_is_symmetric_in_its_anchor() {
+        let maps = study().run(&sums, &object()).unwrap();
+        let (a, b) = ([1, 2], [4, 0]);
+        let from_a = maps.similarity("columns", Anchor::At(a)).unwrap();
+        let from_b = maps.similarity("columns", Anchor::At(b)).unwrap();
+        // 64-bit sums of eight products.
+        assert!((from_a.at(a[0], a[1]) - 1.0).abs() < 1e-12);
+        assert!((from_a.at(b[0], b[1]) - from_b.at(a[0], a[1])).abs() < 1e-12);
+        // Columns do not see rows.
+        assert!((from_a.at(5, 2) - 1.0).abs() < 1e-12 && from_a.at(1, 0) < 0.999);
+    }
+
+    #[test]
+    fn streaming_gives_what_keeping_gives() {
+        let study = study();
+        let maps = study.run(&sums, &object()).unwrap();
+        let streamed = study.stream(&sums, &object(), &Anchor::FIVE).unwrap();
+        for (layer, list) in &streamed {
+            for (map, anchor) in list.iter().zip(Anchor::FIVE) {
+                assert_eq!(*map, maps.similarity(layer, anchor).unwrap());
+            }
+        }
+        let mut means = MeanMaps::new();
+        means.add(&streamed, &Anchor::FIVE).unwrap();
+        means.add(&streamed, &Anchor::FIVE).unwrap();
+        let means = means.finish();
+        assert_eq!(means.len(), 10);
+        assert_eq!(means[2].map.values, streamed["rows"][2].values);
+        let (mean, deviation) = means[2].mean_similarity();
+        assert!((mean - streamed["rows"][2].mean()).abs() < 1e-12 && deviation < 1e-12);
+    }
+
+    #[test]
+    fn batches_do_not_change_a_map() {
+        let one = ShiftStudy { batch: 1, ..study() }.run(&sums, &object()).unwrap();
+        let many = ShiftStudy { batch: 1000, ..study() }.run(&sums, &object()).unwrap();
+        assert_eq!(one.features("rows").unwrap(), many.features("rows").unwrap());
+        assert!(ShiftStudy { batch: 0, ..study() }.run(&sums, &object()).is_err());
+    }
+
+    #[test]
+    fn a_constant_classifier_never_changes_its_mind() {
+        let constant = |images: &Tensor| {
+            let batch = images.size()[0];
+            Ok(vec![("logits".to_owned(), Tensor::from_slice(&[0_f32, 2., 1.]).repeat([batch, 1]))])
+        };
+        let maps = study().classified_by("logits").run(&constant, &object()).unwrap();
+        let changes = maps.one_step_changes(1).unwrap();
+        assert_eq!((changes.top1_change, changes.mean_absolute_change), (0.0, 0.0));
+        assert_eq!(maps.flips_along_rows().unwrap(), 0.0);
+        assert_eq!(maps.predictions().unwrap().accuracy(1), 1.0);
+        assert_eq!(maps.agreement(Anchor::Centre).unwrap().mean(), 1.0);
+        assert!(maps.one_step_changes(3).unwrap_err().to_string().starts_with("class"));
+    }
+
+    #[test]
+    fn features_without_direction_or_number_name_layer_and_position() {
+        let dark = |images: &Tensor| Ok(vec![("dark".to_owned(), images.flatten(1, -1) * 0.0)]);
+        let maps = study().run(&dark, &object()).unwrap();
+        let error = maps.similarity("dark", Anchor::TopLeft).unwrap_err();
+        assert!(matches!(error, Error::ZeroNorm { ref layer, position: [0, 0] } if layer == "dark"), "{error}");
+        assert!(matches!(study().stream(&dark, &object(), &[Anchor::Centre]), Err(Error::ZeroNorm { .. })));
+        // NaN at the seventh position only: row 1, column 0 of six.
+        let broken = std::cell::Cell::new(0);
+        let nan = |images: &Tensor| {
+            let flat = images.flatten(1, -1);
+            let start = broken.replace(broken.get() + images.size()[0]);
+            if (start..start + images.size()[0]).contains(&6) {
+                let _ = flat.get(6 - start).fill_(f64::NAN);
+            }
+            Ok(vec![("f".to_owned(), flat)])
+        };
+        let error = study().run(&nan, &object()).unwrap_err();
+        assert!(matches!(error, Error::NotFinite { position: [1, 0], .. }), "{error}");
+    }
+
+    #[test]
+    fn layers_that_do_not_fit_are_refused() {
+        let maps = study().run(&sums, &object()).unwrap();
+        let error = maps.similarity("fc", Anchor::Centre).unwrap_err().to_string();
+        assert_eq!(error, r#"no layer `fc`; the layers are ["rows", "columns"]"#);
+        assert!(maps.agreement(Anchor::Centre).unwrap_err().to_string().contains("classifier"));
+        let flat = |images: &Tensor| Ok(vec![("f".to_owned(), images.shallow_clone())]);
+        assert!(study().run(&flat, &object()).unwrap_err().to_string().contains("features of layer `f`"));
+        let error = study().classified_by("fc").run(&sums, &object()).unwrap_err();
+        assert!(matches!(error, Error::UnknownLayer { .. }));
+        assert!(study().stream(&sums, &object(), &[Anchor::At([9, 9])]).is_err());
+        assert!(study().stream(&sums, &object(), &[]).is_err());
+    }
+}
