@@ -11,6 +11,7 @@
 //! | features at named layers of a network | [`NetworkProbe`], or a closure |
 //! | maps of similarity to any anchor | [`ShiftStudy::run`], [`ShiftMaps::similarity`] |
 //! | the same over millions of images | [`ShiftStudy::stream`], [`MeanMaps`] |
+//! | the same at a fraction of the cost, exactly | [`reuse::ConvProgram`] |
 //! | numbers of a map | [`SimilarityMap`]: local and global drop, jaggedness, profile, stride spectrum |
 //! | consistency of a classifier | [`CropConsistency`], [`circular_consistency`], [`roll_change`], [`ShiftMaps::one_step_changes`] |
 //! | whether features say where the object is | [`LinearSvm::separability`], [`arithmetic`] |
@@ -24,6 +25,7 @@ mod error;
 mod extractor;
 mod grid;
 mod position;
+pub mod reuse;
 mod scene;
 mod similarity;
 mod statistics;

@@ -346,19 +346,63 @@ impl Placer {
         let plane = layer.size[0] * layer.size[1];
         for channel in 0..channels {
             for row in 0..layer.size[0] {
-                // A fraction of a pixel at the last position would reach beyond the canvas; it cannot: the grid ends before.
-                let Some(line) = image.get_mut((channel * size[0] + at[0] + row) * size[1] + at[1]..) else { continue };
-                for column in 0..layer.size[1].min(size[1] - at[1]) {
+                // In range: the last position of a grid has no fraction, and the others leave room for one more pixel.
+                let line = &mut image[(channel * size[0] + at[0] + row) * size[1] + at[1]..][..layer.size[1]];
+                for (column, pixel) in line.iter_mut().enumerate() {
                     let place = row * layer.size[1] + column;
                     let (opacity, colour) = (layer.alpha[place], layer.colours[channel * plane + place]);
                     match self.blend {
-                        Blend::Mask if opacity >= 0.5 => line[column] = colour / opacity,
+                        Blend::Mask if opacity >= 0.5 => *pixel = colour / opacity,
                         Blend::Mask => {}
-                        Blend::Alpha => line[column] = (1.0 - opacity) * line[column] + colour,
+                        Blend::Alpha => *pixel = (1.0 - opacity) * *pixel + colour,
                     }
                 }
             }
         }
+    }
+
+    /// One normalised value of the image with the object at a grid `position` (row and column), at whole pixels; without
+    /// `visible`, or without a position, as if the object were not there.
+    pub(crate) fn pixel(
+        &self,
+        object: &Sprite,
+        grid: &ShiftGrid,
+        channel: usize,
+        position: Option<[usize; 2]>,
+        [row, column]: [usize; 2],
+        visible: bool,
+    ) -> f32 {
+        let [height, width] = object.picture.size;
+        let shown = |row: usize, column: usize| object.picture.values[(channel * height + row) * width + column];
+        let at = position.map(|[row, column]| grid.offset(row * grid.columns() + column));
+        let value = match (self.motion, at) {
+            (Motion::Crop, Some(at)) => shown(row + at[0], column + at[1]),
+            (Motion::Roll, Some(at)) => {
+                shown((row + height - at[0] % height) % height, (column + width - at[1] % width) % width)
+            }
+            (_, at) => {
+                let ground = match &self.background {
+                    Background::Colour(colour) => colour.get(channel).copied().unwrap_or(0.0),
+                    Background::Picture(picture) => {
+                        picture.values[(channel * picture.size[0] + row) * picture.size[1] + column]
+                    }
+                };
+                match at.filter(|_| visible) {
+                    None => ground,
+                    Some(at) => {
+                        let (row, column) = (row - at[0], column - at[1]);
+                        let opacity = object.alpha[row * width + column];
+                        match self.blend {
+                            // As in pasting: the product with the opacity, divided by it.
+                            Blend::Mask if opacity >= 0.5 => shown(row, column) * opacity / opacity,
+                            Blend::Mask => ground,
+                            Blend::Alpha => (1.0 - opacity) * ground + shown(row, column) * opacity,
+                        }
+                    }
+                }
+            }
+        };
+        self.normalise.get(channel).map_or(value, |(mean, deviation)| (value - mean) / deviation)
     }
 
     /// A crop whose corner is at `at`, or the whole picture rolled down and right by `at`.

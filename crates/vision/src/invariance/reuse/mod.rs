@@ -1,0 +1,438 @@
+//! The features of a network at every position of an object, with every distinct patch computed once.
+//!
+//! A convolutional network computes most of its early cells again and again: a cell that does not see the object is the same
+//! whatever the position, and one that sees the object but no border is the same for every position one stride further. Here a
+//! layer's activations over *all* positions are one table of distinct cells.
+//!
+//! Two cells are the same when they see the same pixels, and for square windows that is decided axis by axis. A row of pixels is
+//! named by what it shows (the object's third row, background); a row of cells is named by the tuple of names in its window,
+//! with a name of its own for what lies beyond the border. Equal tuples are equal cells, so borders are exact without any
+//! reasoning about receptive fields, and the number of tuples says what there is to gain. A cell is a pair of a row's and a
+//! column's name; a pair of which one does not see the object does not see it at all, and becomes a background cell.
+//!
+//! Later layers see everything, so that nothing is shared any more. From the layer at which that is cheaper, maps are put
+//! together position by position and go through libtorch's convolutions as usual. Batch norms are folded into the convolutions.
+//!
+//! ```
+//! use core_tensor::networks::{Architecture, ConvNetConfig};
+//! use core_tensor::{checkpoint::state_of, nn::Standard};
+//! use tch::{Device, nn};
+//! use vision::invariance::reuse::ConvProgram;
+//! use vision::invariance::{NetworkProbe, Picture, Placer, ShiftGrid, ShiftStudy, Sprite};
+//!
+//! let store = nn::VarStore::new(Device::Cpu);
+//! let architecture = Architecture::ConvNet(ConvNetConfig { in_channels: 1, widths: vec![8, 8], classes: 3 });
+//! let network = architecture.build(&store.root(), &Standard)?;
+//! let study = ShiftStudy::new(ShiftGrid::new([24, 24], [6, 6], 1)?, Placer::on_colour(vec![0.2]));
+//! let object = Sprite::opaque(Picture::new(1, [6, 6], (0..36).map(|value| value as f32 / 36.0).collect())?);
+//!
+//! let program = ConvProgram::from_state(&architecture, &state_of(&store))?;
+//! let reused = program.run(&study, &object, &["avgpool"])?;
+//! let naive = study.run(&NetworkProbe::new(network.as_ref(), &["avgpool"], [1, 24, 24])?, &object)?;
+//! let gap = (reused.features("avgpool")? - naive.features("avgpool")?).abs().max();
+//! assert!(gap.double_value(&[]) < 1e-5);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod axis;
+mod networks;
+mod table;
+
+pub use networks::Head;
+
+use super::scene::Background;
+use super::{Error, Motion, Result, ShiftGrid, ShiftMaps, ShiftStudy, Sprite};
+use axis::Axis;
+use indexmap::IndexMap;
+use table::Table;
+use tch::{Kind, Tensor, no_grad};
+
+/// One step of a convolutional network in evaluation mode.
+#[derive(Debug)]
+pub enum Step {
+    /// A convolution without groups, `[outputs, inputs, side, side]`, zero padding.
+    Conv {
+        /// The weight.
+        weight: Tensor,
+        /// `[outputs]`.
+        bias: Option<Tensor>,
+        /// Stride in both directions.
+        stride: usize,
+        /// Zeros on each side.
+        padding: usize,
+    },
+    /// Negative values become 0.
+    Relu,
+    /// The largest value of a square window.
+    MaxPool {
+        /// Side of the window.
+        kernel: usize,
+        /// Stride in both directions.
+        stride: usize,
+        /// Padding on each side.
+        padding: usize,
+    },
+    /// The sum of two branches; an empty one is the identity.
+    Sum {
+        /// One branch.
+        branch: Vec<Step>,
+        /// The other.
+        shortcut: Vec<Step>,
+    },
+    /// Names the map at this point; its feature is the mean over all places.
+    Tap(String),
+}
+
+/// A convolutional network as a list of steps, followed by global average pooling (`avgpool`) and, with a head, a linear
+/// classifier (`logits`).
+#[derive(Debug)]
+pub struct ConvProgram {
+    steps: Vec<Step>,
+    head: Option<Head>,
+}
+
+/// What reuse saves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Savings {
+    /// Multiply-accumulates of the plain evaluation.
+    pub naive: f64,
+    /// Multiply-accumulates with reuse.
+    pub reused: f64,
+    /// Top-level steps that are computed on distinct cells; the rest is computed position by position.
+    pub shared_steps: usize,
+}
+
+/// Distinct cells cost more than cells of a map, because their windows are gathered: measured, 20 to 40 %.
+const GATHER: f64 = 1.3;
+/// Values of the largest table; larger grids are done in bands of rows.
+const TABLE_VALUES: usize = 1 << 26;
+
+impl ConvProgram {
+    /// A network of these steps.
+    ///
+    /// # Errors
+    /// A weight that is not `[outputs, inputs, side, side]`, a bias or head of another length, a window or stride of 0, a
+    /// tap within a sum.
+    pub fn new(steps: Vec<Step>, head: Option<Head>) -> Result<Self> {
+        steps.iter().try_for_each(|step| step.check(true))?;
+        Ok(Self { steps, head })
+    }
+
+    /// The names of the layers: taps, `avgpool`, and `logits` with a head.
+    pub fn layers(&self) -> Vec<String> {
+        let taps = self.steps.iter().filter_map(|step| match step {
+            Step::Tap(name) => Some(name.clone()),
+            _ => None,
+        });
+        let ends = ["avgpool", "logits"].into_iter().take(1 + usize::from(self.head.is_some()));
+        taps.chain(ends.map(str::to_owned)).collect()
+    }
+
+    /// The features of a study at every position: what [`ShiftStudy::run`] gives for the network, to rounding.
+    ///
+    /// # Errors
+    /// A layer that there is not, parts that do not fit, steps of a fraction of a pixel, maps that shrink to nothing.
+    pub fn run(&self, study: &ShiftStudy, object: &Sprite, layers: &[&str]) -> Result<ShiftMaps> {
+        let known = self.layers();
+        if let Some(name) = layers.iter().find(|name| !known.iter().any(|known| known == *name)) {
+            return Err(Error::UnknownLayer { name: (*name).into(), known });
+        }
+        study.placer.check(object, &study.grid)?;
+        let mut parts = IndexMap::<&str, Vec<Tensor>>::new();
+        let band = self.band(study, object)?;
+        for start in (0..study.grid.rows()).step_by(band) {
+            let rows = band.min(study.grid.rows() - start);
+            let grid = study.grid.window([start, 0], [rows, study.grid.columns()])?;
+            let plan = self.plan(&study.placer.motion, &study.placer.background, &grid, object)?;
+            let found = no_grad(|| self.run_band(&plan, study, &grid, object, layers))?;
+            found.into_iter().for_each(|(layer, tensor)| parts.entry(layer).or_default().push(tensor));
+        }
+        let joined = layers.iter().map(|layer| Ok(((*layer).to_owned(), Tensor::f_cat(&parts[layer], 0)?)));
+        ShiftMaps::new(study.grid, joined.collect::<Result<_>>()?, study.similarity, study.classifier.as_deref())
+    }
+
+    /// What reuse saves in a study.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn savings(&self, study: &ShiftStudy, object: &Sprite) -> Result<Savings> {
+        study.placer.check(object, &study.grid)?;
+        let band = self.band(study, object)?;
+        let mut sum = Savings { naive: 0.0, reused: 0.0, shared_steps: 0 };
+        for start in (0..study.grid.rows()).step_by(band) {
+            let grid = study.grid.window([start, 0], [band.min(study.grid.rows() - start), study.grid.columns()])?;
+            let plan = self.plan(&study.placer.motion, &study.placer.background, &grid, object)?;
+            sum.naive += plan.naive;
+            sum.reused += plan.reused;
+            sum.shared_steps = sum.shared_steps.max(plan.shared);
+        }
+        Ok(sum)
+    }
+
+    /// The network on whole images, for checking and for the layers in which nothing is shared.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    pub fn forward(&self, images: &Tensor) -> Result<Vec<(String, Tensor)>> {
+        no_grad(|| {
+            let mut found = Vec::new();
+            let map = core_tensor::nn::channels_last(images);
+            self.finish(&self.steps, map, &mut |name, tensor| found.push((name.to_owned(), tensor)))?;
+            Ok(found)
+        })
+    }
+
+    /// Runs steps on dense maps, then the head.
+    fn finish(&self, steps: &[Step], map: Tensor, found: &mut dyn FnMut(&str, Tensor)) -> Result<()> {
+        let mut map = map;
+        for (index, step) in steps.iter().enumerate() {
+            if let Step::Tap(name) = step {
+                found(name, mean_over_places(&map)?);
+                continue;
+            }
+            map = step.on_map(map, index > 0)?;
+        }
+        self.pooled(mean_over_places(&map)?, found)
+    }
+
+    fn pooled(&self, pooled: Tensor, found: &mut dyn FnMut(&str, Tensor)) -> Result<()> {
+        if let Some(Head { weight, bias }) = &self.head {
+            found("logits", pooled.f_linear(weight, bias.as_ref())?);
+        }
+        found("avgpool", pooled);
+        Ok(())
+    }
+
+    /// Rows of positions whose tables fit.
+    fn band(&self, study: &ShiftStudy, object: &Sprite) -> Result<usize> {
+        let mut band = study.grid.rows();
+        loop {
+            let grid = study.grid.window([0, 0], [band, study.grid.columns()])?;
+            let plan = self.plan(&study.placer.motion, &study.placer.background, &grid, object)?;
+            if plan.largest <= TABLE_VALUES || band == 1 {
+                return Ok(band);
+            }
+            band = band.div_ceil(2);
+        }
+    }
+
+    /// Counts distinct cells, and decides how many steps are worth sharing.
+    fn plan(&self, motion: &Motion, background: &Background, grid: &ShiftGrid, object: &Sprite) -> Result<Plan> {
+        if grid.subdivisions() > 1 {
+            return Err(Error::NotConvolutional {
+                network: "a study at fractions of a pixel".into(),
+                reason: "each fraction shows other pixels; run it naively".into(),
+            });
+        }
+        let pixels = axis::pixels(motion, matches!(background, Background::Colour(_)), grid);
+        let positions = grid.len() as f64;
+        let (mut rows, mut columns) = (pixels[0].clone(), pixels[1].clone());
+        let mut channels = object.picture().channels();
+        // After each step: MACs of the step on a map and on distinct cells, and values of the table.
+        let mut costs = Vec::new();
+        for step in &self.steps {
+            let (dense, shared, largest) = step.count(&mut rows, &mut columns, &mut channels)?;
+            costs.push((dense * positions, shared, largest));
+        }
+        let cost = |shared: usize| {
+            let table: f64 = costs[..shared].iter().map(|cost| cost.1 * GATHER).sum();
+            table + costs[shared..].iter().map(|cost| cost.0).sum::<f64>()
+        };
+        let shared = (0..=costs.len()).min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap_or(0);
+        Ok(Plan {
+            pixels,
+            shared,
+            naive: costs.iter().map(|cost| cost.0).sum(),
+            reused: costs[..shared].iter().map(|cost| cost.1).sum::<f64>()
+                + costs[shared..].iter().map(|cost| cost.0).sum::<f64>(),
+            largest: costs[..shared].iter().map(|cost| cost.2).max().unwrap_or(0),
+        })
+    }
+
+    fn run_band<'a>(
+        &self,
+        plan: &Plan,
+        study: &ShiftStudy,
+        grid: &ShiftGrid,
+        object: &Sprite,
+        layers: &[&'a str],
+    ) -> Result<Vec<(&'a str, Tensor)>> {
+        let mut table = Table::of_pixels(plan.pixels.clone(), &study.placer, grid, object)?;
+        let mut found = Vec::new();
+        let (shared, rest) = self.steps.split_at(plan.shared);
+        for step in shared {
+            if let Step::Tap(name) = step {
+                if let Some(layer) = layers.iter().find(|layer| *layer == name) {
+                    found.push((*layer, table.means(grid)?));
+                }
+                continue;
+            }
+            table = step.on_table(table)?;
+        }
+        let needed = |name: &str| layers.iter().find(|layer| **layer == name).copied();
+        let tail = ["avgpool", "logits"].into_iter().any(|name| needed(name).is_some())
+            || rest.iter().any(|step| matches!(step, Step::Tap(name) if needed(name).is_some()));
+        if !tail {
+            return Ok(found);
+        }
+        let mut parts = IndexMap::<&str, Vec<Tensor>>::new();
+        let mut keep = |name: &str, tensor: Tensor| {
+            if let Some(layer) = needed(name) {
+                parts.entry(layer).or_default().push(tensor);
+            }
+        };
+        if rest.is_empty() {
+            self.pooled(table.means(grid)?, &mut keep)?;
+        } else {
+            let batch = study.batch.max(1);
+            for start in (0..grid.len()).step_by(batch) {
+                let maps = table.maps(grid, start..(start + batch).min(grid.len()))?;
+                self.finish(rest, maps, &mut keep)?;
+            }
+        }
+        for (layer, parts) in parts {
+            found.push((layer, Tensor::f_cat(&parts, 0)?));
+        }
+        Ok(found)
+    }
+}
+
+struct Plan {
+    pixels: [Axis; 2],
+    shared: usize,
+    naive: f64,
+    reused: f64,
+    largest: usize,
+}
+
+fn mean_over_places(map: &Tensor) -> Result<Tensor> {
+    Ok(map.f_mean_dim([2_i64, 3].as_slice(), false, Kind::Float)?)
+}
+
+impl Step {
+    fn check(&self, top: bool) -> Result<()> {
+        let window = |kernel: usize, stride: usize, padding: usize| {
+            let found = format!("window {kernel}, stride {stride}, padding {padding}");
+            let fine = kernel > 0 && stride > 0 && padding < kernel;
+            if fine {
+                Ok(())
+            } else {
+                Err(Error::setting("step", "window and stride above 0, less padding than window", found))
+            }
+        };
+        match self {
+            Self::Conv { weight, bias, stride, padding } => {
+                let size = weight.size();
+                let &[outputs, _, height, width] = size.as_slice() else {
+                    return Err(Error::shape("weight", "[outputs, inputs, side, side]", format!("{size:?}")));
+                };
+                if height != width || size.contains(&0) {
+                    return Err(Error::shape("weight", "[outputs, inputs, side, side]", format!("{size:?}")));
+                }
+                if let Some(found) = bias.as_ref().map(Tensor::size).filter(|found| *found != [outputs]) {
+                    return Err(Error::shape("bias", format!("[{outputs}]"), format!("{found:?}")));
+                }
+                window(height as usize, *stride, *padding)
+            }
+            Self::MaxPool { kernel, stride, padding } => window(*kernel, *stride, *padding),
+            Self::Relu => Ok(()),
+            Self::Sum { branch, shortcut } => branch.iter().chain(shortcut).try_for_each(|step| step.check(false)),
+            Self::Tap(name) if !top => Err(Error::setting("tap", "outside sums", format!("`{name}`"))),
+            Self::Tap(_) => Ok(()),
+        }
+    }
+
+    /// Window, stride and padding of a step that has them.
+    fn window(&self) -> Option<[usize; 3]> {
+        match self {
+            Self::Conv { weight, stride, padding, .. } => Some([weight.size()[2] as usize, *stride, *padding]),
+            Self::MaxPool { kernel, stride, padding } => Some([*kernel, *stride, *padding]),
+            _ => None,
+        }
+    }
+
+    /// Moves the axes through this step. Returns MACs on one map, MACs on all distinct cells, values of the largest table.
+    fn count(&self, rows: &mut Axis, columns: &mut Axis, channels: &mut usize) -> Result<(f64, f64, usize)> {
+        if let Self::Sum { branch, shortcut } = self {
+            let start = (rows.clone(), columns.clone(), *channels);
+            let mut total = (0.0, 0.0, 0);
+            let mut ends = Vec::new();
+            for side in [branch, shortcut] {
+                let (mut rows, mut columns, mut channels) = start.clone();
+                for step in side {
+                    let (dense, shared, largest) = step.count(&mut rows, &mut columns, &mut channels)?;
+                    total = (total.0 + dense, total.1 + shared, total.2.max(largest));
+                }
+                ends.push((rows, columns, channels));
+            }
+            let [first, second] = [&ends[0], &ends[1]];
+            let sizes = |end: &(Axis, Axis, usize)| [end.0.cells(), end.1.cells(), end.2];
+            if sizes(first) != sizes(second) {
+                let (expected, found) = (format!("{:?}", sizes(first)), format!("{:?}", sizes(second)));
+                return Err(Error::shape("second branch of a sum (height, width, channels)", expected, found));
+            }
+            (*rows, *columns, *channels) = (first.0.joined(&second.0).0, first.1.joined(&second.1).0, first.2);
+            total.2 = total.2.max(axis::cell_count(rows, columns) * *channels);
+            return Ok(total);
+        }
+        let Some([kernel, stride, padding]) = self.window() else { return Ok((0.0, 0.0, 0)) };
+        *rows = rows.windows(kernel, stride, padding)?.0;
+        *columns = columns.windows(kernel, stride, padding)?.0;
+        let distinct = axis::cell_count(rows, columns);
+        let Self::Conv { weight, .. } = self else { return Ok((0.0, 0.0, distinct * *channels)) };
+        let [outputs, inputs] = [0, 1].map(|axis| weight.size()[axis] as usize);
+        if inputs != *channels {
+            return Err(Error::shape("weight", format!("{channels} inputs"), format!("{inputs}")));
+        }
+        *channels = outputs;
+        let macs = (outputs * inputs * kernel * kernel) as f64;
+        Ok((macs * (rows.cells() * columns.cells()) as f64, macs * distinct as f64, distinct * outputs))
+    }
+
+    /// `owned`: whether the map may be overwritten.
+    fn on_map(&self, map: Tensor, owned: bool) -> Result<Tensor> {
+        let both = |value: usize| [value as i64; 2];
+        Ok(match self {
+            Self::Conv { weight, bias, stride, padding } => {
+                map.f_conv2d(weight, bias.as_ref(), both(*stride), both(*padding), [1, 1], 1)?
+            }
+            Self::Relu if owned => {
+                let mut map = map;
+                map.f_relu_()?
+            }
+            Self::Relu => map.f_relu()?,
+            Self::MaxPool { kernel, stride, padding } => {
+                map.f_max_pool2d(both(*kernel), both(*stride), both(*padding), [1, 1], false)?
+            }
+            Self::Sum { branch, shortcut } => {
+                let run = |steps: &[Self]| {
+                    let start = map.shallow_clone();
+                    steps.iter().enumerate().try_fold(start, |map, (index, step)| step.on_map(map, index > 0))
+                };
+                let (mut sum, other) = (run(branch)?, run(shortcut)?);
+                if branch.is_empty() { sum.f_add(&other)? } else { sum.f_add_(&other)? }
+            }
+            Self::Tap(_) => map,
+        })
+    }
+
+    fn on_table(&self, table: Table) -> Result<Table> {
+        match self {
+            Self::Conv { weight, bias, stride, padding } => table.conv(weight, bias.as_ref(), *stride, *padding),
+            Self::Relu => table.relu(),
+            Self::MaxPool { kernel, stride, padding } => table.max_pool(*kernel, *stride, *padding),
+            Self::Sum { branch, shortcut } => {
+                let run = |steps: &[Self]| {
+                    // The first step of a branch must not overwrite what the other branch reads.
+                    let start = table.shared_copy(matches!(steps.first(), Some(Self::Relu)))?;
+                    steps.iter().try_fold(start, |table, step| step.on_table(table))
+                };
+                run(branch)?.sum(run(shortcut)?)
+            }
+            Self::Tap(_) => Ok(table),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
