@@ -6,6 +6,7 @@ mod fas;
 mod fractrain;
 mod images;
 mod kd_ticket;
+mod shift_invariance;
 mod smartdeal;
 mod training;
 
@@ -20,5 +21,6 @@ pub(crate) fn all() -> Vec<Box<dyn Experiment>> {
         Box::new(smartdeal::SmartDeal),
         Box::new(deep_forest::DeepForestExperiment),
         Box::new(fas::Fas),
+        Box::new(shift_invariance::ShiftInvariance),
     ]
 }

@@ -149,7 +149,12 @@ impl ShiftGrid {
         self.object
     }
 
-    /// Steps in one pixel.
+    /// Units of `1 / subdivisions` pixel between neighbouring positions.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Units in one pixel.
     pub fn subdivisions(&self) -> usize {
         self.subdivisions
     }

@@ -15,6 +15,7 @@
 //! | numbers of a map | [`SimilarityMap`]: local and global drop, jaggedness, profile, stride spectrum |
 //! | consistency of a classifier | [`CropConsistency`], [`circular_consistency`], [`roll_change`], [`ShiftMaps::one_step_changes`] |
 //! | whether features say where the object is | [`LinearSvm::separability`], [`arithmetic`] |
+//! | to see it all and drag the object about | [`Page`] |
 //! | networks that do better | [`AntiAlias`]: [`BlurPool2d`], [`ApsPool2d`], circular or full borders |
 
 mod antialias;
@@ -24,6 +25,7 @@ mod consistency;
 mod error;
 mod extractor;
 mod grid;
+mod page;
 mod position;
 pub mod reuse;
 mod scene;
@@ -38,6 +40,7 @@ pub use consistency::{CropConsistency, Neighbours, RollChange, circular_consiste
 pub use error::{Error, Result};
 pub use extractor::{FeatureExtractor, LOGITS, MapFeature, NetworkProbe};
 pub use grid::{Anchor, ShiftGrid};
+pub use page::{Page, PageConfig};
 pub use position::{Arithmetic, Folds, Halves, LinearSvm, arithmetic};
 pub use scene::{Background, Blend, Motion, Picture, Placer, Sprite};
 pub use similarity::{ProfilePoint, Similarity, SimilarityMap};
