@@ -37,7 +37,7 @@ pub(super) fn net(params: &Net, seed: u64, context: &mut RunContext) -> anyhow::
     metrics.insert("accuracy_centre".into(), hits.double_value(&[]));
 
     let mut classify = |images: &Tensor| Ok(no_grad(|| network.forward(images, false)));
-    let consistency = circular_consistency(&images, 3, 1, &mut classify, seed)?;
+    let consistency = circular_consistency(&images, 3, 8, &mut classify, seed)?;
     let rolls = roll_change(&images.narrow(0, 0, 40.min(images.size()[0])), 3, 40, &mut classify)?;
     metrics.insert("consistency".into(), consistency);
     metrics.insert("roll_agreement".into(), rolls.agreement);

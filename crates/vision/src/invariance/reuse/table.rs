@@ -35,7 +35,7 @@ impl Table {
                 for (column, &[column_position, column_pixel]) in column_witnesses[which].iter().enumerate() {
                     let place = start + row * column_witnesses[which].len() + column;
                     let position = (which == 0 || row_position != usize::MAX && column_position != usize::MAX)
-                        .then(|| [row_position, column_position]);
+                        .then_some([row_position, column_position]);
                     let pixel = [row_pixel, column_pixel];
                     for channel in 0..channels {
                         values[place * channels + channel] =

@@ -1,0 +1,63 @@
+//! What exhaustive shifts cost.
+//!
+//! | bench | target |
+//! |---|---|
+//! | `invariance/resnet18_shifts` | a third of the naive batched evaluation in PyTorch (`peers/invariance_shifts.py`) |
+//! | `invariance/resnet18_shifts_naive` | the same evaluated plainly here, for comparison |
+//! | `invariance/blur_pool` | no more than `antialiased_cnns.BlurPool` (`peers/invariance_blur_pool.py`) |
+
+// Criterion's macro makes a public function without a word.
+#![allow(missing_docs)]
+
+use core_tensor::checkpoint::state_of;
+use core_tensor::networks::Architecture;
+use core_tensor::nn::Standard;
+use criterion::{Criterion, criterion_group, criterion_main};
+use std::hint::black_box;
+use std::time::Duration;
+use tch::{Device, Kind, Tensor, nn};
+use vision::invariance::reuse::ConvProgram;
+use vision::invariance::{BlurConfig, BlurPool2d, NetworkProbe, Picture, Placer, ShiftGrid, ShiftStudy, Sprite};
+
+/// 32 × 32 on 96 × 96, every pixel: 65 × 65 positions, or those of some rows.
+fn study(rows: usize) -> (ShiftStudy, Sprite) {
+    let grid = ShiftGrid::new([96, 96], [32, 32], 1).unwrap();
+    let grid = grid.window([0, 0], [rows, 65]).unwrap();
+    tch::manual_seed(0);
+    let object = Tensor::rand([3, 32, 32], (Kind::Float, Device::Cpu));
+    let object = Sprite::opaque(Picture::from_tensor(&object).unwrap());
+    (ShiftStudy { batch: 128, ..ShiftStudy::new(grid, Placer::white_imagenet()) }, object)
+}
+
+fn shifts(criterion: &mut Criterion) {
+    let architecture = Architecture::imagenet_resnet(18, 1000).unwrap();
+    tch::manual_seed(0);
+    let store = nn::VarStore::new(Device::Cpu);
+    let network = architecture.build(&store.root(), &Standard).unwrap();
+    let program = ConvProgram::from_state(&architecture, &state_of(&store)).unwrap();
+    let mut group = criterion.benchmark_group("invariance");
+    group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(1));
+    let (all, object) = study(65);
+    group.bench_function("resnet18_shifts", |bencher| {
+        bencher.iter(|| black_box(program.run(&all, &object, &["avgpool"]).unwrap()));
+    });
+    // A thirteenth of the positions: the plain evaluation does not care which.
+    let (some, object) = study(5);
+    let probe = NetworkProbe::new(network.as_ref(), &["avgpool"], [3, 96, 96]).unwrap();
+    group.bench_function("resnet18_shifts_naive_thirteenth", |bencher| {
+        bencher.iter(|| black_box(some.run(&probe, &object).unwrap()));
+    });
+    group.finish();
+}
+
+fn pooling(criterion: &mut Criterion) {
+    let map = Tensor::rand([32, 64, 56, 56], (Kind::Float, Device::Cpu));
+    let pool = BlurPool2d::new(64, BlurConfig::default()).unwrap();
+    let mut group = criterion.benchmark_group("invariance");
+    group.sample_size(20);
+    group.bench_function("blur_pool", |bencher| bencher.iter(|| black_box(pool.pool(&map).unwrap())));
+    group.finish();
+}
+
+criterion_group!(benches, shifts, pooling);
+criterion_main!(benches);
