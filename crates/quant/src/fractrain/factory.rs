@@ -69,7 +69,7 @@ impl<'a> QuantFactory<'a> {
 
     fn site(&self, path: &Path, name: &str, gate: Option<Link>) -> Site {
         let range = RangeBuffer::new(path.zeros_no_train("input_range", &[4]));
-        let place = self.handle.add_layer(name, range.shallow_clone());
+        let place = self.handle.add_layer(name, range.shallow_clone(), gate.is_some());
         Site { name: name.into(), place, config: self.config.clone(), handle: self.handle.clone(), range, gate }
     }
 

@@ -21,6 +21,7 @@ struct Shared {
 struct Layer {
     name: String,
     range: RangeBuffer,
+    gated: bool,
 }
 
 /// What the last training pass ran with.
@@ -98,9 +99,14 @@ impl QuantHandle {
         self.lock().idle_gradient_sites
     }
 
-    pub(super) fn add_layer(&self, name: &str, range: RangeBuffer) -> u64 {
+    /// Whether a gate chooses the layer's bits.
+    pub(super) fn is_gated(&self, layer: &str) -> bool {
+        self.lock().layers.iter().any(|found| found.name == layer && found.gated)
+    }
+
+    pub(super) fn add_layer(&self, name: &str, range: RangeBuffer, gated: bool) -> u64 {
         let mut shared = self.lock();
-        shared.layers.push(Layer { name: name.into(), range });
+        shared.layers.push(Layer { name: name.into(), range, gated });
         shared.layers.len() as u64
     }
 

@@ -1,0 +1,312 @@
+//! Running a statically quantised network with 8-bit integers.
+//!
+//! A layer's input becomes levels `q` on a grid that holds zero (`x = s·(q − z)`), its weight levels on each output channel's
+//! own grid (`w = t·p + m`); a product of levels is exact in 32-bit integers, and the rest is three numbers a channel:
+//!
+//! ```text
+//! Σ x·w = s·t·(Σ q·p − z·Σ p) + s·m·(Σ q − n·z)
+//! ```
+
+use super::affine::QParams;
+use super::{Affine, Bits, Error, GridKind, QuantHandle, Result};
+use core_tensor::checkpoint::{Header, LoadPolicy, SafetensorsFile, load_state, state_of, write_safetensors};
+use core_tensor::networks::Architecture;
+use core_tensor::nn::{
+    BatchNormConfig, Conv2d, Conv2dConfig, LayerFactory, LinearConfig, Module, Network, Standard, record,
+};
+use core_tensor::optim::NamedTensors;
+use std::path::Path as FilePath;
+use tch::nn::{self, Path, VarStore};
+use tch::{Device, Kind, Tensor};
+
+const SCHEMA: &str = "quant.int8";
+const VERSION: u32 = 1;
+/// Levels 0 … 255 are kept as signed bytes, less this.
+const SHIFT: f64 = 128.0;
+
+/// A network's weights: quantised convolutions as bytes, everything else as it was.
+///
+/// Made by [`export_int8`] or [`read`](Self::read); [`build`](Self::build) makes the network that runs on it.
+#[derive(Debug)]
+pub struct Int8Model {
+    tensors: NamedTensors,
+    layers: Vec<String>,
+}
+
+/// Turns the quantised convolutions of a trained network into bytes, at the handle's precision and with the ranges that its
+/// inputs had.
+///
+/// # Errors
+/// [`Error::Uncalibrated`] for a layer that has seen no training step; [`Error::Export`] for one that is not a convolution in
+/// one group, has gates, is in full precision or has more than 8 bits.
+pub fn export_int8(store: &VarStore, handle: &QuantHandle) -> Result<Int8Model> {
+    let mut tensors = state_of(store);
+    tensors.retain(|name, _| !name.ends_with("input_range"));
+    let refuse = |layer: &str, reason: &str| Err(Error::Export { layer: layer.into(), reason: reason.into() });
+    let layers = handle.layers();
+    for layer in &layers {
+        if handle.is_gated(layer) {
+            return refuse(layer, "its bits depend on the input: build it with one option");
+        }
+        let precision = handle.precision();
+        let narrow = |bits: Option<Bits>| bits.filter(|bits| bits.get() <= 8);
+        let (Some(weight_bits), Some(input_bits)) = (narrow(precision.weight), narrow(precision.activation)) else {
+            return refuse(layer, "weight and input need at most 8 bits");
+        };
+        let name = format!("{layer}.weight");
+        let Some(weight) = tensors.get(&name).filter(|weight| weight.dim() == 4) else {
+            return refuse(layer, "it is not a convolution");
+        };
+        let (low, width) = handle.input_range(layer)?;
+        let input = QParams::from_range(low, low + width, input_bits, GridKind::IntegerZeroPoint)?;
+        let params = Affine::per_channel(weight_bits).params(weight)?;
+        let levels = params.quantize(weight)?.f_sub_scalar(SHIFT)?.f_to_kind(Kind::Int8)?;
+        let (step, zero) = (f64::from(input.steps()[0]), -f64::from(input.mins()[0]) / f64::from(input.steps()[0]));
+        let input = Tensor::from_slice(&[step, zero, f64::from(input_bits.steps())]);
+        tensors.insert(name, levels);
+        tensors.insert(format!("{layer}.weight_min"), Tensor::from_slice(&params.mins()));
+        tensors.insert(format!("{layer}.weight_step"), Tensor::from_slice(&params.steps()));
+        tensors.insert(format!("{layer}.input"), input);
+    }
+    Ok(Int8Model { tensors, layers })
+}
+
+impl Int8Model {
+    /// Bytes of all tensors.
+    pub fn bytes(&self) -> u64 {
+        self.tensors.values().map(|tensor| tensor.numel() as u64 * tensor.kind().elt_size_in_bytes() as u64).sum()
+    }
+
+    /// Writes a safetensors file, replaced as a whole.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn write(&self, path: &FilePath) -> Result<()> {
+        let header = Header::new(SCHEMA, VERSION, &self.layers);
+        Ok(write_safetensors(path, &self.tensors, &header.to_metadata()?)?)
+    }
+
+    /// Reads what [`write`](Self::write) wrote.
+    ///
+    /// # Errors
+    /// A file that is missing, malformed or of something else.
+    pub fn read(path: &FilePath) -> Result<Self> {
+        let mut file = SafetensorsFile::open(path)?;
+        let layers = Header::<Vec<String>>::from_metadata(file.metadata(), SCHEMA, VERSION, path)?.content;
+        let names: Vec<String> = file.tensors().keys().cloned().collect();
+        let tensors = names.into_iter().map(|name| file.tensor(&name).map(|tensor| (name, tensor)));
+        Ok(Self { tensors: tensors.collect::<core_tensor::Result<_>>()?, layers })
+    }
+
+    /// The network of this architecture, running its quantised convolutions in integers on the CPU, forward only. The other
+    /// variables go into `store`.
+    ///
+    /// # Errors
+    /// Tensors that are missing or do not fit.
+    pub fn build(&self, architecture: &Architecture, store: &VarStore) -> Result<Box<dyn Network>> {
+        for layer in &self.layers {
+            let parts = ["weight", "weight_min", "weight_step", "input"].map(|part| format!("{layer}.{part}"));
+            if let Some(missing) = parts.iter().find(|name| !self.tensors.contains_key(*name)) {
+                return Err(Error::Export { layer: layer.clone(), reason: format!("`{missing}` is missing") });
+            }
+        }
+        let network = architecture.build(&store.root(), &Int8Factory { model: self })?;
+        let own = |name: &str| {
+            let layer = name.rsplit_once('.').map_or("", |(layer, _)| layer);
+            self.layers.iter().any(|known| known == layer) && !name.ends_with(".bias")
+        };
+        let others = self.tensors.iter().filter(|(name, _)| !own(name));
+        let others: NamedTensors = others.map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        load_state(store, &others, &LoadPolicy { strip: Vec::new(), ..LoadPolicy::strict() })?;
+        Ok(network)
+    }
+}
+
+#[derive(Debug)]
+struct Int8Factory<'a> {
+    model: &'a Int8Model,
+}
+
+impl LayerFactory for Int8Factory<'_> {
+    fn conv2d(&self, path: &Path, config: Conv2dConfig) -> Module {
+        let name = path.components().collect::<Vec<_>>().join(".");
+        if !self.model.layers.contains(&name) {
+            return Standard.conv2d(path, config);
+        }
+        let part = |part: &str| self.model.tensors[&format!("{name}.{part}")].shallow_clone();
+        let levels = part("weight");
+        let filters = levels.flatten(1, -1);
+        let (step, min) = (part("weight_step").to_kind(Kind::Float), part("weight_min").to_kind(Kind::Float));
+        let sums = filters.to_kind(Kind::Float).sum_dim_intlist([1_i64].as_slice(), false, Kind::Float);
+        let input = Vec::<f64>::try_from(part("input")).unwrap_or_default();
+        let at = |index: usize| input.get(index).copied().unwrap_or(1.0);
+        Box::new(Int8Conv2d {
+            shape: Conv2d::new(&VarStore::new(Device::Cpu).root(), Conv2dConfig { bias: false, ..config }),
+            config,
+            bias: config.bias.then(|| path.var("bias", &[config.out_channels], nn::Init::Const(0.0))),
+            filters: filters.transpose(0, 1).contiguous(),
+            offset: &min + &step * SHIFT,
+            step,
+            sums,
+            name,
+            input_step: at(0),
+            input_zero: at(1).round(),
+            input_steps: at(2),
+        })
+    }
+
+    fn linear(&self, path: &Path, config: LinearConfig) -> Module {
+        Standard.linear(path, config)
+    }
+
+    fn batch_norm2d(&self, path: &Path, config: BatchNormConfig) -> Module {
+        Standard.batch_norm2d(path, config)
+    }
+}
+
+/// A convolution of bytes.
+#[derive(Debug)]
+struct Int8Conv2d {
+    /// Describes the operator; its own weight is never used.
+    shape: Conv2d,
+    config: Conv2dConfig,
+    name: String,
+    /// `[taps, out_channels]`, signed levels.
+    filters: Tensor,
+    /// `[out_channels]`: Σ of a filter's signed levels.
+    sums: Tensor,
+    step: Tensor,
+    /// `m + 128·t`: the value of signed level 0.
+    offset: Tensor,
+    bias: Option<Tensor>,
+    input_step: f64,
+    input_zero: f64,
+    input_steps: f64,
+}
+
+impl nn::Module for Int8Conv2d {
+    /// # Panics
+    /// Like every tch layer, on an input that does not fit.
+    fn forward(&self, input: &Tensor) -> Tensor {
+        record(&self.name, || self.shape.operator(input));
+        let Conv2dConfig { kernel, stride, padding, .. } = self.config;
+        let [height, width] = self.shape.operator(input).output_size().map(|side| side as i64);
+        let zero = self.input_zero - SHIFT;
+        let levels = (input / self.input_step + self.input_zero).round().clamp(0.0, self.input_steps) - SHIFT;
+        // Padding adds zeros, which are the level `zero`.
+        let padded = (levels.contiguous() - zero).constant_pad_nd([padding; 4]) + zero;
+        let columns = padded.im2col([kernel; 2], [1, 1], [0, 0], [stride; 2]);
+        let taps = columns.size()[1];
+        let rows = columns.transpose(1, 2).reshape([-1, taps]);
+        let row_sums = rows.sum_dim_intlist([1_i64].as_slice(), true, Kind::Float);
+        let product = rows.to_kind(Kind::Int8).contiguous().internal_int_mm(&self.filters).to_kind(Kind::Float);
+        let scale = &self.step * self.input_step;
+        let mut output = (product - &self.sums * zero) * scale;
+        output += (row_sums - zero * taps as f64) * self.input_step * &self.offset;
+        if let Some(bias) = &self.bias {
+            output += bias;
+        }
+        let batch = input.size()[0];
+        output.view([batch, height, width, -1]).permute([0, 3, 1, 2])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fractrain::{Precision, QuantConfig, QuantFactory};
+
+    fn waves(shape: &[i64]) -> Tensor {
+        let count = shape.iter().product::<i64>();
+        ((Tensor::arange(count, (Kind::Float, Device::Cpu)) * 0.713).sin() + 0.2).view(shape)
+    }
+
+    struct Net {
+        store: VarStore,
+        network: Box<dyn Network>,
+        handle: QuantHandle,
+    }
+
+    fn trained(precision: Precision) -> Net {
+        let store = VarStore::new(Device::Cpu);
+        let config = QuantConfig { activation_grid: GridKind::IntegerZeroPoint, ..QuantConfig::default() };
+        let factory = QuantFactory::new(config, precision).unwrap();
+        let network = architecture().build(&store.root(), &factory).unwrap();
+        Net { network, handle: factory.handle(), store }
+    }
+
+    fn architecture() -> Architecture {
+        Architecture::cifar_resnet(8, 5).unwrap()
+    }
+
+    #[test]
+    fn integers_give_what_fake_quantisation_gives_through_a_file() {
+        for bits in [4, 8] {
+            let net = trained(Precision::new(bits, 8).unwrap());
+            let images = waves(&[16, 3, 12, 12]);
+            for _ in 0..3 {
+                let _ = tch::no_grad(|| net.network.forward(&images, true));
+            }
+            let model = export_int8(&net.store, &net.handle).unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("net.safetensors");
+            model.write(&file).unwrap();
+            let read = Int8Model::read(&file).unwrap();
+            assert_eq!(read.bytes(), model.bytes());
+            // Convolutions of 8 bits against 32, norms and classifier in full precision.
+            let dense: i64 = net.store.variables().values().map(|variable| 4 * variable.numel() as i64).sum();
+            assert!(2 * model.bytes() < dense as u64, "{} of {dense}", model.bytes());
+            let store = VarStore::new(Device::Cpu);
+            let integers = read.build(&architecture(), &store).unwrap();
+            let (ours, theirs) =
+                tch::no_grad(|| (integers.forward(&images, false), net.network.forward(&images, false)));
+            // A sum in another order may move a value that lies half-way to the next level: rarely, and by one level of
+            // one activation. Logits agree on the whole and in their largest entry.
+            let agree =
+                ours.argmax(1, false).eq_tensor(&theirs.argmax(1, false)).to_kind(Kind::Float).mean(Kind::Float);
+            let (off, spread) = ((&ours - &theirs).abs().mean(Kind::Float), theirs.std(true));
+            assert!(agree.double_value(&[]) >= 0.93, "{bits} bits: {}", agree.double_value(&[]));
+            assert!(off.double_value(&[]) < 0.05 * spread.double_value(&[]), "{bits} bits: {}", off.double_value(&[]));
+        }
+    }
+
+    #[test]
+    fn one_layer_is_exact_but_for_the_order_of_its_sum() {
+        let net = trained(Precision::new(8, 8).unwrap());
+        let images = waves(&[4, 3, 12, 12]);
+        let _ = tch::no_grad(|| net.network.forward(&images, true));
+        let model = export_int8(&net.store, &net.handle).unwrap();
+        let store = VarStore::new(Device::Cpu);
+        let integers = model.build(&architecture(), &store).unwrap();
+        let stem = |network: &dyn Network| {
+            let mut found = None;
+            let mut tap = |name: &str, map: &Tensor| {
+                if name == "conv1" {
+                    found = Some(map.copy());
+                }
+            };
+            let _ = tch::no_grad(|| network.forward_tapped(&images, false, &mut tap));
+            found.unwrap()
+        };
+        let (ours, theirs) = (stem(integers.as_ref()), stem(net.network.as_ref()));
+        // 27 products of order one in single precision.
+        assert!((ours - theirs).abs().max().double_value(&[]) < 1e-4);
+    }
+
+    #[test]
+    fn what_has_no_integer_form_is_refused_by_name() {
+        let fresh = trained(Precision::new(8, 8).unwrap());
+        assert!(
+            matches!(export_int8(&fresh.store, &fresh.handle), Err(Error::Uncalibrated { layer }) if layer == "conv1")
+        );
+        for precision in [Precision::FULL, Precision::new(9, 8).unwrap()] {
+            let wide = trained(precision);
+            assert!(export_int8(&wide.store, &wide.handle).unwrap_err().to_string().contains("8 bits"));
+        }
+        let store = VarStore::new(Device::Cpu);
+        let factory = QuantFactory::gated(QuantConfig::default(), Default::default(), store.root() / "gates").unwrap();
+        architecture().build(&store.root(), &factory).unwrap();
+        let error = export_int8(&store, &factory.handle()).unwrap_err().to_string();
+        assert!(error.contains("layer1.0.conv1") && error.contains("one option"), "{error}");
+    }
+}

@@ -1,0 +1,278 @@
+//! Which network, data and methods each tier runs.
+
+use crate::experiments::images::ImageSet;
+use crate::experiments::training::{DataChoice, Recipe};
+use crate::{Ask, DataUse, Tier};
+use core_tensor::networks::{Architecture, ConvNetConfig};
+use quant::fractrain::{Bits, CostController, CpTarget, Cyclic, DfqConfig, PlateauConfig};
+use serde::{Deserialize, Serialize};
+
+/// A training: part of a run's description.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TrainParams {
+    pub(super) recipe: Recipe,
+    /// Whether images are averaged down to half their sides.
+    pub(super) halved: bool,
+    pub(super) arm: Arm,
+}
+
+/// How precision is chosen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Arm {
+    FullPrecision,
+    /// Forward and gradient bits.
+    Static(u32, u32),
+    /// Stages with the rule that ends them.
+    Pfq(Vec<(u32, u32)>, PlateauConfig),
+    /// Stages that end after fixed epochs.
+    Fixed(Vec<(u32, u32)>, Vec<u64>),
+    Cyclic(Cyclic),
+    Dfq(DfqConfig),
+    /// Each sample's option drawn at random, with the shares that the learned gates had.
+    RandomGates(DfqConfig),
+    FracTrain(DfqConfig, Vec<CpTarget>, PlateauConfig),
+}
+
+/// A network with its data, and everything that is compared on it.
+pub(super) struct Case {
+    pub(super) network: &'static str,
+    pub(super) recipe: Recipe,
+    halved: bool,
+    plateau: PlateauConfig,
+    /// Seeds of the claims.
+    pub(super) seeds: u64,
+    /// Seeds of the claim on the order of stages, whose effect is small.
+    pub(super) order_seeds: u64,
+    /// How far below static 8-bit training an accuracy may be, in points.
+    pub(super) margin: f64,
+}
+
+/// The published stages for a final precision of 8/8.
+const STAGES: [(u32, u32); 4] = [(3, 6), (4, 6), (6, 8), (8, 8)];
+/// The same stages in another order, with the same last one.
+const PERMUTED: [(u32, u32); 4] = [(6, 8), (4, 6), (3, 6), (8, 8)];
+
+/// The case of a tier with the data at hand; none where it needs more than there is.
+pub(super) fn of(ask: &Ask) -> anyhow::Result<Option<Case>> {
+    Ok(match ask.tier {
+        Tier::Quick => Some(small(ImageSet::grey(&ask.data)?)),
+        Tier::Standard => Some(match ImageSet::cifar(&ask.data)? {
+            Some(set) => resnet20(set)?,
+            None => small_on_more(ImageSet::grey(&ask.data)?),
+        }),
+        Tier::Paper => ImageSet::cifar(&ask.data)?.map(resnet74).transpose()?,
+    })
+}
+
+impl Arm {
+    /// As reports name it.
+    pub(super) fn label(&self) -> String {
+        let stages =
+            |stages: &[(u32, u32)]| stages.iter().map(|(forward, _)| forward.to_string()).collect::<Vec<_>>().join("-");
+        match self {
+            Self::FullPrecision => "full precision".into(),
+            Self::Static(forward, gradient) => format!("static {forward}/{gradient}"),
+            Self::Pfq(list, _) => format!("PFQ {}", stages(list)),
+            Self::Fixed(list, _) => format!("fixed stages {}", stages(list)),
+            Self::Cyclic(_) => "CPT".into(),
+            Self::Dfq(dfq) => match dfq.controller {
+                CostController::Sign { .. } => format!("DFQ cp {} (sign rule)", dfq.target.percent()),
+                _ => format!("DFQ cp {}", dfq.target.percent()),
+            },
+            Self::RandomGates(dfq) => format!("random gates, shares of cp {}", dfq.target.percent()),
+            Self::FracTrain(..) => "FracTrain".into(),
+        }
+    }
+
+    /// The gates' settings, if it has any.
+    pub(super) fn gates(&self) -> Option<&DfqConfig> {
+        match self {
+            Self::Dfq(dfq) | Self::RandomGates(dfq) | Self::FracTrain(dfq, ..) => Some(dfq),
+            _ => None,
+        }
+    }
+
+    /// Time compared with full precision.
+    pub(super) fn effort(&self) -> f64 {
+        match self {
+            Self::FullPrecision => 1.0,
+            _ if self.gates().is_some() => 2.0,
+            _ => 1.3,
+        }
+    }
+}
+
+impl Case {
+    pub(super) fn describe_data(&self) -> DataUse {
+        match self.recipe.data {
+            DataChoice::Plain(set) | DataChoice::Augmented(set) => set.describe(self.recipe.train_images),
+            DataChoice::ImageNet => DataUse { set: "ImageNet".into(), source: crate::DataSource::Files },
+        }
+    }
+
+    pub(super) fn params(&self, arm: &Arm) -> TrainParams {
+        TrainParams { recipe: self.recipe.clone(), halved: self.halved, arm: arm.clone() }
+    }
+
+    /// The arms of a seed.
+    pub(super) fn arms(&self, seed: u64) -> Vec<Arm> {
+        let mut arms = vec![self.fixed(), self.permuted()];
+        if seed < self.seeds {
+            arms.extend([self.static_bits(8, 8), self.pfq(), self.dfq_arm(), self.fractrain(), self.random_gates()]);
+            arms.extend([Arm::Static(3, 6), Arm::Static(4, 6), Arm::FullPrecision, self.cyclic()]);
+        }
+        if seed == 0 {
+            arms.extend(self.other_targets());
+            arms.push(self.sign_rule());
+        }
+        arms
+    }
+
+    pub(super) fn static_bits(&self, forward: u32, gradient: u32) -> Arm {
+        Arm::Static(forward, gradient)
+    }
+
+    pub(super) fn pfq(&self) -> Arm {
+        Arm::Pfq(STAGES.to_vec(), self.plateau)
+    }
+
+    /// Switches at a quarter, half and three quarters of the epochs: the first three stages are equally long, so that their
+    /// order does not change the cost.
+    fn switches(&self) -> Vec<u64> {
+        let stage = self.recipe.epochs / 4;
+        vec![stage, 2 * stage, 3 * stage]
+    }
+
+    pub(super) fn fixed(&self) -> Arm {
+        Arm::Fixed(STAGES.to_vec(), self.switches())
+    }
+
+    pub(super) fn permuted(&self) -> Arm {
+        Arm::Fixed(PERMUTED.to_vec(), self.switches())
+    }
+
+    pub(super) fn cyclic(&self) -> Arm {
+        // The published 32 cycles, or one an epoch where there are fewer epochs.
+        let cycles = self.recipe.epochs.min(32);
+        Arm::Cyclic(Cyclic { low: 3, high: 8, gradient: 8, steps: self.recipe.steps(), cycles })
+    }
+
+    fn dfq_at(&self, percent: f64) -> DfqConfig {
+        let target = CpTarget::new(percent).unwrap_or_default();
+        let hidden = if self.halved { 32 } else { 16 };
+        DfqConfig {
+            target,
+            hidden,
+            weight: Bits::new(4).unwrap_or(DfqConfig::default().weight),
+            ..DfqConfig::default()
+        }
+    }
+
+    pub(super) fn dfq_arm(&self) -> Arm {
+        Arm::Dfq(self.dfq_at(3.0))
+    }
+
+    pub(super) fn random_gates(&self) -> Arm {
+        Arm::RandomGates(self.dfq_at(3.0))
+    }
+
+    /// Targets besides that of the claims, for the claim on the controller.
+    pub(super) fn other_targets(&self) -> Vec<Arm> {
+        [2.0, 2.5, 4.0].map(|percent| Arm::Dfq(self.dfq_at(percent))).to_vec()
+    }
+
+    pub(super) fn sign_rule(&self) -> Arm {
+        Arm::Dfq(DfqConfig { controller: CostController::Sign { band: 0.0 }, ..self.dfq_at(2.5) })
+    }
+
+    pub(super) fn fractrain(&self) -> Arm {
+        let targets = [2.0, 2.33, 2.67, 3.0].map(|percent| CpTarget::new(percent).unwrap_or_default());
+        Arm::FracTrain(self.dfq_at(2.0), targets.to_vec(), self.plateau)
+    }
+}
+
+/// A small network on grey images.
+fn small(set: ImageSet) -> Case {
+    let mut recipe = Recipe {
+        architecture: Architecture::ConvNet(ConvNetConfig { in_channels: 1, widths: vec![8, 16, 32, 32], classes: 10 }),
+        data: DataChoice::Plain(set),
+        train_images: 1_536,
+        batch_size: 64,
+        epochs: 12,
+        peak: 0.1,
+        milestones: Vec::new(),
+        warm_up: 0,
+        weight_decay: 1e-4,
+        evaluate_every: 12,
+    };
+    recipe.milestones = drops(&recipe);
+    Case {
+        network: "ConvNet",
+        recipe,
+        halved: false,
+        plateau: PlateauConfig { threshold: 0.3, decay: 0.5, window: 2, ..PlateauConfig::default() },
+        seeds: 3,
+        order_seeds: 5,
+        margin: 1.5,
+    }
+}
+
+/// The same network on more images, where CIFAR-10 is not at hand.
+fn small_on_more(set: ImageSet) -> Case {
+    let few = small(set);
+    let mut recipe = Recipe { train_images: 12_000, ..few.recipe.clone() };
+    recipe.milestones = drops(&recipe);
+    Case { network: "ConvNet, more images", recipe, ..few }
+}
+
+/// ResNet-20 on a tenth of CIFAR-10, images averaged down to 16 × 16.
+fn resnet20(set: ImageSet) -> anyhow::Result<Case> {
+    let mut recipe = Recipe {
+        architecture: Architecture::cifar_resnet(20, 10)?,
+        data: DataChoice::Augmented(set),
+        train_images: 5_000,
+        batch_size: 128,
+        epochs: 15,
+        peak: 0.1,
+        milestones: Vec::new(),
+        warm_up: 0,
+        weight_decay: 1e-4,
+        evaluate_every: 5,
+    };
+    recipe.milestones = drops(&recipe);
+    Ok(Case {
+        network: "ResNet-20",
+        recipe,
+        halved: true,
+        plateau: PlateauConfig { threshold: 0.2, decay: 0.5, window: 2, ..PlateauConfig::default() },
+        seeds: 3,
+        order_seeds: 3,
+        margin: 1.0,
+    })
+}
+
+/// The reference scripts' setting: 164 epochs, drops at 50 and 75 %.
+fn resnet74(set: ImageSet) -> anyhow::Result<Case> {
+    let mut recipe = Recipe {
+        architecture: Architecture::cifar_resnet(74, 10)?,
+        data: DataChoice::Augmented(set),
+        train_images: 50_000,
+        batch_size: 128,
+        epochs: 164,
+        peak: 0.1,
+        milestones: Vec::new(),
+        warm_up: 0,
+        weight_decay: 1e-4,
+        evaluate_every: 1,
+    };
+    recipe.milestones = drops(&recipe);
+    let plateau = PlateauConfig::default();
+    Ok(Case { network: "ResNet-74", recipe, halved: false, plateau, seeds: 3, order_seeds: 3, margin: 0.5 })
+}
+
+/// Steps at 50 and 75 % of a training.
+fn drops(recipe: &Recipe) -> Vec<u64> {
+    vec![recipe.steps() / 2, recipe.steps() * 3 / 4]
+}
