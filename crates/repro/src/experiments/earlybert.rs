@@ -4,15 +4,23 @@
 //! planted    dead heads and neurons hidden in fresh weights ──search──► found?
 //! recall     pre-training ──► few-shot task ──search of 20 steps──► tickets ──re-training──► who learns best?
 //! step-time  a small BERT, full and cut, on the clock
+//!
+//! standard: spans, questions in SQuAD's format
+//!           masked words on books ──► SST-2, full, early bird, random, fewer layers; tickets from random weights
 //! ```
 
 mod claims;
+mod fine_tuning;
 mod planted;
+mod pre_training;
 mod recall;
+mod sentences;
+mod spans;
 mod step_time;
 mod training;
 
-use crate::{Ask, DataSource, DataUse, Experiment, Metrics, Plan, Results, Run, RunContext, Section};
+use crate::{Ask, DataSource, DataUse, Experiment, Metrics, Plan, Results, Run, RunContext, Section, Tier};
+use core_tensor::text::glue::Task;
 
 const PAPER: &str = "earlybert";
 /// Counted up whenever the code computes something else from the same parameters.
@@ -53,6 +61,7 @@ impl Experiment for EarlyBert {
                 add(ask.run(PAPER, "step-time", seed, &step_time::Params::default())?, 4.0);
             }
         }
+        plan_sentences(ask, &mut plan)?;
         Ok(plan)
     }
 
@@ -61,6 +70,9 @@ impl Experiment for EarlyBert {
             "planted" => planted::measure(&run.params()?, run.seed),
             "recall" => recall::measure(&run.params()?, run.seed, context),
             "step-time" => step_time::measure(&run.params()?, run.seed, context),
+            "spans" => spans::measure(&run.params()?, run.seed, context),
+            kind if kind.starts_with("sst-2 ") => fine_tuning::measure(&run.params()?, run.seed, context),
+            kind if kind.starts_with("masked-words ") => pre_training::measure(&run.params()?, run.seed, context),
             other => anyhow::bail!("no run of kind `{other}`"),
         }
     }
@@ -68,4 +80,47 @@ impl Experiment for EarlyBert {
     fn judge(&self, ask: &Ask, results: &Results) -> anyhow::Result<Section> {
         claims::judge(ask, results)
     }
+}
+
+/// Real sentences, where the tier asks for them and the data are there.
+fn plan_sentences(ask: &Ask, plan: &mut Plan) -> anyhow::Result<()> {
+    if ask.tier == Tier::Quick {
+        return Ok(());
+    }
+    let set = "questions in SQuAD's format whose answer is one hop away".into();
+    plan.data.push(DataUse { set, source: DataSource::Generator });
+    for seed in ask.seeds(3) {
+        let run = ask.run(PAPER, "spans", seed, &spans::Params::default())?;
+        plan.add_weighted(run.at_revision(REVISION), 130.0);
+    }
+    let there = [
+        ("books, public domain", ask.data.find(pre_training::BOOKS, &[])?),
+        ("WikiText-2, validation", ask.data.find(pre_training::WIKITEXT, &["valid.txt"])?),
+        ("SST-2, first 20,000 training phrases", ask.data.find("glue/SST-2", &["train.tsv", "dev.tsv"])?),
+    ];
+    let complete = there.iter().all(|(_, folder)| folder.is_some());
+    for (set, folder) in there {
+        let source = if folder.is_some() { DataSource::Files } else { DataSource::Absent };
+        plan.data.push(DataUse { set: set.into(), source });
+    }
+    if !complete {
+        return Ok(());
+    }
+    let pre = |arm, label: &str, seed| -> anyhow::Result<Run> {
+        let kind = sentences::pre_training_kind(label);
+        Ok(ask.run(PAPER, &kind, seed, &pre_training::Params::small(arm))?.at_revision(REVISION))
+    };
+    let words = plan.add_weighted(pre(pre_training::Arm::Full, "full", 0)?, 480.0);
+    for seed in ask.seeds(2) {
+        plan.add_weighted(pre(pre_training::Arm::EarlyBird, "early-bird", seed)?, 380.0);
+        plan.add_weighted(pre(pre_training::Arm::Random, "random", seed)?, 330.0);
+    }
+    for seed in ask.seeds(3) {
+        for arm in fine_tuning::Arm::ALL {
+            let params = fine_tuning::Params::small(Task::Sst2, arm, 20_000);
+            let run = ask.run(PAPER, &sentences::fine_tuning_kind(arm), seed, &params)?;
+            plan.add_weighted(run.at_revision(REVISION).needing("masked-words", &words), 60.0);
+        }
+    }
+    Ok(())
 }

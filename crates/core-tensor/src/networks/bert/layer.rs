@@ -65,13 +65,13 @@ impl Layer {
     pub(super) fn forward(&self, queries: &Tensor, x: &Tensor, mask: Option<&Tensor>, train: bool) -> Tensor {
         let attended = self.attend(queries, x, mask, train);
         let attended = dropout(self.attention_output.forward_t(&attended, train), self.hidden_dropout, train);
-        let a = self.attention_norm.forward_t(&(attended + queries), train);
-        let mut hidden = self.intermediate.forward_t(&a, train).gelu("none");
+        let a = self.attention_norm.forward_t(&sum(attended, queries), train);
+        let mut hidden = gelu(self.intermediate.forward_t(&a, train));
         if let Some(gate) = &self.neuron_gate {
             hidden = gate.forward_t(&hidden, train);
         }
         let hidden = dropout(self.output.forward_t(&hidden, train), self.hidden_dropout, train);
-        self.output_norm.forward_t(&(hidden + a), train)
+        self.output_norm.forward_t(&sum(hidden, &a), train)
     }
 
     /// `softmax(q kᵀ / √d + mask) v`, heads side by side: `[batch, queries, heads · head size]`.
@@ -96,6 +96,16 @@ impl Layer {
         let joined = context.transpose(1, 2).contiguous();
         joined.view([queries.size()[0], rows, self.heads * self.head_size])
     }
+}
+
+/// The exact GELU; in place where no gradient will ask for its input, which spares a large allocation.
+fn gelu(mut x: Tensor) -> Tensor {
+    if x.requires_grad() { x.gelu("none") } else { x.gelu_("none") }
+}
+
+/// `a + b`, in place where no gradient is recorded.
+fn sum(mut a: Tensor, b: &Tensor) -> Tensor {
+    if a.requires_grad() || b.requires_grad() { a + b } else { a.g_add_(b) }
 }
 
 /// Dropout that costs nothing when there is none.

@@ -1,6 +1,6 @@
 //! What the paper's abstract claims, as inequalities on small counterparts.
 
-use super::{planted, recall};
+use super::{planted, recall, sentences};
 use crate::section::{Axis, Curve, Level, Series, Table, cell};
 use crate::{Ask, Claim, Relation, Results, Section, Test};
 use lth::structured::chance_distance;
@@ -85,14 +85,20 @@ pub(super) fn judge(_: &Ask, results: &Results) -> anyhow::Result<Section> {
                     .minus(&results.samples("macs_ratio", |run| run.kind == "step-time")?),
             )?,
     ];
+    let ran = results.runs().any(|(run, _)| run.kind.starts_with("sst-2 "));
+    let sentences = sentences::judge(results, ran)?;
+    section.claims.extend(sentences.claims);
     section.curves.push(stability(results));
+    section.curves.extend(sentences.curves);
+    section.notes.extend(sentences.notes);
+    section.tables.extend(sentences.tables);
     section.tables.push(arms(results, &downstream)?);
     section.tables.push(recovery(results, early, late)?);
-    section.notes = vec![
+    section.notes.extend([
         "The body of the paper was not at hand; thresholds are ours, and the paper's figures are those of its abstract."
             .into(),
-        "Tasks of this tier are generated: counting tokens with planted dead heads and neurons, and key-value recall. \
-         No sentence enters it."
+        "The tasks of claims Q are generated: counting tokens with planted dead heads and neurons, and key-value recall. \
+         No sentence enters them."
             .into(),
         "Multiply-accumulates are those of the encoder stack; a backward pass is taken for two forward passes; \
          embeddings, norms and softmax are left out."
@@ -102,7 +108,7 @@ pub(super) fn judge(_: &Ask, results: &Results) -> anyhow::Result<Section> {
              layers of eight heads one swapped pair is 0.125.",
             chance_distance(0.5)
         ),
-    ];
+    ]);
     Ok(section)
 }
 

@@ -1,0 +1,319 @@
+//! Masked words: a small BERT trained on books, whole or as a ticket, and the vocabulary that goes with it.
+
+use super::training::Clip;
+use crate::{Finished, Metrics, RunContext};
+use core_tensor::checkpoint::{read_state, state_of};
+use core_tensor::data::BatchSource;
+use core_tensor::networks::bert::{BertConfig, BertForPreTraining, BertInput, load_state_into, save_pretrained};
+use core_tensor::nn::{LayerFactory, Standard};
+use core_tensor::optim::{Adam, AdamConfig, NamedTensors, Schedule};
+use core_tensor::seed::{Purpose, derive, seed_libtorch};
+use core_tensor::text::corpus::{plain_text, sentences, wikitext};
+use core_tensor::text::masked::{MaskedBatch, MaskedLoader, Masking, full_sequences};
+use core_tensor::text::{Casing, TokenLoaderConfig, VocabularyConfig, WordPiece};
+use core_tensor::train::{Loss, Objective, Progress, TrainConfig, Trainer};
+use lth::structured::{
+    DrawConfig, DrawRule, Search, SearchConfig, SlimConfig, SlimmedObjective, Slimming, TicketMask, bert_groups,
+    coefficients, prune, pruned_config, slim_parameters,
+};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::time::Instant;
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor, no_grad};
+
+/// What is trained, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Params {
+    pub(super) arm: Arm,
+    pub(super) vocabulary: usize,
+    /// Tokens of a sequence.
+    pub(super) tokens: usize,
+    pub(super) batch: usize,
+    /// Steps of a training, in chunks after each of which it can go on.
+    pub(super) steps: u64,
+    pub(super) chunk: u64,
+    pub(super) peak: f64,
+    pub(super) weight_decay: f64,
+    pub(super) search_steps: u64,
+    pub(super) heads: f64,
+    pub(super) neurons: f64,
+    pub(super) lambda: f64,
+    /// Batches of the validation text looked at.
+    pub(super) validation: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Arm {
+    Full,
+    EarlyBird,
+    Random,
+}
+
+impl Params {
+    pub(super) fn small(arm: Arm) -> Self {
+        Self {
+            arm,
+            vocabulary: 4096,
+            tokens: 64,
+            batch: 32,
+            steps: 2000,
+            chunk: 200,
+            peak: 1e-3,
+            weight_decay: 0.01,
+            search_steps: 200,
+            heads: 0.375,
+            neurons: 0.4,
+            lambda: 1e-4,
+            validation: 40,
+        }
+    }
+
+    fn config(&self) -> BertConfig {
+        let nano = BertConfig::nano(self.vocabulary as i64);
+        // The published 0.02 belongs to a width of 768; narrower networks need more to leave the start.
+        BertConfig { initializer_range: 0.02 * (768.0 / nano.hidden_size as f64).sqrt(), ..nano }
+    }
+
+    fn schedule(&self) -> Schedule {
+        let warm_up = self.steps / 10;
+        let linear = Schedule::Linear { peak: self.peak, last: 0.0, steps: self.steps - warm_up };
+        Schedule::WarmUp { steps: warm_up, then: Box::new(linear) }
+    }
+}
+
+/// The folders that a data root must hold for it.
+pub(super) const BOOKS: &str = "books";
+pub(super) const WIKITEXT: &str = "wikitext-2";
+
+/// The corpus and the validation text, masked.
+struct Corpus {
+    pieces: WordPiece,
+    train: MaskedLoader,
+    validation: MaskedLoader,
+}
+
+impl Corpus {
+    fn load(params: &Params, data: &Path, seed: u64) -> anyhow::Result<Self> {
+        let mut books: Vec<_> = std::fs::read_dir(data.join(BOOKS))?.collect::<Result<Vec<_>, _>>()?;
+        books.retain(|entry| entry.path().extension().is_some_and(|end| end == "md" || end == "txt"));
+        books.sort_by_key(std::fs::DirEntry::path);
+        anyhow::ensure!(!books.is_empty(), "{} holds no book", data.join(BOOKS).display());
+        let mut documents = Vec::new();
+        for book in books {
+            documents.push(plain_text(&book.path())?);
+        }
+        let vocabulary = VocabularyConfig { size: params.vocabulary, ..VocabularyConfig::default() };
+        let texts: Vec<&str> = documents.iter().flat_map(|document| &document.paragraphs).map(String::as_str).collect();
+        let pieces = WordPiece::train(texts.iter(), &vocabulary)?;
+        let tokenised = |documents: &[core_tensor::text::corpus::Document]| -> anyhow::Result<Vec<Vec<Vec<u32>>>> {
+            let of = |document: &core_tensor::text::corpus::Document| {
+                let all: Vec<&str> = document.paragraphs.iter().flat_map(|paragraph| sentences(paragraph)).collect();
+                Ok(pieces.pieces_of(&all)?)
+            };
+            documents.iter().map(of).collect()
+        };
+        let masked = |documents: &[Vec<Vec<u32>>], config: TokenLoaderConfig, masking: Masking, seed: u64| {
+            let inputs = full_sequences(documents, &pieces, params.tokens)?;
+            MaskedLoader::new(inputs, &pieces, masking, config, seed)
+        };
+        let train =
+            masked(&tokenised(&documents)?, TokenLoaderConfig::training(params.batch), Masking::default(), seed)?;
+        let articles = wikitext(&data.join(WIKITEXT).join("valid.txt"))?;
+        let fixed = Masking { dynamic: false, ..Masking::default() };
+        // The same hidden words for every arm and seed.
+        let validation = masked(&tokenised(&articles)?, TokenLoaderConfig::evaluation(params.batch), fixed, 0)?;
+        Ok(Self { pieces, train, validation })
+    }
+}
+
+/// A stretch of an endless stream of batches, so that a training can stop and go on between stretches.
+struct Chunks<'a> {
+    loader: &'a MaskedLoader,
+    chunk: u64,
+}
+
+impl BatchSource for Chunks<'_> {
+    type Batch = MaskedBatch;
+
+    fn batches_per_epoch(&self) -> u64 {
+        self.chunk
+    }
+
+    fn epoch(
+        &self,
+        epoch: u64,
+    ) -> core_tensor::Result<Box<dyn Iterator<Item = core_tensor::Result<MaskedBatch>> + '_>> {
+        let whole = self.loader.batches_per_epoch();
+        let first = epoch * self.chunk;
+        let (pass, start) = (first / whole, first % whole);
+        let this = self.loader.epoch(pass)?.skip(start as usize);
+        let next = self.loader.epoch(pass + 1)?;
+        Ok(Box::new(this.chain(next).take(self.chunk as usize)))
+    }
+}
+
+struct Words<'a>(&'a BertForPreTraining);
+
+impl Objective<MaskedBatch> for Words<'_> {
+    fn loss(&mut self, batch: &MaskedBatch, _: &Progress) -> core_tensor::Result<Loss> {
+        let losses = self.0.losses(&BertInput::from(&batch.input), &batch.labels, None, true)?;
+        Ok(Loss::single("masked_words", losses.masked_words))
+    }
+}
+
+struct Model {
+    store: VarStore,
+    network: BertForPreTraining,
+}
+
+impl Model {
+    fn fresh(factory: &dyn LayerFactory, config: &BertConfig, seed: u64) -> anyhow::Result<Self> {
+        seed_libtorch(seed, Purpose::Initialisation, 0);
+        let store = VarStore::new(Device::Cpu);
+        let network = BertForPreTraining::new(&store.root(), factory, config, false)?;
+        Ok(Self { store, network })
+    }
+
+    fn validation_loss(&self, corpus: &Corpus, batches: usize) -> anyhow::Result<f64> {
+        let (mut sum, mut count) = (0.0, 0.0);
+        for batch in corpus.validation.epoch(0)?.take(batches) {
+            let batch = batch?;
+            let input = BertInput::from(&batch.input);
+            let losses = no_grad(|| self.network.losses(&input, &batch.labels, None, false))?;
+            sum += losses.masked_words.double_value(&[]);
+            count += 1.0;
+        }
+        Ok(sum / count)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Clock {
+    train_seconds: f64,
+}
+
+pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
+    let corpus = Corpus::load(params, context.data().path(), seed)?;
+    let config = BertConfig { vocab_size: corpus.pieces.len() as i64, ..params.config() };
+    let groups = bert_groups(&config, "bert.");
+    let theta = lth::copies(&state_of(&Model::fresh(&Standard, &config, seed)?.store));
+    let draw = DrawConfig::ratios(params.heads, params.neurons);
+    let start = Instant::now();
+    let ticket = match params.arm {
+        Arm::Full => None,
+        Arm::EarlyBird => Some(search(params, &config, &theta, &corpus, seed, context)?),
+        Arm::Random => Some(draw.random(&groups, derive(seed, Purpose::Mask, 0))?),
+    };
+    let search_seconds = if params.arm == Arm::EarlyBird { start.elapsed().as_secs_f64() } else { 0.0 };
+    let (weights, smaller) = match &ticket {
+        None => (theta, config.clone()),
+        Some(ticket) => (prune(&theta, &groups, ticket)?.0, pruned_config(&config, &groups, ticket)?),
+    };
+    let model = Model::fresh(&Standard, &smaller, seed)?;
+    load_state_into(&model.store, &weights)?;
+
+    let source = Chunks { loader: &corpus.train, chunk: params.chunk };
+    let epochs = params.steps / params.chunk;
+    let mut objective = Words(&model.network);
+    let mut optimizer = Adam::new(
+        slim_parameters(&model.store, params.weight_decay),
+        AdamConfig { beta2: 0.98, ..AdamConfig::decoupled() },
+    )?;
+    let mut clip = Clip(1.0);
+    let train = TrainConfig { epochs, seed, schedule: params.schedule() };
+    let mut trainer = Trainer::new(train, &mut objective, &mut optimizer)?;
+    trainer.observe(&mut clip);
+    let mut clock = Clock { train_seconds: 0.0 };
+    if let Some(checkpoint) = context.checkpoint() {
+        clock = trainer.restore(&checkpoint.path.clone(), &model.store)?;
+    }
+    // The watch of the search logged rows of its own below this one.
+    let offset = if params.arm == Arm::EarlyBird { params.search_steps } else { 0 };
+    let mut validation = f64::NAN;
+    while trainer.progress().epoch < epochs {
+        let start = Instant::now();
+        let (_, report) = trainer.fit_epoch(&source)?;
+        clock.train_seconds += start.elapsed().as_secs_f64();
+        validation = model.validation_loss(&corpus, params.validation)?;
+        let loss = report.metrics.get("masked_words").copied().unwrap_or_default();
+        context.log(offset + report.step, &[("train_loss", loss), ("validation_loss", validation)])?;
+        let done = report.epoch + 1;
+        if done < epochs {
+            context.save_checkpoint(offset + report.step, |path| Ok(trainer.save(path, &model.store, &clock)?))?;
+        }
+        context.progress(done, epochs, "");
+    }
+    context.measured("search_seconds", search_seconds)?;
+    context.measured("total_seconds", search_seconds + clock.train_seconds)?;
+    context.save_artifact("vocab.txt", |path| Ok(corpus.pieces.save(path)?))?;
+    let folder = tempfile::tempdir()?;
+    save_pretrained(folder.path(), &model.store, &smaller)?;
+    for name in ["config.json", "model.safetensors"] {
+        context.save_artifact(name, |path| Ok(std::fs::copy(folder.path().join(name), path).map(drop)?))?;
+    }
+    let macs = |config: &BertConfig| -> anyhow::Result<f64> {
+        Ok(config.workload("masked words", params.tokens as i64)?.macs()? as f64)
+    };
+    let share = macs(&smaller)? / macs(&config)?;
+    let searched = if params.arm == Arm::EarlyBird { params.search_steps as f64 / params.steps as f64 } else { 0.0 };
+    Ok(Metrics::from([
+        ("validation_loss".into(), validation),
+        ("macs_share".into(), share),
+        ("saved_macs".into(), 1.0 - searched - share),
+    ]))
+}
+
+/// Searches from random weights and logs how far the mask of each tenth step is from the last one's.
+fn search(
+    params: &Params,
+    config: &BertConfig,
+    theta: &NamedTensors,
+    corpus: &Corpus,
+    seed: u64,
+    context: &mut RunContext,
+) -> anyhow::Result<TicketMask> {
+    let groups = bert_groups(config, "bert.");
+    let model = Model::fresh(&Slimming(Standard), config, seed)?;
+    let mut weights: NamedTensors = theta.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+    for group in &groups {
+        weights.insert(group.coefficient.clone(), Tensor::ones(group.shape(), (Kind::Float, Device::Cpu)));
+    }
+    load_state_into(&model.store, &weights)?;
+    let live = coefficients(&model.store, &groups)?;
+    let draw = DrawConfig::ratios(params.heads, params.neurons);
+    let rule = DrawRule::AtStep(params.search_steps);
+    let mut search = Search::new(&groups, &live, SearchConfig { draw: draw.clone(), rule, ..SearchConfig::default() })?;
+    let mut task = Words(&model.network);
+    let slim = SlimConfig { lambda_heads: params.lambda, lambda_neurons: params.lambda };
+    let mut objective = SlimmedObjective::new(&mut task, &live, slim)?;
+    let mut optimizer = Adam::new(
+        slim_parameters(&model.store, params.weight_decay),
+        AdamConfig { beta2: 0.98, ..AdamConfig::decoupled() },
+    )?;
+    let mut clip = Clip(1.0);
+    let train = TrainConfig { epochs: params.search_steps.div_ceil(params.chunk), seed, schedule: params.schedule() };
+    let mut trainer = Trainer::new(train, &mut objective, &mut optimizer)?;
+    trainer.observe(&mut clip).observe(&mut search);
+    trainer.fit(&Chunks { loader: &corpus.train, chunk: params.chunk })?;
+    drop(trainer);
+    let found = search.found().ok_or_else(|| anyhow::anyhow!("the search ended without a ticket"))?;
+    // A resumed run has logged these already.
+    if context.checkpoint().is_none() {
+        for step in search.trace().steps.keys().filter(|step| **step < params.search_steps) {
+            let mask = draw.draw(&search.trace().scores(*step, &groups)?)?.mask;
+            let [heads, neurons] = mask.distance(&found.drawn.mask)?;
+            context.log(*step, &[("heads_distance", heads), ("neurons_distance", neurons)])?;
+        }
+    }
+    Ok(found.drawn.mask.clone())
+}
+
+/// The vocabulary, the weights and the shape that a finished run left.
+pub(super) fn artifact(finished: &Finished) -> anyhow::Result<(WordPiece, NamedTensors, BertConfig)> {
+    let pieces = WordPiece::from_file(&finished.artifact("vocab.txt")?, Casing::Lower)?;
+    let config = BertConfig::from_file(&finished.artifact("config.json")?)?;
+    Ok((pieces, read_state(&finished.artifact("model.safetensors")?)?, config))
+}

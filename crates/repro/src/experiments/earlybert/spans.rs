@@ -1,0 +1,292 @@
+//! Questions answered by a span: generated contexts in SQuAD's format, through the whole path of features, network,
+//! decoding and score.
+//!
+//! A context holds four entities of different types, each a span of one to three words of its type, between fillers; the
+//! question names a type, and the answer is that entity. One hop of attention finds it.
+
+use super::training::Clip;
+use crate::{Metrics, RunContext};
+use core_tensor::checkpoint::state_of;
+use core_tensor::data::BatchSource;
+use core_tensor::networks::bert::{BertConfig, BertForQuestionAnswering, BertInput, load_state_into};
+use core_tensor::nn::{LayerFactory, Standard};
+use core_tensor::optim::{Adam, AdamConfig, NamedTensors, Schedule};
+use core_tensor::seed::{Purpose, derive, generator, seed_libtorch};
+use core_tensor::text::squad::{DecodeConfig, Feature, FeatureConfig, FeatureSet, SpanBatch, SpanLogits, SquadSet};
+use core_tensor::text::{Casing, TokenLoader, TokenLoaderConfig, WordPiece};
+use core_tensor::train::{Loss, Objective, Observer, Progress, TrainConfig, Trainer};
+use lth::structured::{
+    DrawConfig, DrawRule, Search, SearchConfig, SlimConfig, SlimmedObjective, Slimming, TicketMask, bert_groups,
+    coefficients, prune, pruned_config, slim_parameters,
+};
+use rand::Rng;
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::collections::HashMap;
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor, no_grad};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Params {
+    pub(super) batch: usize,
+    pub(super) steps: u64,
+    pub(super) ticket_steps: u64,
+    pub(super) search_steps: u64,
+    pub(super) warm_up: u64,
+    pub(super) learning_rate: f64,
+    pub(super) ratio: f64,
+    pub(super) lambda: f64,
+    pub(super) test: usize,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self {
+            batch: 32,
+            steps: 1000,
+            ticket_steps: 800,
+            search_steps: 400,
+            warm_up: 100,
+            learning_rate: 1e-3,
+            ratio: 0.75,
+            lambda: 1e-4,
+            test: 500,
+        }
+    }
+}
+
+const TYPES: usize = 8;
+const WORDS: usize = 40;
+const FILLERS: usize = 100;
+const LENGTH: usize = 48;
+
+fn vocabulary() -> anyhow::Result<WordPiece> {
+    let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_owned);
+    let entities = (0..TYPES).flat_map(|kind| (0..WORDS).map(move |word| entity(kind, word)));
+    let fillers = (0..FILLERS).map(|word| format!("f{word}"));
+    let questions = (0..TYPES).map(|kind| format!("q{kind}"));
+    let tokens = special.into_iter().chain(entities).chain(fillers).chain(questions).collect();
+    Ok(WordPiece::from_tokens(tokens, Casing::Lower, "generated")?)
+}
+
+fn entity(kind: usize, word: usize) -> String {
+    format!("e{kind}w{word}")
+}
+
+/// `count` questions as a SQuAD file.
+fn questions(count: usize, random: &mut impl Rng) -> anyhow::Result<SquadSet> {
+    let mut paragraphs = Vec::with_capacity(count);
+    for number in 0..count {
+        let mut kinds: Vec<usize> = (0..TYPES).collect();
+        let (chosen, _) = kinds.partial_shuffle(random, 4);
+        let asked = random.random_range(0..4);
+        let (mut words, mut answer) = (Vec::<String>::new(), (0, String::new()));
+        for (place, kind) in chosen.iter().enumerate() {
+            words.extend((0..random.random_range(2..=6)).map(|_| format!("f{}", random.random_range(0..FILLERS))));
+            let span: Vec<String> =
+                (0..random.random_range(1..=3)).map(|_| entity(*kind, random.random_range(0..WORDS))).collect();
+            if place == asked {
+                answer = (words.iter().map(|word| word.len() + 1).sum(), span.join(" "));
+            }
+            words.extend(span);
+        }
+        let (answer_start, text) = answer;
+        paragraphs.push(json!({
+            "context": words.join(" "),
+            "qas": [{
+                "id": format!("{number}"),
+                "question": format!("q{}", chosen[asked]),
+                "answers": [{"text": text, "answer_start": answer_start}],
+            }],
+        }));
+    }
+    let file = json!({"version": "1.1", "data": [{"title": "generated", "paragraphs": paragraphs}]});
+    Ok(SquadSet::parse("generated.json".as_ref(), &file.to_string())?)
+}
+
+struct Spans<'a>(&'a BertForQuestionAnswering);
+
+impl Objective<SpanBatch> for Spans<'_> {
+    fn loss(&mut self, batch: &SpanBatch, _: &Progress) -> core_tensor::Result<Loss> {
+        let [start, end] = self.0.forward(&BertInput::from(&batch.input), true)?;
+        Ok(Loss::single("span", self.0.loss([&start, &end], [&batch.start, &batch.end])?))
+    }
+}
+
+struct Model {
+    store: VarStore,
+    network: BertForQuestionAnswering,
+}
+
+impl Model {
+    fn fresh(factory: &dyn LayerFactory, config: &BertConfig, seed: u64) -> anyhow::Result<Self> {
+        seed_libtorch(seed, Purpose::Initialisation, 0);
+        let store = VarStore::new(Device::Cpu);
+        let network = BertForQuestionAnswering::new(&store.root(), factory, config)?;
+        Ok(Self { store, network })
+    }
+}
+
+/// Questions to learn from, each once, and questions to be asked.
+struct Task<'a> {
+    params: &'a Params,
+    seed: u64,
+    pieces: WordPiece,
+    config: BertConfig,
+    train: TokenLoader<Feature>,
+    test: SquadSet,
+    features: FeatureSet,
+    test_loader: TokenLoader<Feature>,
+}
+
+impl<'a> Task<'a> {
+    fn new(params: &'a Params, seed: u64) -> anyhow::Result<Self> {
+        let pieces = vocabulary()?;
+        let settings = FeatureConfig { most_tokens: LENGTH, stride: 16, most_question: 4 };
+        let mut random = generator(seed, Purpose::Data, 0);
+        let train = questions(params.steps as usize * params.batch, &mut random)?;
+        let train = train.training_features(&pieces, &settings)?.features;
+        let test = questions(params.test, &mut random)?;
+        let features = test.features(&pieces, &settings)?;
+        let pad = pieces.special().pad;
+        let loader = |features: Vec<Feature>, config| TokenLoader::new(features, pad, config, seed);
+        let test_loader = loader(features.features.clone(), TokenLoaderConfig::evaluation(100))?;
+        let train = loader(train, TokenLoaderConfig::training(params.batch))?;
+        let config = BertConfig {
+            hidden_size: 64,
+            num_hidden_layers: 2,
+            num_attention_heads: 8,
+            intermediate_size: 256,
+            max_position_embeddings: LENGTH as i64,
+            hidden_dropout_prob: 0.0,
+            attention_probs_dropout_prob: 0.0,
+            // 0.02 belongs to a width of 768; at 64 it leaves the task at chance.
+            initializer_range: 0.02 * (768.0_f64 / 64.0).sqrt(),
+            ..BertConfig::nano(pieces.len() as i64)
+        };
+        Ok(Self { params, seed, pieces, config, train, test, features, test_loader })
+    }
+
+    fn schedule(&self) -> Schedule {
+        let constant = Schedule::Constant { peak: self.params.learning_rate };
+        Schedule::WarmUp { steps: self.params.warm_up, then: Box::new(constant) }
+    }
+
+    fn train(
+        &self,
+        objective: &mut dyn Objective<SpanBatch>,
+        store: &VarStore,
+        watch: &mut dyn Observer,
+    ) -> anyhow::Result<()> {
+        let mut optimizer = Adam::new(slim_parameters(store, 0.0), AdamConfig::decoupled())?;
+        let mut clip = Clip(1.0);
+        let train = TrainConfig { epochs: 1, seed: self.seed, schedule: self.schedule() };
+        let mut trainer = Trainer::new(train, objective, &mut optimizer)?;
+        trainer.observe(&mut clip).observe(watch);
+        trainer.fit(&self.train)?;
+        Ok(())
+    }
+
+    /// Exact match and F1 in percent.
+    fn score(&self, model: &Model) -> anyhow::Result<[f64; 2]> {
+        let mut logits = SpanLogits::new(self.features.features.len());
+        for batch in self.test_loader.epoch(0)? {
+            let batch = batch?;
+            let [start, end] = no_grad(|| model.network.forward(&BertInput::from(&batch.input), false))?;
+            logits.put(&batch.index, &start, &end)?;
+        }
+        let predicted = self.features.predict(&self.test, &logits, &self.pieces, &DecodeConfig::default())?;
+        let answers: HashMap<String, String> =
+            predicted.iter().map(|prediction| (prediction.id.clone(), prediction.text().to_owned())).collect();
+        let scores = self.test.evaluate(&answers)?;
+        Ok([scores.exact_match, scores.f1])
+    }
+
+    fn finish(&self, config: &BertConfig, weights: &NamedTensors, steps: u64) -> anyhow::Result<[f64; 2]> {
+        let model = Model::fresh(&Standard, config, self.seed)?;
+        load_state_into(&model.store, weights)?;
+        self.train(&mut Spans(&model.network), &model.store, &mut StopAfter(steps))?;
+        self.score(&model)
+    }
+
+    fn ticket(&self, theta: &NamedTensors, ticket: &TicketMask) -> anyhow::Result<[f64; 2]> {
+        let groups = bert_groups(&self.config, "bert.");
+        let (weights, _) = prune(theta, &groups, ticket)?;
+        self.finish(&pruned_config(&self.config, &groups, ticket)?, &weights, self.params.ticket_steps)
+    }
+}
+
+pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
+    let task = Task::new(params, seed)?;
+    let groups = bert_groups(&task.config, "bert.");
+    let theta = lth::copies(&state_of(&Model::fresh(&Standard, &task.config, seed)?.store));
+    let mut metrics = Metrics::new();
+    let mut keep = |arm: &str, [exact_match, f1]: [f64; 2]| {
+        metrics.insert(format!("{arm}_exact_match"), exact_match);
+        metrics.insert(format!("{arm}_f1"), f1);
+    };
+    keep("full", task.finish(&task.config, &theta, params.steps)?);
+    context.progress(1, 3, "searching");
+
+    let slim = Model::fresh(&Slimming(Standard), &task.config, seed)?;
+    let mut weights: NamedTensors = theta.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+    for group in &groups {
+        weights.insert(group.coefficient.clone(), Tensor::ones(group.shape(), (Kind::Float, Device::Cpu)));
+    }
+    load_state_into(&slim.store, &weights)?;
+    let live = coefficients(&slim.store, &groups)?;
+    let draw = DrawConfig::ratios(params.ratio, params.ratio);
+    let rule = DrawRule::AtStep(params.search_steps);
+    let mut search = Search::new(&groups, &live, SearchConfig { draw: draw.clone(), rule, ..SearchConfig::default() })?;
+    let mut spans = Spans(&slim.network);
+    let penalty = SlimConfig { lambda_heads: params.lambda, lambda_neurons: params.lambda };
+    let mut objective = SlimmedObjective::new(&mut spans, &live, penalty)?;
+    task.train(&mut objective, &slim.store, &mut search)?;
+    let found = search.found().ok_or_else(|| anyhow::anyhow!("the search ended without a ticket"))?;
+    context.progress(2, 3, "re-training tickets");
+    keep("early_bird", task.ticket(&theta, &found.drawn.mask)?);
+    keep("random", task.ticket(&theta, &draw.random(&groups, derive(seed, Purpose::Mask, 0))?)?);
+    context.progress(3, 3, "");
+    Ok(metrics)
+}
+
+/// Stops a training before its data end.
+struct StopAfter(u64);
+
+impl Observer for StopAfter {
+    fn name(&self) -> &str {
+        "length"
+    }
+
+    fn after_step(
+        &mut self,
+        step: &core_tensor::train::StepContext,
+        _: &mut dyn core_tensor::optim::Optimizer,
+    ) -> core_tensor::Result<core_tensor::train::Control> {
+        use core_tensor::train::Control;
+        Ok(if step.progress.step + 1 >= self.0 { Control::Stop } else { Control::Continue })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_labelled_span_of_every_feature_is_the_answer() {
+        let pieces = vocabulary().unwrap();
+        let set = questions(40, &mut generator(0, Purpose::Data, 0)).unwrap();
+        let settings = FeatureConfig { most_tokens: LENGTH, stride: 16, most_question: 4 };
+        let features = set.training_features(&pieces, &settings).unwrap();
+        assert!(features.dropped.is_empty() && features.features.len() == 40, "a context fits one window");
+        for feature in &features.features {
+            let (first, last) = feature.answer;
+            assert_eq!(
+                pieces.join(&feature.encoded.ids[first..=last]),
+                set.questions[feature.question].answers[0].text
+            );
+        }
+    }
+}
