@@ -3,3 +3,7 @@
 pub mod fas;
 pub mod grouping;
 pub mod invariance;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -140,7 +140,8 @@ fn rates<S: Source>(test: &TestScores, threshold: &Threshold<S>, options: &EvalO
         .collect();
     let full_names = set.by_species(0);
     let lacking = threshold.species.iter().filter(|name| !full_names.contains_key(*name));
-    let warnings = lacking.map(|name| format!("the development set has attacks of species `{name}`, this set has none"));
+    let warnings =
+        lacking.map(|name| format!("the development set has attacks of species `{name}`, this set has none"));
     let (far, frr) = (set.scores.far(value) * (1.0 - fta), fta + set.scores.frr(value) * (1.0 - fta));
     let apcer = species.iter().map(|rate| rate.apcer).fold(0.0, f64::max);
     let calibrated = if options.probabilities {
@@ -210,7 +211,13 @@ impl<S: Source> fmt::Display for PadReport<S> {
         for rate in &self.species {
             let mark = if rate.small_sample { "  small sample" } else { "" };
             let name = format!("APCER {}", rate.species);
-            writeln!(f, "{name:<20}{}{}  of {}{mark}", percent(rate.apcer), between(Some(rate.interval)), rate.attacks)?;
+            writeln!(
+                f,
+                "{name:<20}{}{}  of {}{mark}",
+                percent(rate.apcer),
+                between(Some(rate.interval)),
+                rate.attacks
+            )?;
         }
         writeln!(f, "{:<20}{}", "APCER (worst)", percent(self.apcer))?;
         let bpcer = between(interval.map(|i| i.bpcer));

@@ -108,10 +108,7 @@ fn failures_to_acquire_are_counted_or_refused_and_never_dropped() {
 fn bad_score_sets_are_refused_by_name() {
     assert!(matches!(Scores::new([0.5], []), Err(Error::EmptyClass { class: "attack" })));
     assert!(matches!(DevScores::new(vec![Scored::attack(0.1, "x")]), Err(Error::EmptyClass { class: "bona fide" })));
-    assert!(matches!(
-        Scores::from_labels(&[0.1, 0.2], &[1.0]),
-        Err(Error::LengthMismatch { left: 2, right: 1, .. })
-    ));
+    assert!(matches!(Scores::from_labels(&[0.1, 0.2], &[1.0]), Err(Error::LengthMismatch { left: 2, right: 1, .. })));
     assert!(matches!(Scores::from_labels(&[0.1, 0.2], &[1.0, 2.0]), Err(Error::BadLabel { index: 1, .. })));
     assert!(matches!(Scores::from_labels(&[0.1, f64::NAN], &[1.0, 0.0]), Err(Error::NonFiniteScore { index: 1, .. })));
     assert!(matches!(calibration(&[1.2], &[true]), Err(Error::BadParam { .. })));

@@ -208,9 +208,8 @@ fn choose<S: Source>(set: &Checked, criterion: Criterion) -> Result<Threshold<S>
         Criterion::Eer => set.scores.eer(EerRule::Exact).threshold,
         Criterion::MinHter => {
             let (lives, attacks) = (set.scores.live.len() as u128, set.scores.attack.len() as u128);
-            let cost = |&(_, rejected, accepted): &(f64, usize, usize)| {
-                rejected as u128 * attacks + accepted as u128 * lives
-            };
+            let cost =
+                |&(_, rejected, accepted): &(f64, usize, usize)| rejected as u128 * attacks + accepted as u128 * lives;
             // `min_by_key` keeps the first of equals, so the largest threshold comes first.
             let mut points: Vec<_> = set.scores.operating_points().collect();
             points.reverse();

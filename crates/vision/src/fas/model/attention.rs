@@ -112,7 +112,8 @@ mod tests {
             .collect();
         let noise = Tensor::from_slice(&noise).view([10_000, 4]);
         let mean = Tensor::from_slice(&MEAN);
-        let samples = logit_normal_sample(&mean, &log_variance(), &noise).mean_dim([0_i64].as_slice(), false, Kind::Double);
+        let samples =
+            logit_normal_sample(&mean, &log_variance(), &noise).mean_dim([0_i64].as_slice(), false, Kind::Double);
         // The largest standard deviation of a sample is 0.3, so four standard errors of 10⁴ are 0.012; 0.01 is asked.
         assert_close(&samples, &exact, 0.01);
         assert_close(&logit_normal_mean(&mean, &log_variance()), &exact, 0.004);
@@ -148,7 +149,8 @@ mod tests {
         let noise = Tensor::from_slice(&[0.3, -1.2, 0.7, 2.0]);
         let value = |log_variance: &Tensor| {
             let mean = Tensor::from_slice(&MEAN);
-            (logit_normal_sample(&mean, log_variance, &noise) + kl_to_standard_normal(&mean, log_variance)).sum(Kind::Double)
+            (logit_normal_sample(&mean, log_variance, &noise) + kl_to_standard_normal(&mean, log_variance))
+                .sum(Kind::Double)
         };
         let at = Tensor::from_slice(&[-1.0, 0.2, 0.9, -2.0]).set_requires_grad(true);
         value(&at).backward();

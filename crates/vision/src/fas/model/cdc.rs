@@ -54,8 +54,11 @@ fn centre_term(input: &Tensor, weight: &Tensor, config: Conv2dConfig) -> Tensor 
     // A "same" convolution's centres are the input's own pixels; with less padding the rim has none.
     let rim = config.kernel / 2 - config.padding;
     let size = input.size();
-    let inner =
-        if rim > 0 { input.narrow(2, rim, size[2] - 2 * rim).narrow(3, rim, size[3] - 2 * rim) } else { input.shallow_clone() };
+    let inner = if rim > 0 {
+        input.narrow(2, rim, size[2] - 2 * rim).narrow(3, rim, size[3] - 2 * rim)
+    } else {
+        input.shallow_clone()
+    };
     inner.conv2d(&sums, None::<Tensor>, [config.stride; 2], [0, 0], [1, 1], config.groups)
 }
 
@@ -111,7 +114,8 @@ mod tests {
                 let _ = shifted.view([16]).get(at).g_add_scalar_(by);
                 value(&shifted, &weight).double_value(&[])
             };
-            let (expected, found) = ((moved(step) - moved(-step)) / (2.0 * step), x.grad().view([16]).double_value(&[at]));
+            let (expected, found) =
+                ((moved(step) - moved(-step)) / (2.0 * step), x.grad().view([16]).double_value(&[at]));
             assert!((expected - found).abs() < 1e-5 * expected.abs().max(1.0), "{found} against {expected}");
         }
         for at in [0, 4, 8] {
@@ -120,7 +124,8 @@ mod tests {
                 let _ = shifted.view([9]).get(at).g_add_scalar_(by);
                 value(&input, &shifted).double_value(&[])
             };
-            let (expected, found) = ((moved(step) - moved(-step)) / (2.0 * step), w.grad().view([9]).double_value(&[at]));
+            let (expected, found) =
+                ((moved(step) - moved(-step)) / (2.0 * step), w.grad().view([9]).double_value(&[at]));
             assert!((expected - found).abs() < 1e-5 * expected.abs().max(1.0), "{found} against {expected}");
         }
     }

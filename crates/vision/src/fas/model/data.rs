@@ -95,7 +95,9 @@ impl FasData {
     pub fn from_rendered(pictures: &[Rendered], config: GeneratorConfig, policies: Policies) -> Result<Self> {
         let (crop, map) = (config.crop as i64, config.map as i64);
         let count = pictures.len() as i64;
-        let odd = pictures.iter().find(|p| p.image.len() != 3 * config.crop * config.crop || p.depth.len() != config.map * config.map);
+        let odd = pictures
+            .iter()
+            .find(|p| p.image.len() != 3 * config.crop * config.crop || p.depth.len() != config.map * config.map);
         if let Some(odd) = odd {
             let (left, right) = (odd.image.len(), 3 * config.crop * config.crop);
             return Err(Error::LengthMismatch { what: "bytes of a picture and of the configuration", left, right });
@@ -148,11 +150,7 @@ impl FasData {
         Ok(Self {
             images,
             live: Tensor::from_slice(&live),
-            maps: IndexMap::from([
-                (Proxy::Depth, depth),
-                (Proxy::Reflection, reflection),
-                (Proxy::Material, material),
-            ]),
+            maps: IndexMap::from([(Proxy::Depth, depth), (Proxy::Reflection, reflection), (Proxy::Material, material)]),
             attributes: Tensor::from_slice(&attributes).view([count, 5]),
             samples: pictures.iter().map(sample).collect(),
         })
@@ -245,9 +243,13 @@ impl FasData {
         let named = Header::<Vec<Named>>::from_metadata(file.metadata(), SCHEMA, 1, path)?.content;
         let mut tensors = read_safetensors(path)?;
         let mut take = |name: &str| {
-            let tensor = tensors.swap_remove(name).ok_or_else(|| Error::unreadable(path, format!("no tensor `{name}`")))?;
+            let tensor =
+                tensors.swap_remove(name).ok_or_else(|| Error::unreadable(path, format!("no tensor `{name}`")))?;
             if tensor.size().first() != Some(&(named.len() as i64)) {
-                return Err(Error::unreadable(path, format!("`{name}` has {:?}, not {} samples", tensor.size(), named.len())));
+                return Err(Error::unreadable(
+                    path,
+                    format!("`{name}` has {:?}, not {} samples", tensor.size(), named.len()),
+                ));
             }
             Ok(tensor)
         };
@@ -423,10 +425,7 @@ impl BatchSource for FasSource<'_> {
         self.steps
     }
 
-    fn epoch(
-        &self,
-        epoch: u64,
-    ) -> core_tensor::Result<Box<dyn Iterator<Item = core_tensor::Result<FasBatch>> + '_>> {
+    fn epoch(&self, epoch: u64) -> core_tensor::Result<Box<dyn Iterator<Item = core_tensor::Result<FasBatch>> + '_>> {
         let mut order = generator(self.seed, Purpose::Order, epoch);
         let mut change = generator(self.seed, Purpose::Augmentation, epoch);
         Ok(Box::new((0..self.steps).map(move |_| {
@@ -443,7 +442,8 @@ mod tests {
 
     fn data(policies: Policies) -> FasData {
         let config = GeneratorConfig { raster: 24, crop: 16, map: 4 };
-        let population = Population { domains: vec![Domain::Webcam], identities: 3, live: 2, print: 1, replay: 1, mask: 1 };
+        let population =
+            Population { domains: vec![Domain::Webcam], identities: 3, live: 2, print: 1, replay: 1, mask: 1 };
         let pictures = Generator::new(2, config).unwrap().render_all(&population.specs()).unwrap();
         FasData::from_rendered(&pictures, config, policies).unwrap()
     }

@@ -71,11 +71,9 @@ pub fn contrastive_depth(predicted: &Tensor, target: &Tensor) -> Tensor {
         kernels[which * 9 + neighbour] = 1.0;
         kernels[which * 9 + 4] = -1.0;
     }
-    let kernels = Tensor::from_slice(&kernels).view([8, 1, 3, 3]).to_kind(predicted.kind()).to_device(predicted.device());
-    (predicted - target)
-        .conv2d(&kernels, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1)
-        .square()
-        .mean(predicted.kind())
+    let kernels =
+        Tensor::from_slice(&kernels).view([8, 1, 3, 3]).to_kind(predicted.kind()).to_device(predicted.device());
+    (predicted - target).conv2d(&kernels, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1).square().mean(predicted.kind())
 }
 
 /// `½ e^−s L + ½ s`: what a term costs at log-variance `s` (Kendall et al., arXiv 1705.07115).
@@ -107,7 +105,9 @@ pub fn proxy_loss(out: &ProxyOut, targets: &ProxyTargets, contrasts: bool) -> Re
             return Err(Error::MapShape { map: proxy.name(), want: predicted.size(), got: target.size() });
         }
         let term = match proxy {
-            Proxy::Depth if contrasts => predicted.mse_loss(target, Reduction::Mean) + contrastive_depth(predicted, target),
+            Proxy::Depth if contrasts => {
+                predicted.mse_loss(target, Reduction::Mean) + contrastive_depth(predicted, target)
+            }
             Proxy::Depth | Proxy::Reflection => predicted.mse_loss(target, Reduction::Mean),
             Proxy::Material => {
                 check_distribution(target)?;

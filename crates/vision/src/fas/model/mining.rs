@@ -43,7 +43,11 @@ impl AttributeMiner {
     /// [`Error::BadShape`] and [`Error::BadParam`] for a column that does not exist.
     pub fn loss(&self, embedding: &Tensor, live: &Tensor, attributes: &Tensor) -> Result<(Tensor, MiningStats)> {
         let batch = live.size()[0];
-        if embedding.dim() != 2 || embedding.size()[0] != batch || attributes.dim() != 2 || attributes.size()[0] != batch {
+        if embedding.dim() != 2
+            || embedding.size()[0] != batch
+            || attributes.dim() != 2
+            || attributes.size()[0] != batch
+        {
             return Err(Error::BadShape {
                 what: "embeddings and attributes",
                 expected: format!("{batch} rows each"),
@@ -53,7 +57,8 @@ impl AttributeMiner {
         if let Some(&key) = self.keys.iter().find(|key| !(0..attributes.size()[1]).contains(*key)) {
             return Err(Error::BadParam { name: "keys", expected: "columns of the attributes", value: key as f64 });
         }
-        let unit = embedding / (embedding.square().sum_dim_intlist([1_i64].as_slice(), true, embedding.kind()) + 1e-12).sqrt();
+        let unit =
+            embedding / (embedding.square().sum_dim_intlist([1_i64].as_slice(), true, embedding.kind()) + 1e-12).sqrt();
         let gaps = unit.unsqueeze(0) - unit.unsqueeze(1);
         let distance = (gaps.square().sum_dim_intlist([2_i64].as_slice(), false, unit.kind()) + 1e-12).sqrt();
 

@@ -13,9 +13,11 @@ mod losses;
 mod mining;
 mod network;
 
-pub use attention::{Attention, kl_to_standard_normal, logit_normal_mean, logit_normal_sample, precision, softmax_share};
+pub use attention::{
+    Attention, kl_to_standard_normal, logit_normal_mean, logit_normal_sample, precision, softmax_share,
+};
 pub use backbone::{Backbone, PlainBackbone};
-pub use baselines::{DeepPixBis, asymmetric_triplet, reverse_gradient, reversal_coefficient, ssdg_scale};
+pub use baselines::{DeepPixBis, asymmetric_triplet, reversal_coefficient, reverse_gradient, ssdg_scale};
 pub use cdc::CentralDifference;
 pub use data::{Augment, Columns, DepthPolicy, FasBatch, FasData, FasSource, Policies, ReflectionPolicy, Sampling};
 pub use losses::{Balance, LossWeights, ProxyObjective, ProxyTargets, contrastive_depth, heteroscedastic, proxy_loss};

@@ -174,7 +174,8 @@ impl ProxyFas {
             let block = Block::new(&(&own / "block0"), factory, [channels, features], 1);
             proxies.insert(proxy, (block, factory.conv2d(&(&own / "map"), head)));
         }
-        let tasks: Vec<Task> = std::iter::once(Task::Live).chain(config.proxies.iter().copied().map(Task::Proxy)).collect();
+        let tasks: Vec<Task> =
+            std::iter::once(Task::Live).chain(config.proxies.iter().copied().map(Task::Proxy)).collect();
         let mut weighers = IndexMap::new();
         if config.attention != Attention::Concat {
             let outputs = if config.per_channel { features } else { 1 };
@@ -183,10 +184,8 @@ impl ProxyFas {
                 weighers.insert(task, (mean_layer(&own, features, outputs), variance_layer(&own, features, outputs)));
             }
         }
-        let classifier = LinearConfig {
-            init: Init::Normal { std: 0.01 },
-            ..LinearConfig::new(features * tasks.len() as i64, 1)
-        };
+        let classifier =
+            LinearConfig { init: Init::Normal { std: 0.01 }, ..LinearConfig::new(features * tasks.len() as i64, 1) };
         let classifier = factory.linear(&(path / "classifier"), classifier);
         Ok(Self { backbone, config, live, proxies, weighers, classifier })
     }
@@ -210,7 +209,8 @@ impl ProxyFas {
     /// As [`forward`](Self::forward).
     pub fn branches(&self, input: &Tensor, train: bool) -> Result<Branches> {
         let (size, stride) = (input.size(), self.backbone.stride());
-        let fits = size.len() == 4 && size[1] == 3 && size[2] % stride == 0 && size[3] % stride == 0 && size[2] >= 2 * stride;
+        let fits =
+            size.len() == 4 && size[1] == 3 && size[2] % stride == 0 && size[3] % stride == 0 && size[2] >= 2 * stride;
         if !fits || input.kind() != Kind::Float {
             return Err(Error::BadShape {
                 what: "pictures",

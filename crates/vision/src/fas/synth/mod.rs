@@ -36,10 +36,10 @@ mod surface;
 mod targets;
 
 pub use attacks::{MaskMaterial, Shape};
-pub(crate) use random::hash;
 pub use brdf::MaterialClass;
 pub use dataset::Population;
 pub use domain::Domain;
+pub(crate) use random::hash;
 pub use spec::{Attack, Attributes, SceneSpec, Species};
 pub use targets::FaceBox;
 
