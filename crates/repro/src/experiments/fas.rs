@@ -52,7 +52,7 @@ impl Experiment for Fas {
         let real = "OULU-NPU, SiW, CASIA-MFSD, Replay-Attack, MSU-MFSD, CelebA-Spoof (each needs a signed licence)";
         plan.data.push(DataUse { set: real.into(), source: DataSource::Absent });
         let pictures = ask.run(PAPER, "pictures", 0, &tier.pictures)?.at_revision(REVISION);
-        let pictures = plan.add_weighted(pictures, 0.5 * tier.pictures.population.specs().len() as f64);
+        let pictures = plan.add_weighted(pictures, 0.012 * tier.pictures.population.specs().len() as f64);
         for seed in ask.seeds(tier.seeds) {
             for &target in &tier.targets {
                 for &model in &tier.models {

@@ -34,7 +34,7 @@ pub(super) struct Recipe {
 impl Recipe {
     /// Roughly seconds, for the forecast.
     pub(super) fn effort(&self) -> f64 {
-        self.steps as f64 * self.batch as f64 * (self.crop * self.crop) as f64 * self.width as f64 * 5e-7
+        self.steps as f64 * self.batch as f64 * (self.crop * self.crop) as f64 * self.width as f64 * 7e-8
     }
 
     /// Optimizer steps of what counts as an epoch.
@@ -132,7 +132,8 @@ impl TierPlan {
             features: 32,
             crop: 32,
         };
-        let pictures = |population, config| PictureParams { seed: 2011, config, population, policies: Policies::default() };
+        let pictures =
+            |population, config| PictureParams { seed: 2011, config, population, policies: Policies::default() };
         let compared = vec![Model::Binary, Model::Concat, Model::Softmax, Model::Full, Model::Mined];
         match tier {
             Tier::Quick => Self {
@@ -148,8 +149,8 @@ impl TierPlan {
                 models: compared,
                 recipe: Recipe {
                     width: 24,
-                    batch: 64,
-                    steps: 400,
+                    batch: 48,
+                    steps: 300,
                     peak: 4e-3,
                     augment: Augment { gain: 0.05, cutout: 0.25, ..Augment::default() },
                     crop: 64,

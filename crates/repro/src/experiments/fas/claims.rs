@@ -46,7 +46,8 @@ fn claims(ask: &Ask, tier: &TierPlan, results: &Results) -> anyhow::Result<Vec<J
         lacking.map(|model| format!("needs the arm `{}` of the {tier} tier", model.name()))
     };
     let claim = |id: &str, statement: &str| Claim::new(id, statement).paper(UNKNOWN.0, UNKNOWN.1);
-    let ours = |id: &str, statement: &str| Claim::new(id, statement).paper("", "a check of this set-up, not of the paper");
+    let ours =
+        |id: &str, statement: &str| Claim::new(id, statement).paper("", "a check of this set-up, not of the paper");
     let mut claims = vec![
         ours("depth-learnt", "Depth is predicted on held-out people far better than by a constant")
             .test(Test::every("MSE / MSE of the constant", Relation::Below(0.5)), "")
@@ -58,11 +59,23 @@ fn claims(ask: &Ask, tier: &TierPlan, results: &Results) -> anyhow::Result<Vec<J
             .test(Test::every("AUC on the development set", Relation::Above(0.8)), "")
             .judge(&of("dev_auc", Model::Full)?)?,
         ours("no-leak", "The task is neither given away by the generator nor hopeless (E0)")
-            .test(Test::every("EER of the binary network on known domains", Relation::Within(Interval { lo: 1.0, hi: 40.0 })), "%")
+            .test(
+                Test::every(
+                    "EER of the binary network on known domains",
+                    Relation::Within(Interval { lo: 1.0, hi: 40.0 }),
+                ),
+                "%",
+            )
             .judge(&of("dev_eer", Model::Binary)?)?,
         claim("C1", "Physical cues improve generalisation to an unseen domain")
-            .test(Test::mean("AUC(all cues) − AUC(binary), a training seed and unseen domain", Relation::Above(0.0)), "")
-            .judge(&of("auc", if has(Model::Concat) { Model::Concat } else { Model::Full })?.minus(&of("auc", Model::Binary)?))?,
+            .test(
+                Test::mean("AUC(all cues) − AUC(binary), a training seed and unseen domain", Relation::Above(0.0)),
+                "",
+            )
+            .judge(
+                &of("auc", if has(Model::Concat) { Model::Concat } else { Model::Full })?
+                    .minus(&of("auc", Model::Binary)?),
+            )?,
         claim("C1-hter", "… and lower the half total error at a threshold from known domains")
             .test(Test::mean("HTER(full) − HTER(binary)", Relation::Below(0.0)), "points")
             .judge(&of("hter", Model::Full)?.minus(&of("hter", Model::Binary)?))?,
@@ -102,7 +115,12 @@ fn claims(ask: &Ask, tier: &TierPlan, results: &Results) -> anyhow::Result<Vec<J
             "Attribute-assisted hard negatives take the person out of the embedding",
             Test::mean("accuracy of a linear probe, mined − not mined", Relation::AtMost(-5.0)),
         ),
-        ("C5-auc", "auc", "… and liveness does not suffer", Test::mean("AUC(mined) − AUC(not)", Relation::AtLeast(-0.01))),
+        (
+            "C5-auc",
+            "auc",
+            "… and liveness does not suffer",
+            Test::mean("AUC(mined) − AUC(not)", Relation::AtLeast(-0.01)),
+        ),
     ] {
         let c5 = claim(id, statement).test(test, if metric == "auc" { "" } else { "points" });
         claims.push(match needs(&[Model::Mined], "standard") {
@@ -121,7 +139,8 @@ fn claims(ask: &Ask, tier: &TierPlan, results: &Results) -> anyhow::Result<Vec<J
     });
     let real = claim("real", "State of the art on OULU-NPU, SiW and cross-database protocols")
         .test(Test::mean("HTER in the unseen data set", Relation::Below(10.0)), "%");
-    let reason = if ask.tier == Tier::Paper { "the sets need signed licences" } else { "needs licensed data and a GPU" };
+    let reason =
+        if ask.tier == Tier::Paper { "the sets need signed licences" } else { "needs licensed data and a GPU" };
     claims.push(real.not_run(reason));
     Ok(claims)
 }
@@ -176,7 +195,11 @@ fn weights(tier: &TierPlan, results: &Results) -> anyhow::Result<Table> {
                 row.push(if known { cell(&folds(tier, results, &name, model)?.values(), 3) } else { "–".into() });
             }
             let lost = format!("auc_lost_without_{task}");
-            row.push(if task == "live" { "–".into() } else { cell(&folds(tier, results, &lost, model)?.values(), 4) });
+            row.push(if task == "live" {
+                "–".into()
+            } else {
+                cell(&folds(tier, results, &lost, model)?.values(), 4)
+            });
             rows.push(row);
         }
     }
@@ -185,7 +208,9 @@ fn weights(tier: &TierPlan, results: &Results) -> anyhow::Result<Table> {
         caption: "Mean weights and standard deviations, and the AUC lost in the unseen domain when a branch is given \
                   another sample's vector."
             .into(),
-        header: ["branch", "weight, known", "weight, unseen", "σ, known", "σ, unseen", "AUC lost"].map(Into::into).to_vec(),
+        header: ["branch", "weight, known", "weight, unseen", "σ, known", "σ, unseen", "AUC lost"]
+            .map(Into::into)
+            .to_vec(),
         rows,
     })
 }
@@ -201,10 +226,11 @@ fn anchors() -> Table {
     ];
     Table {
         title: "Published on real data, HTER / AUC in %: not comparable with the table above".into(),
-        caption: "O OULU-NPU, C CASIA-MFSD, I Replay-Attack, M MSU-MFSD; three train, one is unseen. In these, \"HTER\" is \
+        caption:
+            "O OULU-NPU, C CASIA-MFSD, I Replay-Attack, M MSU-MFSD; three train, one is unseen. In these, \"HTER\" is \
                   the unseen set's own equal error rate at the best epoch. As printed in the FLIP repository \
                   (koushiksrivats/FLIP)."
-            .into(),
+                .into(),
         header: ["method", "OCI → M", "OMI → C", "OCM → I", "ICM → O"].map(Into::into).to_vec(),
         rows: rows.map(|row| row.map(Into::into).to_vec()).to_vec(),
     }
@@ -212,12 +238,12 @@ fn anchors() -> Table {
 
 fn losses(tier: &TierPlan, results: &Results) -> Curve {
     let target = tier.targets[tier.targets.len() - 1];
-    let series = ["live", "depth", "reflection", "material"].map(|term| {
-        Series::over_epochs(term, &results.history(term, |run| of(run, Model::Full, target)))
-    });
+    let series = ["live", "depth", "reflection", "material"]
+        .map(|term| Series::over_epochs(term, &results.history(term, |run| of(run, Model::Full, target))));
     Curve {
         title: format!("Training terms, {} unseen", target.name()),
-        caption: "Means over 50 steps of the full model's unweighted terms; bands are 95 % intervals over seeds.".into(),
+        caption: "Means over 50 steps of the full model's unweighted terms; bands are 95 % intervals over seeds."
+            .into(),
         x: Axis::linear("50 steps"),
         y: Axis::log("loss"),
         series: series.into_iter().filter(|series| !series.points.is_empty()).collect(),

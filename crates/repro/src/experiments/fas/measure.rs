@@ -83,8 +83,7 @@ fn learn(
             &mut pixels
         }
     };
-    let source =
-        FasSource::new(train, (recipe.batch, recipe.steps_per_epoch()), (sampling, recipe.augment), seed)?;
+    let source = FasSource::new(train, (recipe.batch, recipe.steps_per_epoch()), (sampling, recipe.augment), seed)?;
     let mut optimizer = Adam::new(parameters(store, recipe.weight_decay), AdamConfig::default())?;
     let epochs = recipe.steps / recipe.steps_per_epoch();
     let schedule = Schedule::OneCycle { peak: recipe.peak, steps: recipe.steps, rise: 0.3 };
@@ -188,8 +187,8 @@ fn measure(
         }
     }
     if let (Some(embedding), Network::Proxy(_)) = (answers(network, model, train)?.embedding, network) {
-        metrics.insert("probe_domain".into(), 100.0 * probe(&embedding, &labels(train, Columns::Camera))?);
-        metrics.insert("probe_identity".into(), 100.0 * probe(&embedding, &labels(train, Columns::Identity))?);
+        metrics.insert("probe_domain".into(), 100.0 * probe(&embedding, train, Columns::Camera)?);
+        metrics.insert("probe_identity".into(), 100.0 * probe(&embedding, train, Columns::Identity)?);
     }
     Ok(metrics)
 }
@@ -228,12 +227,7 @@ fn maps(network: &ProxyFas, dev: &FasData, metrics: &mut Metrics) -> anyhow::Res
 
 /// Weights and uncertainties in the sources and in the unseen domain, and what the decision loses when a branch is given
 /// another sample's vector.
-fn attention(
-    network: &ProxyFas,
-    [dev, test]: [&FasData; 2],
-    auc: f64,
-    metrics: &mut Metrics,
-) -> anyhow::Result<()> {
+fn attention(network: &ProxyFas, [dev, test]: [&FasData; 2], auc: f64, metrics: &mut Metrics) -> anyhow::Result<()> {
     if network.config().proxies.is_empty() {
         return Ok(());
     }
@@ -285,8 +279,9 @@ fn labels(data: &FasData, column: Columns) -> Vec<i64> {
     raw.iter().map(|value| known.partition_point(|other| other < value) as i64).collect()
 }
 
-/// Accuracy of a ridge classifier on every other sample, fitted on the rest: how much of a label is in an embedding.
-fn probe(embedding: &Tensor, labels: &[i64]) -> anyhow::Result<f64> {
+/// Accuracy of a ridge classifier on every other recording, fitted on the rest: how much of a label is in an embedding.
+fn probe(embedding: &Tensor, data: &FasData, column: Columns) -> anyhow::Result<f64> {
+    let labels = &labels(data, column);
     let count = labels.len() as i64;
     let features = embedding.to_kind(Kind::Double);
     let centred = &features - features.mean_dim([0_i64].as_slice(), true, Kind::Double);
@@ -296,10 +291,8 @@ fn probe(embedding: &Tensor, labels: &[i64]) -> anyhow::Result<f64> {
     let truth = Tensor::from_slice(labels);
     let classes = labels.iter().max().map_or(1, |largest| largest + 1);
     let targets = truth.one_hot(classes).to_kind(Kind::Double);
-    // Videos have two frames each, so both frames of one fall on the same side.
-    let side = |which: i64| {
-        let kept: Vec<i64> = (0..count).filter(|at| (at / 2) % 2 == which).collect();
-        Tensor::from_slice(&kept)
+    let side = |which: u64| {
+        Tensor::from_slice(&data.positions_where(|_, sample| sample.video.is_some_and(|video| video % 2 == which)))
     };
     let (fit, held_out) = (features.index_select(0, &side(0)), features.index_select(0, &side(1)));
     let width = features.size()[1];

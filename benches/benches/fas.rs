@@ -1,0 +1,76 @@
+//! What face anti-spoofing costs.
+//!
+//! | bench | target, 2 cores |
+//! |---|---|
+//! | `fas/generate_64` | 64 pictures of 64 × 64 with all maps: 200 a second, so 0.32 s |
+//! | `fas/infer_128` | 16 pictures of 128 × 128 through the standard network: 60 a second, so 0.27 s |
+//! | `fas/bootstrap_100k` | all metrics with 1000 resampled sets of 100,000 scores: 1 s, and a fifth of `peers/fas_metrics.py` |
+//! | `fas/metrics_1m` | all metrics without resampling of 1,000,000 scores: 0.5 s |
+
+// Criterion's macro makes a public function without a word.
+#![allow(missing_docs)]
+
+use core_tensor::nn::Standard;
+use criterion::{Criterion, criterion_group, criterion_main};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use std::hint::black_box;
+use tch::{Device, Kind, Tensor, nn};
+use vision::fas::metrics::{self, EvalOptions, Scored, TestScores, Threshold, evaluate};
+use vision::fas::model::{PlainBackbone, ProxyConfig, ProxyFas};
+use vision::fas::synth::{Generator, GeneratorConfig, Population};
+
+fn generate(criterion: &mut Criterion) {
+    let generator = Generator::new(1, GeneratorConfig::default()).unwrap();
+    // People of two domains with all their pictures, live and attacks in the default mixture.
+    let specs: Vec<_> = Population::default().specs().into_iter().skip(700).take(64).collect();
+    let mut group = criterion.benchmark_group("fas");
+    group.sample_size(10);
+    group.bench_function("generate_64", |bencher| bencher.iter(|| black_box(generator.render_all(&specs).unwrap())));
+    group.finish();
+}
+
+fn infer(criterion: &mut Criterion) {
+    let store = nn::VarStore::new(Device::Cpu);
+    let backbone = Box::new(PlainBackbone::new(&(store.root() / "backbone"), &Standard, 24));
+    let network = ProxyFas::new(&store.root(), &Standard, backbone, ProxyConfig::default()).unwrap();
+    let pictures = Tensor::rand([16, 3, 128, 128], (Kind::Float, Device::Cpu));
+    let mut group = criterion.benchmark_group("fas");
+    group.sample_size(10);
+    group.bench_function("infer_128", |bencher| {
+        bencher.iter(|| tch::no_grad(|| network.forward(&pictures, false).unwrap().score().double_value(&[0])));
+    });
+    group.finish();
+}
+
+/// Half live, half attacks of three species, overlapping.
+fn scores(count: usize) -> TestScores {
+    let mut random = ChaCha8Rng::seed_from_u64(7);
+    let mut draw = |shift: f64| shift + (0..4).map(|_| random.random::<f64>()).sum::<f64>();
+    let all = (0..count).map(|at| match at % 6 {
+        0 | 2 | 4 => Scored::live(draw(0.8)),
+        1 => Scored::attack(draw(0.0), "print"),
+        3 => Scored::attack(draw(0.2), "replay"),
+        _ => Scored::attack(draw(0.4), "mask"),
+    });
+    TestScores::new(all.collect()).unwrap()
+}
+
+fn measure(criterion: &mut Criterion) {
+    let threshold = Threshold::saved(2.4, metrics::Criterion::Fixed(2.4)).unwrap();
+    let mut group = criterion.benchmark_group("fas");
+    group.sample_size(10);
+    let test = scores(100_000);
+    group.bench_function("bootstrap_100k", |bencher| {
+        bencher.iter(|| black_box(evaluate(&test, &threshold, &EvalOptions::default()).unwrap()));
+    });
+    let (test, plain) = (scores(1_000_000), EvalOptions { bootstrap: 0, ..EvalOptions::default() });
+    group.bench_function("metrics_1m", |bencher| {
+        bencher.iter(|| black_box(evaluate(&test, &threshold, &plain).unwrap()));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, generate, infer, measure);
+criterion_main!(benches);

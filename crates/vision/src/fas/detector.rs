@@ -1,0 +1,328 @@
+//! A trained network with everything needed to use it: how pictures are cut, what threshold, and where that came from.
+
+use super::data::PixelBox;
+use super::error::{Error, Result};
+use super::metrics::{Criterion, Dev, Threshold};
+use super::model::{PlainBackbone, Proxy, ProxyConfig, ProxyFas};
+use super::panel::Panel;
+use core_tensor::checkpoint::{Header, LoadPolicy, SafetensorsFile, load_variables, save_variables};
+use core_tensor::nn::Standard;
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+const SCHEMA: &str = "vision.fas.detector";
+
+/// What a saved detector says about itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DetectorConfig {
+    /// Branches and attention.
+    pub network: ProxyConfig,
+    /// Width of the [`PlainBackbone`].
+    pub width: i64,
+    /// Pixels across of the network's input: RGB, 8 bit over 255.
+    pub size: u32,
+    /// Side of the square that is cut out, as a multiple of the longer side of the face box.
+    pub crop_scale: f64,
+    /// Scores of at least this are live.
+    pub threshold: f64,
+    /// How the threshold was chosen.
+    pub criterion: Criterion,
+    /// On what it was chosen, in words.
+    pub development_set: String,
+    /// Faces of fewer pixels across are not judged. 64 unless there is a reason.
+    pub smallest_face: f64,
+    /// Pictures whose mean brightness (0 to 1) lies outside are not judged.
+    pub brightness: [f64; 2],
+    /// Pictures whose sharpness (mean squared difference of neighbours, of luma in 0 to 1) is less are not judged.
+    pub least_sharpness: f64,
+}
+
+/// What a detector decides. A decision is a value, never an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Decision {
+    /// A living face.
+    Live,
+    /// An attack.
+    Spoof,
+    /// Not to be judged, and why.
+    Unsure(Reason),
+}
+
+/// Why a picture is not judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// The face is too small.
+    SmallFace,
+    /// Too dark or too bright.
+    Exposure,
+    /// Too blurred.
+    Blur,
+}
+
+/// What a detector says about a picture.
+#[derive(Debug)]
+pub struct Assessment {
+    /// Probability of being live, as the network says.
+    pub score: f64,
+    /// The decision at the detector's threshold.
+    pub decision: Decision,
+    /// Mean standard deviation of the attention, for attentions that know it.
+    pub uncertainty: Option<f64>,
+    /// Predicted maps, `[1, channels, height, width]`.
+    pub cues: IndexMap<Proxy, Tensor>,
+    /// The picture that the network saw, `[3, size, size]`.
+    pub seen: Tensor,
+}
+
+impl Assessment {
+    /// What the network saw and predicted, side by side, as a PNG file.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn explain(&self) -> Result<Vec<u8>> {
+        Panel::cues(&self.seen, &self.cues, 96)?.png()
+    }
+}
+
+/// A network, its preprocessing and its threshold.
+#[derive(Debug)]
+pub struct Detector {
+    store: VarStore,
+    network: ProxyFas,
+    config: DetectorConfig,
+    threshold: Threshold<Dev>,
+}
+
+impl Detector {
+    /// A detector with random weights, to be trained or loaded into.
+    ///
+    /// # Errors
+    /// [`Error::BadParam`] for settings out of range.
+    pub fn new(config: DetectorConfig) -> Result<Self> {
+        let refuse = |name, expected, value| Err(Error::BadParam { name, expected, value });
+        if config.width < 1 {
+            return refuse("width", "at least 1", config.width as f64);
+        }
+        if config.size < 8 || !config.size.is_multiple_of(4) {
+            return refuse("size", "at least 8, divisible by 4", f64::from(config.size));
+        }
+        if !(config.crop_scale > 0.0 && config.crop_scale.is_finite()) {
+            return refuse("crop_scale", "above 0", config.crop_scale);
+        }
+        let threshold = Threshold::saved(config.threshold, config.criterion)?;
+        let store = VarStore::new(Device::Cpu);
+        let backbone = Box::new(PlainBackbone::new(&(store.root() / "backbone"), &Standard, config.width));
+        let network = ProxyFas::new(&store.root(), &Standard, backbone, config.network.clone())?;
+        Ok(Self { store, network, config, threshold })
+    }
+
+    /// The network, for training.
+    pub fn network(&self) -> &ProxyFas {
+        &self.network
+    }
+
+    /// The network's variables.
+    pub fn store(&self) -> &VarStore {
+        &self.store
+    }
+
+    /// What it says about itself.
+    pub fn config(&self) -> &DetectorConfig {
+        &self.config
+    }
+
+    /// Takes a threshold from a development set, which is described in words.
+    pub fn set_threshold(&mut self, threshold: Threshold<Dev>, development_set: &str) {
+        self.config.threshold = threshold.value();
+        self.config.criterion = threshold.criterion();
+        self.config.development_set = development_set.into();
+        self.threshold = threshold;
+    }
+
+    /// Writes weights and configuration to one safetensors file.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        Ok(save_variables(path, &self.store, &Header::new(SCHEMA, 1, &self.config))?)
+    }
+
+    /// Reads what [`save`](Self::save) wrote.
+    ///
+    /// # Errors
+    /// A file that is missing, malformed, or of something else.
+    pub fn load(path: &Path) -> Result<Self> {
+        let file = SafetensorsFile::open(path)?;
+        let config = Header::<DetectorConfig>::from_metadata(file.metadata(), SCHEMA, 1, path)?.content;
+        let detector = Self::new(config)?;
+        load_variables(path, &detector.store, &LoadPolicy::strict())?;
+        Ok(detector)
+    }
+
+    /// Judges the face in a picture; without a box, the whole picture is the face's square.
+    ///
+    /// # Errors
+    /// [`Error::BadShape`] for an empty picture, [`Error::BoxOutside`] for a box that does not overlap it.
+    pub fn assess(&self, picture: &image::RgbImage, face: Option<PixelBox>) -> Result<Assessment> {
+        let frame = picture.dimensions();
+        if frame.0 == 0 || frame.1 == 0 {
+            let (expected, found) = ("at least one pixel".into(), format!("{frame:?}"));
+            return Err(Error::BadShape { what: "picture", expected, found });
+        }
+        let square = match face {
+            Some(face) => {
+                let inside = face.clipped(frame);
+                if !(inside.width > 0.0 && inside.height > 0.0) {
+                    let found = format!("{face:?}");
+                    return Err(Error::BoxOutside { file: "the picture given".into(), found, frame });
+                }
+                let side = self.config.crop_scale * face.width.max(face.height);
+                [face.x + 0.5 * (face.width - side), face.y + 0.5 * (face.height - side), side]
+            }
+            None => {
+                let side = f64::from(frame.0.min(frame.1));
+                [0.5 * (f64::from(frame.0) - side), 0.5 * (f64::from(frame.1) - side), side]
+            }
+        };
+        let pixels = cut(picture, square, self.config.size);
+        let (brightness, sharpness) = quality(&pixels, self.config.size as usize);
+        let side = i64::from(self.config.size);
+        let seen = Tensor::from_slice(&pixels).view([side, side, 3]).permute([2, 0, 1]).contiguous();
+        let out = tch::no_grad(|| self.network.forward(&seen.unsqueeze(0), false))?;
+        let score = out.score().double_value(&[0]);
+        let uncertainty = (!out.sigma.is_empty()).then(|| {
+            out.sigma.values().map(|sigma| sigma.mean(Kind::Double).double_value(&[])).sum::<f64>()
+                / out.sigma.len() as f64
+        });
+        let face_pixels = square[2] / if face.is_some() { self.config.crop_scale } else { 1.0 };
+        let decision = if face_pixels < self.config.smallest_face {
+            Decision::Unsure(Reason::SmallFace)
+        } else if !(self.config.brightness[0]..=self.config.brightness[1]).contains(&brightness) {
+            Decision::Unsure(Reason::Exposure)
+        } else if sharpness < self.config.least_sharpness {
+            Decision::Unsure(Reason::Blur)
+        } else if score >= self.threshold.value() {
+            Decision::Live
+        } else {
+            Decision::Spoof
+        };
+        Ok(Assessment { score, decision, uncertainty, cues: out.maps, seen })
+    }
+}
+
+/// Resamples a square `[x, y, side]` of a picture, whose border is repeated outside, by means over each pixel's area.
+fn cut(picture: &image::RgbImage, [left, top, side]: [f64; 3], size: u32) -> Vec<f32> {
+    let (width, height) = (i64::from(picture.width()), i64::from(picture.height()));
+    let step = side / f64::from(size);
+    let samples = (step.ceil() as u32).clamp(1, 16);
+    let mut out = Vec::with_capacity((size * size * 3) as usize);
+    for j in 0..size {
+        for i in 0..size {
+            let mut sum = [0.0_f32; 3];
+            for b in 0..samples {
+                for a in 0..samples {
+                    let at = |start: f64, cell: u32, part: u32| {
+                        start + (f64::from(cell) + (f64::from(part) + 0.5) / f64::from(samples)) * step
+                    };
+                    let x = (at(left, i, a).floor() as i64).clamp(0, width - 1) as u32;
+                    let y = (at(top, j, b).floor() as i64).clamp(0, height - 1) as u32;
+                    let pixel = picture.get_pixel(x, y).0;
+                    (0..3).for_each(|c| sum[c] += f32::from(pixel[c]));
+                }
+            }
+            out.extend(sum.map(|value| value / (255 * samples * samples) as f32));
+        }
+    }
+    out
+}
+
+/// Mean luma and mean squared difference of neighbours in a row.
+fn quality(pixels: &[f32], size: usize) -> (f64, f64) {
+    let luma: Vec<f64> = pixels
+        .chunks_exact(3)
+        .map(|p| 0.299 * f64::from(p[0]) + 0.587 * f64::from(p[1]) + 0.114 * f64::from(p[2]))
+        .collect();
+    let mean = luma.iter().sum::<f64>() / luma.len() as f64;
+    let squares: f64 = luma.chunks_exact(size).flat_map(|row| row.windows(2).map(|w| (w[1] - w[0]).powi(2))).sum();
+    (mean, squares / (size * (size - 1)) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fas::model::Attention;
+
+    fn config() -> DetectorConfig {
+        DetectorConfig {
+            network: ProxyConfig { features: 4, attention: Attention::LogitNormal, ..ProxyConfig::default() },
+            width: 2,
+            size: 16,
+            crop_scale: 1.1,
+            threshold: 0.5,
+            criterion: Criterion::Eer,
+            development_set: "none".into(),
+            smallest_face: 20.0,
+            brightness: [0.05, 0.95],
+            least_sharpness: 1e-6,
+        }
+    }
+
+    fn picture() -> image::RgbImage {
+        image::RgbImage::from_fn(60, 40, |x, y| image::Rgb([(4 * x) as u8, (5 * y) as u8, 90]))
+    }
+
+    #[test]
+    fn a_detector_survives_its_file_and_answers_the_same() {
+        let detector = Detector::new(config()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("detector.safetensors");
+        detector.save(&path).unwrap();
+        let back = Detector::load(&path).unwrap();
+        assert_eq!(back.config(), detector.config());
+        let face = Some(PixelBox { x: 10.0, y: 5.0, width: 25.0, height: 30.0 });
+        let (one, other) = (detector.assess(&picture(), face).unwrap(), back.assess(&picture(), face).unwrap());
+        assert_eq!((one.score, one.decision), (other.score, other.decision));
+        assert!(one.uncertainty.is_some() && one.cues.len() == 3);
+        assert!(one.explain().unwrap().starts_with(b"\x89PNG"));
+        std::fs::write(&path, b"no detector").unwrap();
+        assert!(Detector::load(&path).is_err());
+    }
+
+    #[test]
+    fn decisions_follow_the_threshold_and_poor_pictures_are_not_judged() {
+        let face = Some(PixelBox { x: 10.0, y: 5.0, width: 25.0, height: 30.0 });
+        let decide = |change: &dyn Fn(&mut DetectorConfig), picture: &image::RgbImage| {
+            let mut settings = config();
+            change(&mut settings);
+            Detector::new(settings).unwrap().assess(picture, face).unwrap().decision
+        };
+        assert_eq!(decide(&|c| c.threshold = 0.0, &picture()), Decision::Live);
+        assert_eq!(decide(&|c| c.threshold = 1.1, &picture()), Decision::Spoof);
+        assert_eq!(decide(&|c| c.smallest_face = 64.0, &picture()), Decision::Unsure(Reason::SmallFace));
+        assert_eq!(decide(&|_| (), &image::RgbImage::new(60, 40)), Decision::Unsure(Reason::Exposure));
+        let flat = image::RgbImage::from_pixel(60, 40, image::Rgb([120; 3]));
+        assert_eq!(decide(&|_| (), &flat), Decision::Unsure(Reason::Blur));
+    }
+
+    #[test]
+    fn boxes_outside_and_settings_out_of_range_are_refused() {
+        let detector = Detector::new(config()).unwrap();
+        let outside = Some(PixelBox { x: 100.0, y: 5.0, width: 25.0, height: 30.0 });
+        assert!(matches!(detector.assess(&picture(), outside), Err(Error::BoxOutside { .. })));
+        assert!(matches!(detector.assess(&image::RgbImage::new(0, 0), None), Err(Error::BadShape { .. })));
+        for settings in [
+            DetectorConfig { size: 18, ..config() },
+            DetectorConfig { width: 0, ..config() },
+            DetectorConfig { crop_scale: 0.0, ..config() },
+            DetectorConfig { threshold: f64::NAN, ..config() },
+        ] {
+            assert!(matches!(Detector::new(settings), Err(Error::BadParam { .. })));
+        }
+    }
+}
