@@ -194,6 +194,9 @@ pub fn msu_mfsd(root: &Path, split: Split) -> Result<Vec<Presentation>> {
     gathering.finish()
 }
 
+/// Whether a protocol keeps an attack of a type and medium.
+type Keeps = Box<dyn Fn(&str, &str) -> bool>;
+
 /// SiW: `{Train,Test}/{live,spoof}/<subject>/Subject_Sensor_Type_Medium_Session`. Type 1 is live, 2 print, 3 replay, and
 /// `medium` keeps the instrument. Protocol 2 leaves replay media out one at a time (`fold` 1 to 4), protocol 3 trains
 /// on prints and tests replays (1) or the other way round (2).
@@ -206,7 +209,7 @@ pub fn siw(root: &Path, fold: Fold, split: Split) -> Result<Vec<Presentation>> {
         Split::Test => false,
         Split::Dev => return Err(bad_protocol(split, "train or test: the set has no development part")),
     };
-    let keeps: Box<dyn Fn(&str, &str) -> bool> = match fold {
+    let keeps: Keeps = match fold {
         Fold { protocol: 1, fold: None } => Box::new(|_, _| true),
         Fold { protocol: 2, fold: Some(left_out @ 1..=4) } => {
             Box::new(move |kind, medium| kind == "3" && (medium == left_out.to_string()) != training)

@@ -173,18 +173,17 @@ impl<'a> ProxyObjective<'a> {
         let mut parts: Vec<(&'static str, Tensor)> = Vec::new();
         for (&name, term) in terms.iter().filter(|(name, _)| **name != "kl") {
             let proxy = Proxy::ALL.into_iter().find(|proxy| proxy.name() == name);
-            total = total
-                + match (self.weights.balance, self.log_variances.get(name)) {
-                    (Balance::Heteroscedastic, Some(log_variance)) => heteroscedastic(term, log_variance),
-                    _ => term * proxy.map_or(1.0, |proxy| weight_of(&self.weights, proxy)),
-                };
+            total += match (self.weights.balance, self.log_variances.get(name)) {
+                (Balance::Heteroscedastic, Some(log_variance)) => heteroscedastic(term, log_variance),
+                _ => term * proxy.map_or(1.0, |proxy| weight_of(&self.weights, proxy)),
+            };
             parts.push((name, term.detach()));
         }
         if let Some(miner) = self.miner.as_ref().filter(|_| self.weights.mining > 0.0) {
             let (mined, stats) = miner.loss(&out.embedding, &batch.targets.live, &batch.attributes)?;
             parts.push(("mining", mined.detach()));
             parts.push(("anchors", Tensor::from(stats.anchors as f64)));
-            total = total + mined * self.weights.mining;
+            total += mined * self.weights.mining;
         }
         Ok(Loss { total, parts })
     }

@@ -257,7 +257,7 @@ impl ProxyFas {
                 (Attention::Softmax, _) => shared.as_ref().map_or_else(|| vector.ones_like(), |s| s.get(at as i64)),
                 (Attention::Sigmoid, _) => means[at].sigmoid(),
                 (Attention::LogitNormal, Some(log_variance)) => {
-                    kl = kl + kl_to_standard_normal(&means[at], log_variance).mean(Kind::Float);
+                    kl += kl_to_standard_normal(&means[at], log_variance).mean(Kind::Float);
                     if train {
                         logit_normal_sample(&means[at], log_variance, &means[at].randn_like())
                     } else {
@@ -265,7 +265,7 @@ impl ProxyFas {
                     }
                 }
                 (Attention::Precision, Some(log_variance)) => {
-                    kl = kl + kl_to_standard_normal(vector, log_variance).mean(Kind::Float);
+                    kl += kl_to_standard_normal(vector, log_variance).mean(Kind::Float);
                     if train {
                         value = vector + (log_variance * 0.5).exp() * vector.randn_like();
                     }
@@ -279,7 +279,7 @@ impl ProxyFas {
                 sigma.insert(task, (log_variance * 0.5).exp());
             }
         }
-        kl = kl / vectors.len() as f64;
+        kl /= vectors.len() as f64;
         let embedding = Tensor::cat(&parts, 1);
         let logit = self.classifier.forward_t(&embedding, train).squeeze_dim(1);
         Ok(ProxyOut { logit, maps, weights, sigma, embedding, kl })

@@ -256,16 +256,16 @@ fn shade(
                 continue;
             }
             let lit = shadow(surface, point, lamp, top);
-            for c in 0..3 {
-                diffuse[c] += lamp.colour[c] * brdf::wrapped(n_dot_l, material.wrap[c]) * lit;
+            for (c, value) in diffuse.iter_mut().enumerate() {
+                *value += lamp.colour[c] * brdf::wrapped(n_dot_l, material.wrap[c]) * lit;
             }
             let mut half: [f32; 3] = std::array::from_fn(|k| lamp.direction[k] + to_eye[k]);
             let length = dot(half, half).sqrt().max(1e-6);
             half = half.map(|h| h / length);
             let cosines = [n_dot_l, n_dot_v, dot(normal, half).max(0.0), dot(to_eye, half).max(0.0)];
             let lobe = brdf::specular(material, cosines, lamp.spread) * lit;
-            for c in 0..3 {
-                shine[c] += lamp.colour[c] * lobe;
+            for (c, value) in shine.iter_mut().enumerate() {
+                *value += lamp.colour[c] * lobe;
             }
         }
         if material.environment > 0.0 {
@@ -300,8 +300,8 @@ fn shade(
     for &(at, [x, y, _], _) in hits {
         let [tx, ty] = surface.texel(x, y);
         let albedo = surface.albedo.sample(tx, ty);
-        for c in 0..3 {
-            scene.radiance.data[at][c] += albedo[c] * irradiance.data[at][c] + scene.specular.data[at][c];
+        for (c, albedo) in albedo.into_iter().enumerate() {
+            scene.radiance.data[at][c] += albedo * irradiance.data[at][c] + scene.specular.data[at][c];
         }
     }
 }
