@@ -101,10 +101,11 @@ pub(crate) fn print(
         }
     }
     surface.materials = vec![Material::paper(which)];
+    // A whole sheet is open everywhere.
     if let Some(attacker) = behind {
         cut_eyes(&mut surface, victim, attacker, scale);
+        surface.openness = openness(&surface.height, 2.0 * half[0] / width as f32);
     }
-    surface.openness = openness(&surface.height, 2.0 * half[0] / width as f32);
     surface.fibre = draw.uniform(0.015, 0.05);
     surface.face = victim.axes.map(|axis| axis * scale);
     let phase = [draw.uniform(0.0, 1.0), draw.uniform(0.0, 1.0)];

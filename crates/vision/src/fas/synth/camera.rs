@@ -106,19 +106,11 @@ fn smear(width: f32) -> Vec<f32> {
 /// Clipping, noise and the RGGB mosaic.
 fn mosaic(image: &Raster<Rgb>, model: &CameraModel, draw: &mut Stream) -> Raster<f32> {
     let width = image.width;
-    let mut spare = None;
-    let mut noise = || {
-        spare.take().unwrap_or_else(|| {
-            let [now, later] = draw.pair();
-            spare = Some(later);
-            now
-        })
-    };
     let mut out = Raster::filled(width, image.height, 0.0);
     for (at, (value, pixel)) in out.data.iter_mut().zip(&image.data).enumerate() {
         let channel = ((at / width) % 2) + (at % width) % 2;
         let signal = pixel[channel].clamp(0.0, 1.0);
-        *value = signal + (model.shot * signal + model.read * model.read).sqrt() * noise();
+        *value = signal + (model.shot * signal + model.read * model.read).sqrt() * draw.sensor_noise();
     }
     out
 }

@@ -2,7 +2,8 @@
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use std::sync::LazyLock;
 
 /// A stream of random numbers named by (master seed, purpose, two counters).
 #[derive(Debug)]
@@ -36,6 +37,11 @@ impl Stream {
         ((self.0.random::<f32>() * count as f32) as usize).min(count.saturating_sub(1))
     }
 
+    /// A standard normal by table: the middle of one of 4096 equally likely slices, within ±3.7.
+    pub(crate) fn sensor_noise(&mut self) -> f32 {
+        NORMALS[(self.0.next_u32() >> 20) as usize]
+    }
+
     /// Two independent standard normals, unclipped.
     pub(crate) fn pair(&mut self) -> [f32; 2] {
         let radius = (-2.0 * (1.0 - self.0.random::<f32>()).ln()).sqrt();
@@ -43,6 +49,24 @@ impl Stream {
         [radius * cos, radius * sin]
     }
 }
+
+/// Middles of 4096 equally likely slices of the standard normal distribution.
+static NORMALS: LazyLock<Vec<f32>> = LazyLock::new(|| {
+    // Simpson's rule on the density from −6 up, read off where the sum passes the middle of each slice.
+    let density = |x: f64| (-0.5 * x * x).exp() / std::f64::consts::TAU.sqrt();
+    let step = 1e-4;
+    let (mut x, mut below) = (-6.0, 0.0);
+    (0..4096)
+        .map(|slice| {
+            let middle = (f64::from(slice) + 0.5) / 4096.0;
+            while below < middle {
+                below += step / 6.0 * (density(x) + 4.0 * density(x + 0.5 * step) + density(x + step));
+                x += step;
+            }
+            x as f32
+        })
+        .collect()
+});
 
 /// FNV-1a over the purpose, SplitMix64 over the numbers.
 pub(crate) fn hash(master: u64, purpose: &str, a: u64, b: u64) -> u64 {
@@ -107,6 +131,15 @@ mod tests {
         assert!(draws.iter().all(|draw| draw.abs() <= 2.5));
         // Four standard errors, 4 / √20000.
         assert!(mean.abs() < 0.029, "{mean}");
+    }
+
+    #[test]
+    fn sensor_noise_is_normal() {
+        // Φ(−1) = 0.158655, Φ(1.959964) = 0.975; slices are 1/4096 wide and steps 1e-4.
+        let quantile = |p: f64| f64::from(NORMALS[(p * 4096.0) as usize]);
+        assert!((quantile(0.158_655) + 1.0).abs() < 2e-3 && (quantile(0.975) - 1.959_964).abs() < 5e-3);
+        let variance = NORMALS.iter().map(|x| f64::from(x * x)).sum::<f64>() / 4096.0;
+        assert!((variance - 1.0).abs() < 2e-3, "{variance}");
     }
 
     #[test]

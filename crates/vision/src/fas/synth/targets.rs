@@ -40,7 +40,7 @@ pub(crate) fn box_of(face: &[bool], size: usize, factor: f32) -> FaceBox {
 /// Cuts the box out and resamples it to `size`, by as many bilinear samples as a pixel covers picture pixels, at least
 /// 2 × 2; 8-bit values in rows of RGB.
 pub(crate) fn crop_picture(picture: &Raster<Rgb>, face: FaceBox, size: usize) -> Vec<u8> {
-    let samples = ((face.side / size as f32).ceil() as usize).clamp(2, 16);
+    let samples = ((face.side / size as f32).round() as usize).clamp(2, 16);
     let step = face.side / (samples * size) as f32;
     let share = 255.0 / (samples * samples) as f32;
     let mut out = Vec::with_capacity(size * size * 3);
