@@ -4,6 +4,7 @@ mod deep_forest;
 mod earlybert;
 mod fas;
 mod fractrain;
+mod grouping;
 mod images;
 mod kd_ticket;
 mod shift_invariance;
@@ -22,5 +23,6 @@ pub(crate) fn all() -> Vec<Box<dyn Experiment>> {
         Box::new(deep_forest::DeepForestExperiment),
         Box::new(fas::Fas),
         Box::new(shift_invariance::ShiftInvariance),
+        Box::new(grouping::Grouping),
     ]
 }

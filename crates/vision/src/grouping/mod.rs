@@ -3,6 +3,7 @@
 mod attention;
 mod baselines;
 mod conv4;
+pub mod data;
 mod diversity;
 mod embedded;
 mod error;
@@ -12,6 +13,7 @@ mod head;
 mod losses;
 mod memory;
 mod miners;
+mod pictures;
 mod sampler;
 mod search;
 
@@ -32,5 +34,6 @@ pub use memory::CrossBatchMemory;
 pub use miners::{
     AllTriplets, BatchHard, DistanceWeighted, Miner, MultiSimilarityMiner, RandomTriplets, SemiHard, negative_weights,
 };
+pub use pictures::{attention_sheet, neighbour_sheet};
 pub use sampler::{PkLoader, PkSampler};
 pub use search::{Distance, Neighbours, RetrievalIndex};

@@ -1,0 +1,98 @@
+//! Images named by a list.
+
+use super::super::{Error, Result};
+use core_tensor::data::{Image, ImageShape, Samples};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// Image files with labels, decoded as red, green, blue when asked for.
+#[derive(Debug, Clone)]
+pub struct ImageList {
+    files: Vec<PathBuf>,
+    labels: Vec<i64>,
+    classes: Vec<String>,
+    origin: String,
+}
+
+impl ImageList {
+    /// Files with the names of their classes, which are numbered in the order of their first image.
+    ///
+    /// # Errors
+    /// No file, or one that is not there.
+    pub fn new(files: Vec<(PathBuf, String)>, set: &'static str) -> Result<Self> {
+        let mut list = Self { files: Vec::new(), labels: Vec::new(), classes: Vec::new(), origin: set.into() };
+        let mut numbers: HashMap<String, i64> = HashMap::new();
+        for (path, class) in files {
+            if !path.is_file() {
+                return Err(Error::DataMissing { set, path, expected: "an image that the list names" });
+            }
+            let next = numbers.len() as i64;
+            let label = *numbers.entry(class.clone()).or_insert(next);
+            if label == next {
+                list.classes.push(class);
+            }
+            list.files.push(path);
+            list.labels.push(label);
+        }
+        if list.files.is_empty() {
+            return Err(Error::Empty(set));
+        }
+        Ok(list)
+    }
+
+    /// The image files, in the order of the samples.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// One a file.
+    pub fn labels(&self) -> &[i64] {
+        &self.labels
+    }
+
+    /// The classes' names; a label is a position in it.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// What the set is, for reports.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+}
+
+impl Samples for ImageList {
+    fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    fn channels(&self) -> usize {
+        3
+    }
+
+    fn size(&self) -> Option<[usize; 2]> {
+        None
+    }
+
+    fn label(&self, index: usize) -> i64 {
+        self.labels[index]
+    }
+
+    fn image(&self, index: usize) -> core_tensor::Result<Image<'_>> {
+        decode(&self.files[index])
+    }
+}
+
+/// The format is told by the content.
+fn decode(path: &Path) -> core_tensor::Result<Image<'static>> {
+    let bytes = std::fs::read(path).map_err(core_tensor::Error::io(path, "read"))?;
+    let decoded = image::load_from_memory(&bytes).map_err(|error| {
+        core_tensor::Error::malformed(path, 0, format!("the image cannot be decoded: {error}"))
+    })?;
+    let decoded = decoded.into_rgb8();
+    let shape = ImageShape::new(3, decoded.height() as usize, decoded.width() as usize);
+    let interleaved = decoded.into_raw();
+    let pixels: Vec<u8> = (0..3).flat_map(|channel| interleaved.iter().skip(channel).step_by(3)).copied().collect();
+    Ok(Image { pixels: Cow::Owned(pixels), shape })
+}
