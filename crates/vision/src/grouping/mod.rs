@@ -1,4 +1,20 @@
-//! Attentive grouping for deep metric learning.
+//! Attentive grouping for deep metric learning (Xu, Wang, Deng, Yuan and Ji, arXiv 2011.08877), and the metric learning around it.
+//!
+//! ```text
+//! images ─backbone→ feature map ─GroupingHead→ GroupEmbedding ─GroupLoss (miner, loss a group, diversity)→ training
+//!                                                    └─concat→ Evaluator, RetrievalIndex; attention → pictures
+//! ```
+//!
+//! | you want to | start at |
+//! |---|---|
+//! | embed with groups that look at places | [`AttentiveGrouping`], or a [`Baseline`] to compare with |
+//! | train | [`GroupLoss`], [`GroupingObjective`], [`PkLoader`] |
+//! | choose a loss | [`MetricLoss`] and what implements it |
+//! | choose pairs | [`Miner`] and what implements it, [`CrossBatchMemory`] |
+//! | measure | [`Evaluator`], [`RetrievalIndex`] |
+//! | read published sets | [`data`] |
+//!
+//! Losses, miners and evaluation take plain embeddings and labels, and know nothing of groups.
 
 mod attention;
 mod baselines;

@@ -20,7 +20,11 @@ pub fn cub200(folder: &Path) -> Result<ClassSplit> {
     for (number, line) in read_list(SET, &classes_path, LAYOUT)?.lines().enumerate() {
         let parsed = line.split_once(' ').and_then(|(id, class)| Some((id, class.trim().parse().ok()?)));
         let Some((id, class @ 1..=200)) = parsed else {
-            return Err(list_error(&classes_path, number + 1, format!("expected `<image> <class 1–200>`, found `{line}`")));
+            return Err(list_error(
+                &classes_path,
+                number + 1,
+                format!("expected `<image> <class 1–200>`, found `{line}`"),
+            ));
         };
         classes.insert(id.to_owned(), class);
     }

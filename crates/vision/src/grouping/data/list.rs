@@ -87,9 +87,8 @@ impl Samples for ImageList {
 /// The format is told by the content.
 fn decode(path: &Path) -> core_tensor::Result<Image<'static>> {
     let bytes = std::fs::read(path).map_err(core_tensor::Error::io(path, "read"))?;
-    let decoded = image::load_from_memory(&bytes).map_err(|error| {
-        core_tensor::Error::malformed(path, 0, format!("the image cannot be decoded: {error}"))
-    })?;
+    let decoded = image::load_from_memory(&bytes)
+        .map_err(|error| core_tensor::Error::malformed(path, 0, format!("the image cannot be decoded: {error}")))?;
     let decoded = decoded.into_rgb8();
     let shape = ImageShape::new(3, decoded.height() as usize, decoded.width() as usize);
     let interleaved = decoded.into_raw();

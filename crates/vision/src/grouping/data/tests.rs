@@ -8,7 +8,8 @@ use crate::grouping::{PkLoader, PkSampler};
 fn picture(folder: &Path, name: &str, side: u32) {
     let path = folder.join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    image::RgbImage::from_pixel(side, side + 1, image::Rgb([10, 20, 30])).save_with_format(path, image::ImageFormat::Png)
+    image::RgbImage::from_pixel(side, side + 1, image::Rgb([10, 20, 30]))
+        .save_with_format(path, image::ImageFormat::Png)
         .unwrap();
 }
 
@@ -24,7 +25,10 @@ fn cub_is_split_by_class_number() {
     fs::write(root.join("image_class_labels.txt"), "1 101\n2 1\n3 1\n4 200\n").unwrap();
     let split = cub200(root).unwrap();
     assert_eq!((split.train.labels(), split.test.labels()), (&[0, 0][..], &[0, 1][..]));
-    assert_eq!((split.train.classes(), split.test.classes()), (&["1".to_owned()][..], &["101".into(), "200".into()][..]));
+    assert_eq!(
+        (split.train.classes(), split.test.classes()),
+        (&["1".to_owned()][..], &["101".into(), "200".into()][..])
+    );
     // The channels of a pixel come apart: red first.
     let seen = split.train.image(0).unwrap();
     assert_eq!((seen.shape.size(), seen.pixels[0], seen.pixels[20], seen.pixels[40]), ([5, 4], 10, 20, 30));
