@@ -1,5 +1,6 @@
 //! The papers: one file each, one row each in [`all`].
 
+mod acl;
 mod deep_forest;
 mod earlybert;
 mod fas;
@@ -24,5 +25,6 @@ pub(crate) fn all() -> Vec<Box<dyn Experiment>> {
         Box::new(fas::Fas),
         Box::new(shift_invariance::ShiftInvariance),
         Box::new(grouping::Grouping),
+        Box::new(acl::AclExperiment),
     ]
 }

@@ -1,0 +1,280 @@
+//! Which networks, data, forms of pre-training and fine-tuning each tier runs.
+
+use super::evaluate::{Ladder, Measure, Shift};
+use super::fine_tune::{Labels, Tuning, TuningParams};
+use super::pretrain::{Norms, PretrainParams, Setting};
+use crate::experiments::images::ImageSet;
+use crate::{Ask, DataSource, DataUse, Tier};
+use contrast::attack::{Ball, Pgd};
+use contrast::learn::{
+    AclConfig, Branch, Defence, Formulation, ProjectorConfig, RobustConfig, SemiConfig, SimClrAugmentation,
+};
+use core_tensor::networks::{Architecture, BlockKind, ConvNetConfig, ResNetConfig, Shortcut, Stem};
+
+/// What a tier compares.
+pub(super) struct Case {
+    /// For the report.
+    pub(super) network: &'static str,
+    pub(super) seeds: u64,
+    pub(super) setting: Setting,
+    pub(super) pretrainings: Vec<Pretraining>,
+    pub(super) tunings: Vec<Fine>,
+}
+
+/// A pre-training with its name.
+pub(super) struct Pretraining {
+    pub(super) label: String,
+    pub(super) params: PretrainParams,
+}
+
+/// A fine-tuning with its name, and which pre-training it starts from.
+pub(super) struct Fine {
+    pub(super) label: String,
+    pub(super) encoder: Option<usize>,
+    pub(super) params: TuningParams,
+}
+
+/// The budget of the paper.
+pub(super) const RADIUS: f64 = 8.0 / 255.0;
+/// A budget beyond what was trained for.
+pub(super) const BEYOND: f64 = 0.1;
+
+pub(super) const RANDOM: &str = "pre-training none";
+pub(super) const SIMCLR: &str = "pre-training SimCLR";
+pub(super) const DUAL: &str = "pre-training ACL, dual stream";
+pub(super) const BOTH: &str = "pre-training ACL, adversarial to adversarial";
+pub(super) const ONE: &str = "pre-training ACL, adversarial to standard";
+pub(super) const SHARED: &str = "pre-training ACL, dual stream, one batch norm";
+pub(super) const WIDE: &str = "pre-training ACL, dual stream, budget 0.1";
+
+/// Whether a run of this kind pre-trains.
+pub(super) fn is_pretraining(kind: &str) -> bool {
+    kind.starts_with("pre-training")
+}
+
+/// The label of a fine-tuning.
+pub(super) fn tuning_label(method: &str, encoder: &str, labels: usize) -> String {
+    let encoder = encoder.trim_start_matches("pre-training ");
+    format!("{method} from {encoder}, {labels} labels")
+}
+
+/// The case of a tier with the data at hand; none where data is missing.
+pub(super) fn of(ask: &Ask) -> anyhow::Result<Option<Case>> {
+    Ok(match ask.tier {
+        Tier::Quick => Some(quick(ImageSet::grey(&ask.data)?)),
+        Tier::Standard => Some(standard(ImageSet::grey(&ask.data)?)),
+        Tier::Paper => ImageSet::cifar(&ask.data)?.map(paper),
+    })
+}
+
+impl Case {
+    pub(super) fn describe_data(&self) -> DataUse {
+        let Setting { set, unlabelled, probe, .. } = &self.setting;
+        let DataUse { source, .. } = set.describe(unlabelled + probe);
+        let name = match (set, source) {
+            (ImageSet::Cifar10 | ImageSet::Cifar10Jpeg, _) => "CIFAR-10",
+            (_, DataSource::Generator) => "generated shapes in place of Fashion-MNIST",
+            _ => "Fashion-MNIST",
+        };
+        let tested = self.setting.measure.attacked;
+        let set = format!(
+            "{name}: {unlabelled} training images without labels, {probe} others with labels for probes, 10000 test images, \
+             of which {tested} are attacked"
+        );
+        DataUse { set, source }
+    }
+
+    /// Position of a pre-training.
+    fn encoder(&self, label: &str) -> Option<usize> {
+        self.pretrainings.iter().position(|pretraining| pretraining.label == label)
+    }
+
+    fn pretrain(&mut self, label: &str, params: PretrainParams) {
+        self.pretrainings.push(Pretraining { label: label.into(), params });
+    }
+
+    /// Adversarial full fine-tuning, and the like, from a pre-training (from scratch for [`RANDOM`]).
+    fn tune(&mut self, method: &str, encoder: &str, params: TuningParams) {
+        let label = tuning_label(method, encoder, params.labels.count());
+        let encoder = self.encoder(encoder);
+        self.tunings.push(Fine { label, encoder, params });
+    }
+}
+
+fn attack(radius: f64, steps: usize) -> Pgd {
+    Pgd::new(Ball::linf(radius)).with_steps(steps)
+}
+
+/// The contrastive attack has 5 steps of a quarter of the radius, as the paper's.
+fn acl(formulation: Formulation, radius: f64) -> AclConfig {
+    AclConfig { formulation, attack: attack(radius, 5), ..AclConfig::default() }
+}
+
+/// A four-layer convolutional net on 28 × 28 grey images.
+fn quick(set: ImageSet) -> Case {
+    let features = 32;
+    let setting = Setting {
+        set,
+        architecture: Architecture::ConvNet(ConvNetConfig { in_channels: 1, widths: vec![8, 16, 32], classes: 10 }),
+        projector: ProjectorConfig { widths: vec![features, 64], batch_norm: true },
+        normalise: false,
+        unlabelled: 9600,
+        probe: 5000,
+        views: SimClrAugmentation::small_grey([28, 28]),
+        measure: Measure {
+            attacked: 300,
+            budgets: vec![RADIUS, 0.05, BEYOND],
+            steps: 20,
+            shifts: vec![Shift::L2(0.5), Shift::L2(1.0), Shift::Noise(0.3), Shift::Contrast(0.5)],
+        },
+    };
+    let base = PretrainParams::small(&setting, 2, 64);
+    let mut case =
+        Case { network: "ConvNet 8-16-32", seeds: 3, setting, pretrainings: Vec::new(), tunings: Vec::new() };
+    case.pretrain(SIMCLR, base.with(acl(Formulation::StandardToStandard, RADIUS)));
+    case.pretrain(DUAL, base.with(acl(Formulation::DUAL_STREAM, RADIUS)));
+    let aff = TuningParams {
+        setting: case.setting.clone(),
+        branch: Branch::Adversarial,
+        labels: Labels { per_class: 60 },
+        tuning: Tuning::Robust(RobustConfig { attack: attack(RADIUS, 5), ..RobustConfig::trades(RADIUS) }),
+        epochs: 8,
+        batch_size: 60,
+        peak: 0.1,
+        weight_decay: 2e-4,
+        ladder: None,
+    };
+    case.tune("AFF", RANDOM, aff.clone());
+    case.tune("AFF", DUAL, TuningParams { ladder: Some(Ladder { images: 100, auto_attack: false }), ..aff });
+    case
+}
+
+/// A narrow ResNet on the same images, all formulations, both label budgets, pseudo-labels.
+fn standard(set: ImageSet) -> Case {
+    let features = 32;
+    let resnet = ResNetConfig {
+        in_channels: 1,
+        stem: Stem::Cifar,
+        block: BlockKind::Basic,
+        widths: vec![8, 16, 32],
+        blocks: vec![1, 1, 1],
+        shortcut: Shortcut::Projection,
+        classes: 10,
+    };
+    let shifts = vec![
+        Shift::L2(0.5),
+        Shift::L2(1.0),
+        Shift::Noise(0.1),
+        Shift::Noise(0.2),
+        Shift::Noise(0.3),
+        Shift::Blur,
+        Shift::Contrast(0.5),
+        Shift::Brightness(0.2),
+    ];
+    let setting = Setting {
+        set,
+        architecture: Architecture::ResNet(resnet),
+        projector: ProjectorConfig { widths: vec![features, 64], batch_norm: true },
+        normalise: false,
+        unlabelled: 12_800,
+        probe: 5000,
+        views: SimClrAugmentation::small_grey([28, 28]),
+        measure: Measure { attacked: 500, budgets: vec![4.0 / 255.0, RADIUS, 0.05, BEYOND], steps: 20, shifts },
+    };
+    let base = PretrainParams::small(&setting, 2, 64);
+    let mut case = Case { network: "ResNet 8-16-32", seeds: 3, setting, pretrainings: Vec::new(), tunings: Vec::new() };
+    case.pretrain(SIMCLR, base.with(acl(Formulation::StandardToStandard, RADIUS)));
+    case.pretrain(DUAL, base.with(acl(Formulation::DUAL_STREAM, RADIUS)));
+    case.pretrain(BOTH, base.with(acl(Formulation::AdversarialToAdversarial, RADIUS)));
+    case.pretrain(ONE, base.with(acl(Formulation::AdversarialToStandard, RADIUS)));
+    case.pretrain(SHARED, PretrainParams { norms: Norms::Shared, ..base.with(acl(Formulation::DUAL_STREAM, RADIUS)) });
+    case.pretrain(WIDE, base.with(acl(Formulation::DUAL_STREAM, BEYOND)));
+    let aff = TuningParams {
+        setting: case.setting.clone(),
+        branch: Branch::Adversarial,
+        labels: Labels { per_class: 60 },
+        tuning: Tuning::Robust(RobustConfig::trades(RADIUS)),
+        epochs: 10,
+        batch_size: 60,
+        peak: 0.1,
+        weight_decay: 2e-4,
+        ladder: None,
+    };
+    for encoder in [RANDOM, SIMCLR, DUAL] {
+        let branch = if encoder == SIMCLR { Branch::Normal } else { Branch::Adversarial };
+        let ladder = (encoder == DUAL).then_some(Ladder { images: 100, auto_attack: true });
+        case.tune("AFF", encoder, TuningParams { branch, ladder, ..aff.clone() });
+    }
+    for encoder in [RANDOM, DUAL] {
+        let labels = Labels { per_class: 600 };
+        case.tune("AFF", encoder, TuningParams { labels, epochs: 2, batch_size: 120, ..aff.clone() });
+    }
+    let semi = SemiConfig { attack: attack(RADIUS, 10), ..SemiConfig::default() };
+    let stage_two = Tuning::Semi { config: semi, guesser_epochs: 10, unlabelled_batch: 90 };
+    case.tune("semi-supervised", DUAL, TuningParams { tuning: stage_two, epochs: 1, batch_size: 10, ..aff.clone() });
+    for (method, defence) in baselines() {
+        let config = RobustConfig { defence, ..RobustConfig::trades(RADIUS) };
+        let labels = Labels { per_class: 600 };
+        let tuning = Tuning::Robust(config);
+        case.tune(method, RANDOM, TuningParams { tuning, labels, epochs: 2, batch_size: 120, ..aff.clone() });
+    }
+    case
+}
+
+/// Supervised training from scratch beside TRADES with β 6.
+pub(super) fn baselines() -> [(&'static str, Defence); 4] {
+    [
+        ("standard training", Defence::None),
+        ("PGD-AT", Defence::PgdAt),
+        ("MART", Defence::Mart { lambda: 6.0 }),
+        ("TRADES 1", Defence::Trades { beta: 1.0 }),
+    ]
+}
+
+/// ResNet-18 on CIFAR-10 as published: a day on a GPU.
+fn paper(set: ImageSet) -> Case {
+    let resnet = ResNetConfig {
+        in_channels: 3,
+        stem: Stem::Cifar,
+        block: BlockKind::Basic,
+        widths: vec![64, 128, 256, 512],
+        blocks: vec![2, 2, 2, 2],
+        shortcut: Shortcut::Projection,
+        classes: 10,
+    };
+    let setting = Setting {
+        set,
+        architecture: Architecture::ResNet(resnet),
+        projector: ProjectorConfig::acl(512),
+        normalise: true,
+        unlabelled: 45_000,
+        probe: 5000,
+        views: SimClrAugmentation::cifar([32, 32]),
+        measure: Measure {
+            attacked: 10_000,
+            budgets: vec![4.0 / 255.0, RADIUS, 16.0 / 255.0],
+            steps: 20,
+            shifts: vec![Shift::L2(0.5), Shift::L2(1.0), Shift::Noise(0.1), Shift::Contrast(0.5)],
+        },
+    };
+    let base = PretrainParams::published(&setting);
+    let mut case = Case { network: "ResNet-18", seeds: 1, setting, pretrainings: Vec::new(), tunings: Vec::new() };
+    case.pretrain(SIMCLR, base.with(acl(Formulation::StandardToStandard, RADIUS)));
+    case.pretrain(DUAL, base.with(acl(Formulation::DUAL_STREAM, RADIUS)));
+    let aff = TuningParams {
+        setting: case.setting.clone(),
+        branch: Branch::Adversarial,
+        labels: Labels { per_class: 4500 },
+        tuning: Tuning::Robust(RobustConfig::trades(RADIUS)),
+        epochs: 25,
+        batch_size: 128,
+        peak: 0.1,
+        weight_decay: 2e-4,
+        ladder: Some(Ladder { images: 1000, auto_attack: true }),
+    };
+    for encoder in [RANDOM, SIMCLR, DUAL] {
+        let branch = if encoder == SIMCLR { Branch::Normal } else { Branch::Adversarial };
+        case.tune("AFF", encoder, TuningParams { branch, ..aff.clone() });
+    }
+    case
+}

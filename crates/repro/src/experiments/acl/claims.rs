@@ -1,0 +1,403 @@
+//! The paper's statements as inequalities over runs of the same seed, with curves, tables and pictures.
+
+use super::cases::{self, BEYOND, BOTH, Case, DUAL, ONE, RADIUS, RANDOM, SHARED, SIMCLR, WIDE, tuning_label};
+use super::evaluate::{Shift, robust_name};
+use super::{PAPER, PICTURE};
+use crate::section::{Axis, Curve, Media, Picture, Point, Series, Table, cell};
+use crate::{Ask, Claim, JudgedClaim, Relation, Results, Samples, Section, Test, Tier};
+
+const ABSTRACT: &str = "arXiv 2010.13337, abstract";
+const CODE: &str = "reference code of arXiv 2010.13337, README";
+const POINTS: &str = "points";
+
+pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
+    let mut section = Section::default();
+    let Some(case) = cases::of(ask)? else {
+        let claim = robust_claim().not_run("needs CIFAR-10 under the data folder, and a GPU for a day");
+        section.claims.push(claim);
+        return Ok(section);
+    };
+    let view = View { case: &case, tier: ask.tier, results };
+    section.claims = view.claims()?;
+    section.curves.push(view.budgets()?);
+    section.tables.extend([view.pretrainings()?, view.shifts()?, view.tunings()?]);
+    section.pictures = view.pictures()?;
+    section.notes = notes(ask.tier, &case);
+    Ok(section)
+}
+
+fn notes(tier: Tier, case: &Case) -> Vec<String> {
+    let measure = &case.setting.measure;
+    let mut notes = vec![
+        format!(
+            "Threat model: Linf 8/255 in pixels of [0, 1] unless said otherwise. Robust accuracy is measured on {} test images \
+             with PGD-{} on cross-entropy, steps of a quarter of the budget, one random start, the last iterate; clean accuracy \
+             on all test images. All runs of a seed share the initial weights and the order of the data, so differences are \
+             paired.",
+            measure.attacked, measure.steps
+        ),
+        "Linear probes are logistic regressions on standardised features of the frozen encoder in evaluation mode, fitted to \
+         their optimum on labelled images that pre-training did not see. Of a dual encoder the adversarial branch counts."
+            .to_owned(),
+        "The paper's margins (RA +2.99, SA +2.14 on CIFAR-10 after full fine-tuning) compare ACL with earlier robust pre-text \
+         tasks at 1,000 epochs of ResNet-18; nothing here is of that size, and nothing here is dressed as it."
+            .to_owned(),
+    ];
+    if tier == Tier::Quick {
+        notes.push(
+            "At this size pre-training is what lifts robust fine-tuning with few labels; whether the adversary adds to plain \
+             contrastive pre-training after full fine-tuning is within noise and is left to the standard tier."
+                .to_owned(),
+        );
+    }
+    notes
+}
+
+struct View<'a> {
+    case: &'a Case,
+    tier: Tier,
+    results: &'a Results,
+}
+
+fn robust_claim() -> Claim {
+    Claim::new("R1a", "Features learned against an adversary are robust without labels: linear probe, ACL over SimCLR")
+        .paper("more robust and label-efficient representations", ABSTRACT)
+        .test(Test::mean("RA(ACL dual stream) − RA(SimCLR), Linf 8/255", Relation::AtLeast(8.0)), POINTS)
+}
+
+impl View<'_> {
+    fn claims(&self) -> anyhow::Result<Vec<JudgedClaim>> {
+        let mut claims = self.pretraining_claims()?;
+        claims.extend(self.label_claims()?);
+        claims.extend(self.shift_claims()?);
+        claims.extend(self.attack_claims()?);
+        Ok(claims)
+    }
+
+    /// Linear probes: the adversary, the branches, the formulations.
+    fn pretraining_claims(&self) -> anyhow::Result<Vec<JudgedClaim>> {
+        let (acl, simclr) = (self.probe(DUAL, "adversarial"), self.probe(SIMCLR, "normal"));
+        let gain = |budget| anyhow::Ok(acl.robust(budget)?.minus(&simclr.robust(budget)?));
+        let mut claims = vec![
+            robust_claim().judge(&gain(RADIUS)?)?,
+            Claim::new("R1b", "… at nearly the same clean accuracy")
+                .paper("more robust and label-efficient representations", ABSTRACT)
+                .test(Test::mean("SA(ACL dual stream) − SA(SimCLR)", Relation::AtLeast(-3.0)), POINTS)
+                .judge(&acl.clean()?.minus(&simclr.clean()?))?,
+            Claim::new("R1c", "… and beyond the budget that it was trained for")
+                .paper("robust to unforeseen attacks", ABSTRACT)
+                .test(Test::mean("RA(ACL dual stream) − RA(SimCLR), Linf 0.1", Relation::Above(0.0)), POINTS)
+                .judge(&gain(BEYOND)?)?,
+        ];
+        let wide = Claim::new("R1d", "Pre-training at budget 0.1 pays at budget 0.1")
+            .paper("not in the paper", "ours")
+            .test(Test::mean("RA(ACL at 0.1) − RA(SimCLR), Linf 0.1", Relation::AtLeast(15.0)), POINTS);
+        claims.push(if self.has(WIDE) {
+            let wide_gain = self.probe(WIDE, "adversarial").robust(BEYOND)?.minus(&simclr.robust(BEYOND)?);
+            wide.judge(&wide_gain)?
+        } else {
+            wide.not_run(self.elsewhere())
+        });
+        let normal = self.probe(DUAL, "normal");
+        claims.extend([
+            Claim::new("R2a", "Of a dual encoder the adversarial branch is the robust one")
+                .paper("adversarial branch for adversarial fine-tuning", CODE)
+                .test(Test::mean("RA(adversarial) − RA(normal), Linf 8/255", Relation::AtLeast(3.0)), POINTS)
+                .judge(&acl.robust(RADIUS)?.minus(&normal.robust(RADIUS)?))?,
+            Claim::new("R2b", "… at about the same clean accuracy")
+                .paper("not stated", "ours")
+                .test(Test::mean("SA(adversarial) − SA(normal)", Relation::Within([-4.0, 4.0].into())), POINTS)
+                .judge(&acl.clean()?.minus(&normal.clean()?))?,
+        ]);
+        let shared = Claim::new("R2c", "Two batch norms cost no clean accuracy against a shared one")
+            .paper("dual batch norm in all published models", CODE)
+            .test(Test::mean("SA(dual) − SA(shared)", Relation::AtLeast(-1.0)), POINTS);
+        claims.push(if self.has(SHARED) {
+            shared.judge(&acl.clean()?.minus(&self.probe(SHARED, "normal").clean()?))?
+        } else {
+            shared.not_run(self.elsewhere())
+        });
+        for (id, label, name) in [("C2a", BOTH, "adversarial to adversarial"), ("C2b", ONE, "adversarial to standard")]
+        {
+            let claim = Claim::new(id, &format!("The dual stream beats {name}: linear probe"))
+                .paper("dual stream is the best of the three", ABSTRACT)
+                .test(Test::mean(&format!("RA(dual stream) − RA({name}), Linf 8/255"), Relation::Above(0.0)), POINTS);
+            claims.push(if self.has(label) {
+                claim.judge(&acl.robust(RADIUS)?.minus(&self.probe(label, "adversarial").robust(RADIUS)?))?
+            } else {
+                claim.not_run(self.elsewhere())
+            });
+        }
+        Ok(claims)
+    }
+
+    /// Fine-tuning with few labels, against training from scratch.
+    fn label_claims(&self) -> anyhow::Result<Vec<JudgedClaim>> {
+        let few = self.few();
+        let (acl, scratch) = (self.tuned("AFF", DUAL, few), self.tuned("AFF", RANDOM, few));
+        let gain = acl.robust(RADIUS)?.minus(&scratch.robust(RADIUS)?);
+        let mut claims = vec![
+            Claim::new("R3a", &format!("ACL beats supervised adversarial training from scratch: TRADES, {few} labels"))
+                .paper("label-efficient and robust", ABSTRACT)
+                .test(Test::mean("RA(ACL, AFF) − RA(scratch, AFF), Linf 8/255", Relation::AtLeast(5.0)), POINTS)
+                .judge(&gain)?,
+        ];
+        let many = Claim::new("R3b", "Pre-training matters more, the fewer labels there are")
+            .paper("label-efficient", ABSTRACT)
+            .test(Test::mean("gain at 600 labels − gain at 6000, RA, Linf 8/255", Relation::AtLeast(0.0)), POINTS);
+        let plain =
+            Claim::new("R3c", &format!("The adversary adds to SimCLR after full fine-tuning: TRADES, {few} labels"))
+                .paper("+2.99 RA over earlier robust pre-training (CIFAR-10)", ABSTRACT)
+                .test(Test::mean("RA(ACL, AFF) − RA(SimCLR, AFF), Linf 8/255", Relation::Above(0.0)), POINTS);
+        let semi = |id, figure: &str| {
+            Claim::new(id, &format!("Pseudo-labels lift {figure} over fine-tuning on the 600 labels alone"))
+                .paper("improves semi-supervised training with few labels", ABSTRACT)
+                .test(Test::mean(&format!("{figure}(semi-supervised) − {figure}(AFF)"), Relation::AtLeast(2.0)), POINTS)
+        };
+        let (semi_robust, semi_clean) = (semi("R4a", "RA"), semi("R4b", "SA"));
+        if self.tier == Tier::Standard {
+            let rich = self.tuned("AFF", DUAL, 6000).robust(RADIUS)?;
+            let rich = rich.minus(&self.tuned("AFF", RANDOM, 6000).robust(RADIUS)?);
+            let guessed = self.tuned("semi-supervised", DUAL, few);
+            claims.extend([
+                many.judge(&gain.minus(&rich))?,
+                semi_robust.judge(&guessed.robust(RADIUS)?.minus(&acl.robust(RADIUS)?))?,
+                semi_clean.judge(&guessed.clean()?.minus(&acl.clean()?))?,
+            ]);
+        } else {
+            claims.extend([many, semi_robust, semi_clean].map(|claim| claim.not_run(self.elsewhere())));
+        }
+        claims.push(if self.tier == Tier::Quick {
+            plain.not_run(self.elsewhere())
+        } else {
+            plain.judge(&acl.robust(RADIUS)?.minus(&self.tuned("AFF", SIMCLR, few).robust(RADIUS)?))?
+        });
+        Ok(claims)
+    }
+
+    /// What neither saw in training.
+    fn shift_claims(&self) -> anyhow::Result<Vec<JudgedClaim>> {
+        let gains = self.shift_gains()?;
+        let count = gains.len() as f64;
+        let mean = fold(gains.iter().map(|(_, gain)| gain.clone()), |sum, gain| sum + gain).map(|sum| sum / count);
+        let norms = gains.iter().filter(|(shift, _)| matches!(shift, Shift::L2(_))).map(|(_, gain)| gain.clone());
+        let claim = |id, statement| Claim::new(id, statement).paper("robust to unforeseen attacks", ABSTRACT);
+        Ok(vec![
+            claim("R5a", "Robustness carries to what was never trained against: L2 attacks, noise, contrast")
+                .test(
+                    Test::mean("mean over shifts of accuracy(ACL) − accuracy(SimCLR)", Relation::AtLeast(3.0)),
+                    POINTS,
+                )
+                .judge(&mean)?,
+            claim("R5b", "… above all to attacks in another norm")
+                .test(Test::mean("smallest gain over L2 attacks", Relation::AtLeast(8.0)), POINTS)
+                .judge(&fold(norms, f64::min))?,
+        ])
+    }
+
+    /// Whether robust accuracies can be believed.
+    fn attack_claims(&self) -> anyhow::Result<Vec<JudgedClaim>> {
+        let mut claims = Vec::new();
+        let tuned = self.case.tunings.iter().find_map(|fine| Some((fine, fine.params.ladder?)));
+        if let Some((fine, ladder)) = tuned {
+            let rungs = ladder.rungs();
+            let rungs = rungs.iter().map(|rung| Ok(self.results.samples(rung, |run| self.is(run, &fine.label))?));
+            let rungs = rungs.collect::<anyhow::Result<Vec<_>>>()?;
+            let rises = rungs.windows(2).map(|pair| pair[1].minus(&pair[0]));
+            let claim = Claim::new("R6", "Stronger attacks never find the model more robust")
+                .paper("not in the paper: a check of our attacks", "ours")
+                .test(
+                    Test::every("largest rise of RA from a weaker attack to a stronger", Relation::AtMost(0.5)),
+                    POINTS,
+                );
+            claims.push(claim.judge(&fold(rises, f64::max))?);
+        }
+        let floor =
+            Claim::new("R8", "Every adversarial training from scratch is far more robust than standard training")
+                .paper("supervised baselines", ABSTRACT)
+                .test(
+                    Test::mean("smallest RA(TRADES, PGD-AT, MART) − RA(standard), Linf 0.1", Relation::AtLeast(30.0)),
+                    POINTS,
+                );
+        let balance = Claim::new("R8b", "β trades clean accuracy for robustness: TRADES with β 6 against 1")
+            .paper("TRADES", "arXiv 1901.08573")
+            .test(Test::mean("RA(β 6) − RA(β 1), Linf 8/255", Relation::Above(0.0)), POINTS);
+        if self.tier == Tier::Standard {
+            let robust = |method: &str, budget| self.tuned(method, RANDOM, 6000).robust(budget);
+            let plain = robust("standard training", BEYOND)?;
+            let gains = ["AFF", "PGD-AT", "MART"].map(|method| Ok(robust(method, BEYOND)?.minus(&plain)));
+            let gains: Vec<Samples> = gains.into_iter().collect::<anyhow::Result<_>>()?;
+            claims.push(floor.judge(&fold(gains.into_iter(), f64::min))?);
+            claims.push(balance.judge(&robust("AFF", RADIUS)?.minus(&robust("TRADES 1", RADIUS)?))?);
+        } else {
+            claims.extend([floor, balance].map(|claim| claim.not_run(self.elsewhere())));
+        }
+        Ok(claims)
+    }
+
+    fn elsewhere(&self) -> &'static str {
+        if self.tier == Tier::Quick { "needs --tier standard" } else { "the standard tier tests it" }
+    }
+
+    /// The smaller number of labels.
+    fn few(&self) -> usize {
+        self.case.tunings.iter().map(|fine| fine.params.labels.count()).min().unwrap_or_default()
+    }
+
+    fn has(&self, label: &str) -> bool {
+        self.case.pretrainings.iter().any(|pretraining| pretraining.label == label)
+    }
+
+    fn is(&self, run: &crate::Run, label: &str) -> bool {
+        run.paper == PAPER && run.kind == label
+    }
+
+    fn probe(&self, label: &str, branch: &str) -> Figures<'_> {
+        Figures { results: self.results, label: label.into(), prefix: branch.into() }
+    }
+
+    fn tuned(&self, method: &str, encoder: &str, labels: usize) -> Figures<'_> {
+        Figures { results: self.results, label: tuning_label(method, encoder, labels), prefix: "tuned".into() }
+    }
+
+    /// Of every shift, by how much ACL is better than SimCLR.
+    fn shift_gains(&self) -> anyhow::Result<Vec<(Shift, Samples)>> {
+        let gain = |shift: &Shift| {
+            let of = |label, branch| self.probe(label, branch).metric(&shift.name());
+            Ok((*shift, of(DUAL, "adversarial")?.minus(&of(SIMCLR, "normal")?)))
+        };
+        self.case.setting.measure.shifts.iter().map(gain).collect()
+    }
+
+    fn budgets(&self) -> anyhow::Result<Curve> {
+        let mut series = Vec::new();
+        let line = |name: &str, figures: Figures| -> anyhow::Result<Series> {
+            let mut points: Vec<Point> = Point::of(0.0, &figures.clean()?.values()).into_iter().collect();
+            for &budget in &self.case.setting.measure.budgets {
+                points.extend(Point::of(255.0 * budget, &figures.robust(budget)?.values()));
+            }
+            Ok(Series { name: name.into(), points })
+        };
+        series.push(line("SimCLR, probe", self.probe(SIMCLR, "normal"))?);
+        series.push(line("ACL, probe, adversarial branch", self.probe(DUAL, "adversarial"))?);
+        series.push(line("ACL, probe, normal branch", self.probe(DUAL, "normal"))?);
+        for (name, encoder) in [("from scratch", RANDOM), ("from SimCLR", SIMCLR), ("from ACL", DUAL)] {
+            let label = tuning_label("AFF", encoder, self.few());
+            if self.case.tunings.iter().any(|fine| fine.label == label) {
+                series.push(line(
+                    &format!("TRADES {name}, {} labels", self.few()),
+                    self.tuned("AFF", encoder, self.few()),
+                )?);
+            }
+        }
+        Ok(Curve {
+            title: format!("{}: robust accuracy against the budget", self.case.network),
+            caption: "PGD on cross-entropy in Linf; the first point is clean accuracy. Bands are 95 % t-intervals over seeds."
+                .into(),
+            x: Axis::linear("ε (in 255ths of the pixel range)"),
+            y: Axis::linear("accuracy (%)"),
+            series,
+            levels: Vec::new(),
+        })
+    }
+
+    fn pretrainings(&self) -> anyhow::Result<Table> {
+        let mut rows = Vec::new();
+        for pretraining in &self.case.pretrainings {
+            for (branch, _) in pretraining.params.branches() {
+                let name = pretraining.label.trim_start_matches("pre-training ");
+                rows.push(self.row(&format!("{name}; {branch} branch"), &self.probe(&pretraining.label, branch))?);
+            }
+        }
+        let title = format!("{}: linear probes on frozen features", self.case.network);
+        Ok(self.table(title, "pre-training", rows))
+    }
+
+    fn tunings(&self) -> anyhow::Result<Table> {
+        let tuned = |label: &str| Figures { results: self.results, label: label.into(), prefix: "tuned".into() };
+        let rows = self.case.tunings.iter().map(|fine| self.row(&fine.label, &tuned(&fine.label)));
+        let rows = rows.collect::<anyhow::Result<_>>()?;
+        Ok(self.table(format!("{}: fine-tuned networks", self.case.network), "training", rows))
+    }
+
+    fn row(&self, name: &str, figures: &Figures) -> anyhow::Result<Vec<String>> {
+        let mut row = vec![name.to_owned(), cell(&figures.clean()?.values(), 1)];
+        for &budget in &self.case.setting.measure.budgets {
+            row.push(cell(&figures.robust(budget)?.values(), 1));
+        }
+        Ok(row)
+    }
+
+    fn table(&self, title: String, first: &str, rows: Vec<Vec<String>>) -> Table {
+        let mut header = vec![first.to_owned(), "clean (%)".to_owned()];
+        let budgets = &self.case.setting.measure.budgets;
+        header.extend(budgets.iter().map(|budget| format!("ε = {:.1}/255 (%)", 255.0 * budget)));
+        Table { title, caption: "Mean ± half the 95 % interval over seeds.".into(), header, rows }
+    }
+
+    fn shifts(&self) -> anyhow::Result<Table> {
+        let mut rows = Vec::new();
+        for shift in &self.case.setting.measure.shifts {
+            let of = |label, branch| -> anyhow::Result<String> {
+                Ok(cell(&self.probe(label, branch).metric(&shift.name())?.values(), 1))
+            };
+            rows.push(vec![shift.name(), of(SIMCLR, "normal")?, of(DUAL, "adversarial")?]);
+        }
+        Ok(Table {
+            title: format!("{}: shifts that no training saw", self.case.network),
+            caption: "Accuracy (%) of linear probes; mean ± half the 95 % interval over seeds.".into(),
+            header: ["shift", "SimCLR", "ACL, dual stream"].map(String::from).to_vec(),
+            rows,
+        })
+    }
+
+    /// One seed's pictures.
+    fn pictures(&self) -> anyhow::Result<Vec<Picture>> {
+        let labels = [SIMCLR, DUAL].into_iter().map(String::from);
+        let tuned = self.case.tunings.iter().filter(|fine| fine.params.ladder.is_some()).map(|fine| fine.label.clone());
+        let mut pictures = Vec::new();
+        for label in labels.chain(tuned) {
+            let Some(run) = self.results.finished(|run| self.is(run, &label)).next() else { continue };
+            pictures.push(Picture {
+                title: format!("What an attacker does to {}", label.trim_start_matches("pre-training ")),
+                caption: "Top: test images. Middle: after PGD-20 within 8/255. Bottom: the difference, from −8/255 (black) to \
+                          8/255 (white)."
+                    .into(),
+                alt: "three rows of ten images: clean, attacked, amplified difference".into(),
+                media: Media::Png(std::fs::read(run.artifact(PICTURE)?)?),
+            });
+        }
+        Ok(pictures)
+    }
+}
+
+/// The figures of one kind of run under one prefix.
+struct Figures<'a> {
+    results: &'a Results,
+    label: String,
+    prefix: String,
+}
+
+impl Figures<'_> {
+    fn metric(&self, name: &str) -> anyhow::Result<Samples> {
+        self.named(&format!("{}/{name}", self.prefix))
+    }
+
+    fn named(&self, metric: &str) -> anyhow::Result<Samples> {
+        Ok(self.results.samples(metric, |run| run.paper == PAPER && run.kind == self.label)?)
+    }
+
+    fn clean(&self) -> anyhow::Result<Samples> {
+        self.metric("clean")
+    }
+
+    fn robust(&self, budget: f64) -> anyhow::Result<Samples> {
+        self.named(&robust_name(&self.prefix, budget))
+    }
+}
+
+/// Seed by seed, `pick` over all samples.
+fn fold(mut all: impl Iterator<Item = Samples>, pick: fn(f64, f64) -> f64) -> Samples {
+    let first = all.next().unwrap_or_default();
+    all.fold(first, |so_far, samples| so_far.combine(&samples, pick))
+}

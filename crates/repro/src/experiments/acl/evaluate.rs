@@ -1,0 +1,208 @@
+//! What a classifier is worth: clean, attacked, and on shifted images.
+
+use crate::Metrics;
+use contrast::attack::{Apgd, Attack, AutoAttack, Ball, Goal, Pgd};
+use core_tensor::data::{Dataset, Samples};
+use core_tensor::seed::{Purpose, generator};
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor, no_grad};
+
+/// What is measured; part of a run's description.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Measure {
+    /// The first test images, which are attacked; clean accuracy is over all.
+    pub(super) attacked: usize,
+    /// Linf budgets.
+    pub(super) budgets: Vec<f64>,
+    /// Steps of PGD, each of a quarter of the budget, from one random start; the last iterate counts.
+    pub(super) steps: usize,
+    /// What the model was not trained against.
+    pub(super) shifts: Vec<Shift>,
+}
+
+/// A change of the attacked images that no training saw.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Shift {
+    /// PGD within a Euclidean ball.
+    L2(f64),
+    /// Gaussian noise of this deviation, clipped.
+    Noise(f64),
+    /// The mean of 3 × 3 pixels.
+    Blur,
+    /// Differences from the image's mean, multiplied.
+    Contrast(f64),
+    /// A constant, added and clipped.
+    Brightness(f64),
+}
+
+impl Shift {
+    /// For metrics and tables.
+    pub(super) fn name(self) -> String {
+        match self {
+            Self::L2(radius) => format!("L2 {radius}"),
+            Self::Noise(deviation) => format!("noise {deviation}"),
+            Self::Blur => "blur 3 × 3".into(),
+            Self::Contrast(factor) => format!("contrast × {factor}"),
+            Self::Brightness(added) => format!("brightness + {added}"),
+        }
+    }
+}
+
+/// A classifier with the images it is tried on.
+pub(super) struct Subject<'a> {
+    pub(super) logits: &'a dyn Fn(&Tensor) -> Tensor,
+    pub(super) measure: &'a Measure,
+    all: Tensor,
+    labels: Tensor,
+}
+
+impl<'a> Subject<'a> {
+    pub(super) fn new(
+        logits: &'a dyn Fn(&Tensor) -> Tensor,
+        measure: &'a Measure,
+        test: &Dataset,
+        device: Device,
+    ) -> anyhow::Result<Self> {
+        anyhow::ensure!(measure.attacked <= test.len(), "{} test images, {} asked for", test.len(), measure.attacked);
+        // Bytes stay bytes until a block of them is used.
+        Ok(Self { logits, measure, all: test.images().to_device(device), labels: test.labels().to_device(device) })
+    }
+
+    /// Images in `[0, 1]` and labels of a block.
+    pub(super) fn block(&self, start: usize, count: usize) -> (Tensor, Tensor) {
+        let (start, count) = (start as i64, count as i64);
+        let images = self.all.narrow(0, start, count).to_kind(Kind::Float) / 255.0;
+        (images, self.labels.narrow(0, start, count))
+    }
+
+    /// Accuracy (%) on all test images.
+    pub(super) fn clean(&self) -> f64 {
+        let total = self.all.size()[0] as usize;
+        let mut correct = 0;
+        for start in (0..total).step_by(500) {
+            let (images, labels) = self.block(start, 500.min(total - start));
+            correct += self.hits(&images, &labels).sum(Kind::Int64).int64_value(&[]);
+        }
+        100.0 * correct as f64 / total as f64
+    }
+
+    fn hits(&self, images: &Tensor, labels: &Tensor) -> Tensor {
+        no_grad(|| (self.logits)(images)).argmax(1, false).eq_tensor(labels)
+    }
+
+    /// Accuracy (%) on the attacked images, made by `attacked` from a block of images and their labels.
+    fn accuracy(&self, mut changed: impl FnMut(&Tensor, &Tensor) -> anyhow::Result<Tensor>) -> anyhow::Result<f64> {
+        let total = self.measure.attacked;
+        let mut correct = 0;
+        for start in (0..total).step_by(100) {
+            let (images, labels) = self.block(start, 100.min(total - start));
+            let changed = changed(&images, &labels)?;
+            correct += self.hits(&changed, &labels).sum(Kind::Int64).int64_value(&[]);
+        }
+        Ok(100.0 * correct as f64 / total as f64)
+    }
+
+    /// Robust accuracy (%) under an attack: the share of examples that it does not get misclassified.
+    pub(super) fn robust(&self, attack: &dyn Attack, images: usize, seed: u64) -> anyhow::Result<f64> {
+        let model = |images: &Tensor| (self.logits)(images);
+        let total = images.min(self.measure.attacked);
+        let mut standing = 0.0;
+        for start in (0..total).step_by(100) {
+            let count = 100.min(total - start);
+            let (images, labels) = self.block(start, count);
+            let found = attack.run(&model, &images, &Goal::untargeted(&labels), seed)?;
+            standing += found.survivors() * count as f64;
+        }
+        Ok(100.0 * standing / total as f64)
+    }
+
+    fn shifted(&self, shift: Shift, seed: u64) -> anyhow::Result<f64> {
+        let mut rng = generator(seed, Purpose::Noise, 1);
+        match shift {
+            Shift::L2(radius) => {
+                let attack = Pgd::new(Ball::l2(radius)).with_steps(self.measure.steps);
+                self.robust(&attack, self.measure.attacked, seed)
+            }
+            Shift::Noise(deviation) => self.accuracy(|images, _| {
+                let noise: Vec<f32> = (0..images.numel()).map(|_| normal(&mut rng)).collect();
+                let noise = Tensor::from_slice(&noise).view_as(images).to_device(images.device());
+                Ok((images + noise * deviation).clamp(0.0, 1.0))
+            }),
+            Shift::Blur => self.accuracy(|images, _| Ok(images.avg_pool2d([3, 3], [1, 1], [1, 1], false, false, None))),
+            Shift::Contrast(factor) => self.accuracy(|images, _| {
+                let mean = images.mean_dim([1, 2, 3].as_slice(), true, Kind::Float);
+                Ok((images - &mean) * factor + mean)
+            }),
+            Shift::Brightness(added) => self.accuracy(|images, _| Ok((images + added).clamp(0.0, 1.0))),
+        }
+    }
+}
+
+/// A normal deviate from two uniform ones (Box and Muller).
+fn normal(rng: &mut impl Rng) -> f32 {
+    let (radius, angle): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random());
+    ((-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()) as f32
+}
+
+/// The attack that robust accuracy is measured with.
+pub(super) fn pgd(budget: f64, steps: usize) -> Pgd {
+    Pgd::new(Ball::linf(budget)).with_steps(steps)
+}
+
+/// `name/clean`, `name/robust <budget>` for every budget and, if asked for, `name/<shift>`; in percent.
+pub(super) fn measure(subject: &Subject, name: &str, shifts: bool, seed: u64) -> anyhow::Result<Metrics> {
+    let mut metrics = Metrics::from([(format!("{name}/clean"), subject.clean())]);
+    let settings = subject.measure;
+    for &budget in &settings.budgets {
+        let found = subject.robust(&pgd(budget, settings.steps), settings.attacked, seed)?;
+        metrics.insert(robust_name(name, budget), found);
+    }
+    for &shift in settings.shifts.iter().filter(|_| shifts) {
+        metrics.insert(format!("{name}/{}", shift.name()), subject.shifted(shift, seed)?);
+    }
+    Ok(metrics)
+}
+
+/// The metric of robust accuracy at a budget.
+pub(super) fn robust_name(name: &str, budget: f64) -> String {
+    format!("{name}/robust {budget:.4}")
+}
+
+/// Stronger and stronger attacks at the trained budget; part of a run's description.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ladder {
+    /// The first test images.
+    pub(super) images: usize,
+    /// Whether the last rung is AutoAttack; APGD otherwise.
+    pub(super) auto_attack: bool,
+}
+
+impl Ladder {
+    /// Names of the metrics, from weak to strong.
+    pub(super) fn rungs(self) -> Vec<&'static str> {
+        let mut rungs = vec!["ladder/FGSM", "ladder/PGD-20", "ladder/APGD-CE"];
+        rungs.extend(self.auto_attack.then_some("ladder/AutoAttack"));
+        rungs
+    }
+
+    /// Robust accuracy (%) on every rung.
+    pub(super) fn climb(self, subject: &Subject, budget: f64, seed: u64) -> anyhow::Result<Metrics> {
+        let ball = Ball::linf(budget);
+        let attacks: [Box<dyn Attack>; 4] = [
+            Box::new(Pgd::fgsm(ball)),
+            Box::new(pgd(budget, 20)),
+            Box::new(Apgd::new(ball)),
+            Box::new(AutoAttack::standard(ball)),
+        ];
+        let found = self
+            .rungs()
+            .into_iter()
+            .zip(attacks)
+            .map(|(name, attack)| Ok((name.to_owned(), subject.robust(attack.as_ref(), self.images, seed)?)));
+        found.collect()
+    }
+}

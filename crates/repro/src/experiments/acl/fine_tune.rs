@@ -1,0 +1,197 @@
+//! Robust training with few labels, from a pre-trained encoder or from scratch.
+
+use super::cases::RADIUS;
+use super::evaluate::{Ladder, Subject, measure};
+use super::pretrain::{Setting, fit};
+use super::{ENCODER, PICTURE, picture};
+use crate::{Metrics, RunContext};
+use contrast::learn::{
+    Branch, BranchSwitch, DualBatchNorm, Logits, RobustConfig, RobustTraining, Scope, SemiConfig, SemiLoader,
+    SemiSplit, SemiSupervised, extract, fine_tuned, pseudo_label_accuracy, pseudo_labels,
+};
+use core_tensor::checkpoint::{LoadPolicy, load_state, read_state};
+use core_tensor::data::{Augmentation, BatchSource, Dataset, Loader, LoaderConfig, OnDevice, Splits, Transform};
+use core_tensor::nn::{Network, Standard};
+use core_tensor::optim::{NamedTensors, Schedule, Sgd, SgdConfig};
+use core_tensor::train::{TrainConfig, Trainer};
+use serde::{Deserialize, Serialize};
+use tch::nn::VarStore;
+use tch::{Device, Tensor};
+
+/// A fine-tuning.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TuningParams {
+    pub(super) setting: Setting,
+    /// Which branch of the encoder it starts from.
+    pub(super) branch: Branch,
+    pub(super) labels: Labels,
+    pub(super) tuning: Tuning,
+    pub(super) epochs: u64,
+    /// Labelled images a batch.
+    pub(super) batch_size: usize,
+    pub(super) peak: f64,
+    pub(super) weight_decay: f64,
+    /// Ever stronger attacks to compare, and a picture.
+    pub(super) ladder: Option<Ladder>,
+}
+
+/// How many labels are used: the first of each class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Labels {
+    pub(super) per_class: usize,
+}
+
+impl Labels {
+    pub(super) fn count(self) -> usize {
+        10 * self.per_class
+    }
+}
+
+/// What is minimised.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Tuning {
+    /// On the labelled images.
+    Robust(RobustConfig),
+    /// On all images, after the encoder's normal branch, fine-tuned on the labels, has labelled the rest.
+    Semi { config: SemiConfig, guesser_epochs: u64, unlabelled_batch: usize },
+}
+
+impl TuningParams {
+    /// In passes of 64 images.
+    pub(super) fn effort(&self) -> f64 {
+        match &self.tuning {
+            Tuning::Robust(config) => {
+                let images = self.epochs as f64 * self.labels.count() as f64;
+                images / 64.0 * (2.0 + 0.7 * config.attack.steps as f64) / 2.0
+            }
+            Tuning::Semi { config, .. } => {
+                self.epochs as f64 * self.setting.unlabelled as f64 / 64.0 * (2.0 + 0.7 * config.attack.steps as f64)
+                    / 2.0
+            }
+        }
+    }
+
+    fn schedule(&self, steps_per_epoch: u64, epochs: u64) -> Schedule {
+        Schedule::Cosine { peak: self.peak, last: 0.0, steps: epochs * steps_per_epoch }
+    }
+}
+
+pub(super) fn run(params: &TuningParams, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
+    let setting = &params.setting;
+    let data = setting.data(context)?;
+    let images = setting.unlabelled(&data)?;
+    let device: Device = context.device().into();
+    let start = if context.needed("encoder").is_ok() { Some(encoder(context, setting)?) } else { None };
+    let (store, network, _) = setting.build(context, &Standard, seed)?;
+    if let Some(start) = &start {
+        load_state(&store, &extract(start, params.branch)?, &LoadPolicy::strict())?;
+    }
+    let network = network.as_ref();
+    let logits = |images: &Tensor, train: bool| network.forward(&setting.input(images), train);
+    let mut metrics = Metrics::new();
+    let parameters = fine_tuned(&store, network, Scope::Full, params.weight_decay)?;
+    let mut optimizer = Sgd::new(parameters, SgdConfig::default())?;
+    match &params.tuning {
+        Tuning::Robust(config) => {
+            let loader = labelled(params, &images, seed, device)?;
+            let mut objective = RobustTraining::of(Box::new(logits), config.clone(), seed)?;
+            let schedule = params.schedule(loader.batches_per_epoch(), params.epochs);
+            let config = TrainConfig { epochs: params.epochs, seed, schedule };
+            fit(context, config, (&store, &loader), (&mut objective, &mut optimizer))?;
+        }
+        Tuning::Semi { config, guesser_epochs, unlabelled_batch } => {
+            let Some(start) = &start else { anyhow::bail!("pseudo-labels need a pre-trained encoder") };
+            let soft = guess(params, start, &images, *guesser_epochs, seed, context)?;
+            let split = split(&images, params.labels)?;
+            metrics.insert("pseudo_label_accuracy".into(), pseudo_label_accuracy(&soft, &images, &split.unlabelled)?);
+            let sizes = [params.batch_size, *unlabelled_batch];
+            let loader = SemiLoader::new(images, split, &soft, &augmentation(), sizes, seed)?.on(device);
+            let mut objective = SemiSupervised::of(Box::new(logits), config.clone(), seed)?;
+            let schedule = params.schedule(loader.batches_per_epoch(), params.epochs);
+            let config = TrainConfig { epochs: params.epochs, seed, schedule };
+            fit(context, config, (&store, &loader), (&mut objective, &mut optimizer))?;
+        }
+    }
+    metrics.extend(judge(params, &logits, &data, seed, context)?);
+    Ok(metrics)
+}
+
+/// The figures of the trained network, and its picture.
+fn judge(
+    params: &TuningParams,
+    logits: &dyn Fn(&Tensor, bool) -> Tensor,
+    data: &Splits,
+    seed: u64,
+    context: &mut RunContext,
+) -> anyhow::Result<Metrics> {
+    let evaluation = |images: &Tensor| logits(images, false);
+    let subject = Subject::new(&evaluation, &params.setting.measure, &data.test, context.device().into())?;
+    let mut metrics = measure(&subject, "tuned", false, seed)?;
+    if let Some(ladder) = params.ladder {
+        metrics.extend(ladder.climb(&subject, RADIUS, seed)?);
+        picture::save(&subject, seed, PICTURE, context)?;
+    }
+    Ok(metrics)
+}
+
+/// The pre-trained encoder, with both branches and its head.
+fn encoder(context: &RunContext, setting: &Setting) -> anyhow::Result<VarStore> {
+    let weights: NamedTensors = read_state(&context.needed("encoder")?.artifact(ENCODER)?)?;
+    let dual = DualBatchNorm::new(&BranchSwitch::default());
+    let (store, _, _) = setting.build(context, &dual, 0)?;
+    load_state(&store, &weights, &LoadPolicy::strict())?;
+    Ok(store)
+}
+
+/// Shifted by up to 2 pixels and mirrored.
+fn augmentation() -> Augmentation {
+    Augmentation::new([Transform::PadCrop { padding: 2 }, Transform::HorizontalFlip { probability: 0.5 }])
+}
+
+/// The first images of each class, and the rest.
+fn split(images: &Dataset, labels: Labels) -> anyhow::Result<SemiSplit> {
+    let mut taken = vec![0; images.classes().len()];
+    let (mut labelled, mut unlabelled) = (Vec::new(), Vec::new());
+    for (index, &label) in images.targets().iter().enumerate() {
+        let count = &mut taken[label as usize];
+        *count += 1;
+        if *count <= labels.per_class { labelled.push(index) } else { unlabelled.push(index) }
+    }
+    Ok(SemiSplit { labelled, unlabelled })
+}
+
+fn labelled(params: &TuningParams, images: &Dataset, seed: u64, device: Device) -> anyhow::Result<OnDevice<Loader>> {
+    let few = images.balanced(params.labels.per_class)?;
+    let loader = Loader::new(few, &augmentation(), LoaderConfig::training(params.batch_size), seed)?;
+    Ok(OnDevice::new(loader, device))
+}
+
+/// Standard fine-tuning of the normal branch on the labels, and what it then says about all images.
+fn guess(
+    params: &TuningParams,
+    start: &VarStore,
+    images: &Dataset,
+    epochs: u64,
+    seed: u64,
+    context: &RunContext,
+) -> anyhow::Result<Tensor> {
+    let setting = &params.setting;
+    let device: Device = context.device().into();
+    let (store, network, _) = setting.build(context, &Standard, seed)?;
+    load_state(&store, &extract(start, Branch::Normal)?, &LoadPolicy::strict())?;
+    let network: &dyn Network = network.as_ref();
+    let logits: Logits = Box::new(|images, train| network.forward(&setting.input(images), train));
+    let mut objective = RobustTraining::of(logits, RobustConfig::standard(), seed)?;
+    let parameters = fine_tuned(&store, network, Scope::Full, params.weight_decay)?;
+    let mut optimizer = Sgd::new(parameters, SgdConfig::default())?;
+    let few = images.balanced(params.labels.per_class)?;
+    let loader = Loader::new(few, &augmentation(), LoaderConfig::training(60), seed)?;
+    let loader = OnDevice::new(loader, device);
+    let config = TrainConfig { epochs, seed, schedule: params.schedule(loader.batches_per_epoch(), epochs) };
+    Trainer::new(config, &mut objective, &mut optimizer)?.fit(&loader)?;
+    let all = Loader::new(images.clone(), &Augmentation::default(), LoaderConfig::evaluation(500), 0)?;
+    Ok(pseudo_labels(|images| network.forward(&setting.input(images), false), &OnDevice::new(all, device))?)
+}
