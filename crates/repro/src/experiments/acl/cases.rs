@@ -76,9 +76,10 @@ impl Case {
             (_, DataSource::Generator) => "generated shapes in place of Fashion-MNIST",
             _ => "Fashion-MNIST",
         };
+        let halved = if self.setting.halve { " at half their height and width" } else { "" };
         let tested = self.setting.measure.attacked;
         let set = format!(
-            "{name}: {unlabelled} training images without labels, {probe} others with labels for probes, 10000 test images, \
+            "{name}{halved}: {unlabelled} training images without labels, {probe} others with labels for probes, 10000 test images, \
              of which {tested} are attacked"
         );
         DataUse { set, source }
@@ -110,17 +111,18 @@ fn acl(formulation: Formulation, radius: f64) -> AclConfig {
     AclConfig { formulation, attack: attack(radius, 5), ..AclConfig::default() }
 }
 
-/// A four-layer convolutional net on 28 × 28 grey images.
+/// A three-layer convolutional net on grey images of 14 × 14.
 fn quick(set: ImageSet) -> Case {
-    let features = 32;
+    let features = 64;
     let setting = Setting {
         set,
-        architecture: Architecture::ConvNet(ConvNetConfig { in_channels: 1, widths: vec![8, 16, 32], classes: 10 }),
+        architecture: Architecture::ConvNet(ConvNetConfig { in_channels: 1, widths: vec![16, 32, 64], classes: 10 }),
         projector: ProjectorConfig { widths: vec![features, 64], batch_norm: true },
         normalise: false,
-        unlabelled: 9600,
+        halve: true,
+        unlabelled: 6400,
         probe: 5000,
-        views: SimClrAugmentation::small_grey([28, 28]),
+        views: SimClrAugmentation::small_grey([14, 14]),
         measure: Measure {
             attacked: 300,
             budgets: vec![RADIUS, 0.05, BEYOND],
@@ -130,7 +132,7 @@ fn quick(set: ImageSet) -> Case {
     };
     let base = PretrainParams::small(&setting, 2, 64);
     let mut case =
-        Case { network: "ConvNet 8-16-32", seeds: 3, setting, pretrainings: Vec::new(), tunings: Vec::new() };
+        Case { network: "ConvNet 16-32-64", seeds: 3, setting, pretrainings: Vec::new(), tunings: Vec::new() };
     case.pretrain(SIMCLR, base.with(acl(Formulation::StandardToStandard, RADIUS)));
     case.pretrain(DUAL, base.with(acl(Formulation::DUAL_STREAM, RADIUS)));
     let aff = TuningParams {
@@ -138,7 +140,7 @@ fn quick(set: ImageSet) -> Case {
         branch: Branch::Adversarial,
         labels: Labels { per_class: 60 },
         tuning: Tuning::Robust(RobustConfig { attack: attack(RADIUS, 5), ..RobustConfig::trades(RADIUS) }),
-        epochs: 8,
+        epochs: 12,
         batch_size: 60,
         peak: 0.1,
         weight_decay: 2e-4,
@@ -176,6 +178,7 @@ fn standard(set: ImageSet) -> Case {
         architecture: Architecture::ResNet(resnet),
         projector: ProjectorConfig { widths: vec![features, 64], batch_norm: true },
         normalise: false,
+        halve: false,
         unlabelled: 12_800,
         probe: 5000,
         views: SimClrAugmentation::small_grey([28, 28]),
@@ -247,6 +250,7 @@ fn paper(set: ImageSet) -> Case {
         architecture: Architecture::ResNet(resnet),
         projector: ProjectorConfig::acl(512),
         normalise: true,
+        halve: false,
         unlabelled: 45_000,
         probe: 5000,
         views: SimClrAugmentation::cifar([32, 32]),

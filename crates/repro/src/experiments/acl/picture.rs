@@ -8,8 +8,8 @@ use tch::{Kind, Tensor};
 
 /// Images in a picture.
 const COLUMNS: i64 = 10;
-/// Pixels of the picture for one of an image.
-const ZOOM: i64 = 3;
+/// Height of an image in the picture, about.
+const HEIGHT: i64 = 84;
 /// Grey pixels between images.
 const GAP: i64 = 2;
 
@@ -39,7 +39,8 @@ pub(super) fn difference(images: &Tensor, moved: &Tensor) -> Tensor {
 /// Images side by side, magnified, as `[3, height, width]`.
 fn row(images: &Tensor) -> Tensor {
     let [_, _, height, width] = [0, 1, 2, 3].map(|axis| images.size()[axis]);
-    let large = images.upsample_nearest2d([height * ZOOM, width * ZOOM], None, None);
+    let zoom = (HEIGHT / height).max(1);
+    let large = images.upsample_nearest2d([height * zoom, width * zoom], None, None);
     let framed = large.pad([GAP, GAP, GAP, GAP], "constant", 0.5);
     let line = Tensor::cat(&framed.unbind(0), 2);
     if line.size()[0] == 1 { line.repeat([3, 1, 1]) } else { line }
@@ -54,10 +55,10 @@ mod tests {
     fn a_row_is_as_wide_as_its_images_and_keeps_their_values() {
         let images = (Tensor::arange(10 * 4, (Kind::Float, Device::Cpu)) / 40.0).view([10, 1, 2, 2]);
         let row = row(&images);
-        assert_eq!(row.size(), [3, 2 * ZOOM + 2 * GAP, 10 * (2 * ZOOM + 2 * GAP)]);
+        assert_eq!(row.size(), [3, HEIGHT + 2 * GAP, 10 * (HEIGHT + 2 * GAP)]);
         assert_eq!(row.double_value(&[0, GAP, GAP]), 0.0);
         // The second image's first pixel is 4/40.
-        let second = row.double_value(&[2, GAP + 1, 2 * ZOOM + 3 * GAP + 2]);
+        let second = row.double_value(&[2, GAP + 1, HEIGHT + 3 * GAP + 2]);
         assert!((second - 0.1).abs() < 1e-6, "{second}");
     }
 

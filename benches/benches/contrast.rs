@@ -1,0 +1,79 @@
+//! What contrastive learning costs beyond its network passes.
+//!
+//! | bench | target |
+//! |---|---|
+//! | `contrast/nt_xent_*` | no slower than `contrast/nt_xent_plain_*` and PyTorch's tensor operations (`peers/nt_xent.py`) |
+//! | `contrast/acl_step` | 3 % above `contrast/acl_passes`, the same network passes without attack, loss or branches |
+//!
+//! Peak memory of NT-Xent: `cargo run --release -p contrast --example nt_xent_memory -- blocks` (or `plain`).
+
+// Criterion's macro makes a public function without a word.
+#![allow(missing_docs)]
+
+use contrast::learn::{
+    Acl, AclConfig, BranchSwitch, DualBatchNorm, Layout, Projector, ProjectorConfig, ViewBatch, nt_xent, nt_xent_plain,
+};
+use core_tensor::networks::{Architecture, ConvNetConfig};
+use core_tensor::train::{Objective, Progress};
+use criterion::{Criterion, criterion_group, criterion_main};
+use std::hint::black_box;
+use tch::{Device, Kind, Tensor, nn};
+
+fn loss(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("contrast");
+    group.sample_size(20);
+    // 1,024 rows, and two views of 1,024 images.
+    for rows in [1024, 2048] {
+        let embeddings = Tensor::randn([rows, 128], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        type Loss = fn(&Tensor, f64, Layout) -> contrast::learn::Result<Tensor>;
+        for (name, loss) in [("nt_xent", nt_xent as Loss), ("nt_xent_plain", nt_xent_plain as Loss)] {
+            group.bench_function(format!("{name}_{rows}x128"), |bencher| {
+                bencher.iter(|| {
+                    let value = loss(&embeddings, 0.5, Layout::Stacked).unwrap();
+                    black_box(Tensor::run_backward(&[value], &[&embeddings], false, false))
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+/// A dual-stream step, forward and backward, and the network passes that it is made of: five forward and backward to the
+/// images, two forward and one backward to the weights.
+fn step(criterion: &mut Criterion) {
+    let switch = BranchSwitch::default();
+    let store = nn::VarStore::new(Device::Cpu);
+    let layers = DualBatchNorm::new(&switch);
+    let architecture = Architecture::ConvNet(ConvNetConfig { in_channels: 1, widths: vec![16, 32, 64], classes: 10 });
+    let network = architecture.build(&store.root(), &layers).unwrap();
+    let projector = Projector::new(&(store.root() / "projector"), &layers, 64, &ProjectorConfig::acl(64)).unwrap();
+    let views = Tensor::rand([256, 1, 28, 28], (Kind::Float, Device::Cpu));
+    let config = AclConfig::default();
+    let steps = config.attack.steps;
+    let mut acl = Acl::new((network.as_ref(), &projector), &switch, config, 0).unwrap();
+    let batch = ViewBatch { views: views.shallow_clone(), index: (0..128).collect() };
+    let embed = |images: &Tensor, train| projector.forward(&network.features(images, train), train);
+    let mut group = criterion.benchmark_group("contrast");
+    group.sample_size(10);
+    group.bench_function("acl_step", |bencher| {
+        bencher.iter(|| {
+            acl.loss(&batch, &Progress::default()).unwrap().total.backward();
+            store.variables().values_mut().for_each(Tensor::zero_grad);
+        });
+    });
+    group.bench_function("acl_passes", |bencher| {
+        bencher.iter(|| {
+            for _ in 0..steps {
+                let images = views.detach().set_requires_grad(true);
+                let sum = embed(&images, false).sum(Kind::Float);
+                black_box(Tensor::run_backward(&[sum], &[images], false, false));
+            }
+            (embed(&views, true).sum(Kind::Float) + embed(&views, true).sum(Kind::Float)).backward();
+            store.variables().values_mut().for_each(Tensor::zero_grad);
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, loss, step);
+criterion_main!(benches);
