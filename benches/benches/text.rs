@@ -78,11 +78,11 @@ fn squad(c: &mut Criterion) {
 /// 2,067 paragraphs of 122 words with 5 questions each, as the development part has on average.
 fn generated(folder: &Path) -> PathBuf {
     let mut rng = ChaCha8Rng::seed_from_u64(2);
-    let paragraphs: Vec<_> = (0..2067)
+    let paragraphs: Vec<_> = (0..2067_u64)
         .map(|paragraph| {
             let context = sentence(122, &mut rng);
             let answer = context.split(' ').next().unwrap_or_default();
-            let question = |number| {
+            let question = |number: u64| {
                 let text = sentence(11, &mut ChaCha8Rng::seed_from_u64(paragraph * 8 + number));
                 format!(r#"{{"id": "{paragraph}-{number}", "question": "{text}", "answers": [{{"text": "{answer}", "answer_start": 0}}]}}"#)
             };

@@ -117,7 +117,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn swapping_groups_changes_nothing(angles in prop::collection::vec(0.0..6.28_f64, 3)) {
+        fn swapping_groups_changes_nothing(angles in prop::collection::vec(0.0..std::f64::consts::TAU, 3)) {
             let point = |angle: f64| [angle.cos(), angle.sin()];
             let [a, b, c] = [point(angles[0]), point(angles[1]), point(angles[2])];
             let (one, other) = (loss(&[&[a, b, c]]), loss(&[&[c, a, b]]));

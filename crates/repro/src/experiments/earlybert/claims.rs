@@ -18,8 +18,7 @@ pub(super) fn judge(_: &Ask, results: &Results) -> anyhow::Result<Section> {
     let mean = |quantity: &str, relation| Test::mean(quantity, relation);
     let exists = "structured winning tickets can be identified early in training";
     let comparable = "comparable performance on GLUE and SQuAD";
-    let mut section = Section::default();
-    section.claims = vec![
+    let claims = vec![
         Claim::new("Q1a", "A search of 100 steps tells every dead head from every live one")
             .paper(exists, ABSTRACT)
             .test(every("share of heads on the right side", Relation::AtLeast(1.0)), "")
@@ -85,6 +84,7 @@ pub(super) fn judge(_: &Ask, results: &Results) -> anyhow::Result<Section> {
                     .minus(&results.samples("macs_ratio", |run| run.kind == "step-time")?),
             )?,
     ];
+    let mut section = Section { claims, ..Section::default() };
     let ran = results.runs().any(|(run, _)| run.kind.starts_with("sst-2 "));
     let sentences = sentences::judge(results, ran)?;
     section.claims.extend(sentences.claims);

@@ -18,7 +18,7 @@ use vision::fas::model::{
 
 /// A network of either kind.
 enum Network {
-    Proxy(ProxyFas),
+    Proxy(Box<ProxyFas>),
     PixBis(DeepPixBis),
 }
 
@@ -53,7 +53,7 @@ fn build(store: &VarStore, model: Model, recipe: &Recipe) -> anyhow::Result<Netw
     Ok(if model == Model::DeepPixBis {
         Network::PixBis(DeepPixBis::new(&store.root(), factory, backbone))
     } else {
-        Network::Proxy(ProxyFas::new(&store.root(), factory, backbone, model.config(recipe.features))?)
+        Network::Proxy(Box::new(ProxyFas::new(&store.root(), factory, backbone, model.config(recipe.features))?))
     })
 }
 

@@ -54,7 +54,9 @@ impl Level {
 /// Products of the vectors in `rows` (whole panels) with the three panels in `strip`: `output[row · STRIP + column]`.
 pub(super) fn products(level: Level, rows: &[f32], strip: &[f32], dim: usize, output: &mut [f32]) {
     assert!(
-        strip.len() == STRIP * dim && rows.len() % (PANEL * dim) == 0 && output.len() * dim == rows.len() * STRIP,
+        strip.len() == STRIP * dim
+            && rows.len().is_multiple_of(PANEL * dim)
+            && output.len() * dim == rows.len() * STRIP,
         "panels, strip and output fit each other"
     );
     for (panel, output) in rows.chunks_exact(PANEL * dim).zip(output.chunks_exact_mut(PANEL * STRIP)) {
