@@ -29,6 +29,7 @@ mod select;
 mod selector;
 pub mod structured;
 mod ticket;
+pub mod transfer;
 
 pub use core_tensor::optim::NamedTensors;
 pub use distill::{DistillConfig, Distillation, Reduction};
