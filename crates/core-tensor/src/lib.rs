@@ -49,3 +49,7 @@ pub mod train;
 
 #[cfg(feature = "torch")]
 pub use error::{Error, Result};
+
+#[cfg(all(doctest, feature = "torch"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
