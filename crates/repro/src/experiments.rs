@@ -1,6 +1,7 @@
 //! The papers: one file each, one row each in [`all`].
 
 mod acl;
+mod cv_lth;
 mod deep_forest;
 mod earlybert;
 mod fas;
@@ -18,6 +19,7 @@ use crate::Experiment;
 pub(crate) fn all() -> Vec<Box<dyn Experiment>> {
     vec![
         Box::new(kd_ticket::KdTicket),
+        Box::new(cv_lth::CvLth),
         Box::new(earlybert::EarlyBert),
         Box::new(fractrain::FracTrain),
         Box::new(smartdeal::SmartDeal),

@@ -1,0 +1,126 @@
+//! Lottery tickets of pre-trained vision models (arXiv 2012.06908).
+//!
+//! ```text
+//! pre-training (supervised, SimCLR, MoCo) ──► θ_p ──IMP on the same task──► masks m_P
+//!      │                                       └──► few labels of other classes: who transfers, up to which sparsity?
+//!      │                                       └──► scenes: segmentation and detection
+//!      └──► masks of two objectives, compared
+//! ```
+
+mod claims;
+mod learning;
+mod overlap;
+mod pretraining;
+mod scenes;
+mod settings;
+mod transfer;
+
+use crate::{Ask, Experiment, Metrics, Plan, Results, Run, RunContext, Section};
+use settings::{Objective, Settings};
+
+const PAPER: &str = "cv-lth";
+/// Counted up whenever the code computes something else from the same parameters.
+const REVISION: u32 = 1;
+
+/// The experiment.
+pub(super) struct CvLth;
+
+impl Experiment for CvLth {
+    fn paper(&self) -> &'static str {
+        PAPER
+    }
+
+    fn title(&self) -> &'static str {
+        "The Lottery Tickets Hypothesis for Supervised and Self-supervised Pre-training in Computer Vision Models"
+    }
+
+    fn reference(&self) -> &'static str {
+        "Chen, Frankle, Chang, Liu, Zhang, Carbin, Wang, CVPR 2021, arXiv 2012.06908"
+    }
+
+    fn idea(&self) -> &'static str {
+        "A backbone is pre-trained once and fine-tuned many times. Take its pre-trained weights as the start of the \
+         lottery-ticket procedure: prune on the pre-training task, go back to the pre-trained weights, and see whether the \
+         sparse network transfers to other tasks as well as the dense one."
+    }
+
+    fn plan(&self, ask: &Ask) -> anyhow::Result<Plan> {
+        let mut plan = Plan::default();
+        let Some(settings) = Settings::of(ask)? else { return Ok(plan) };
+        plan.data.push(settings.images.describe(settings.source_images));
+        for seed in ask.seeds(settings.seeds) {
+            let mut sources = Vec::new();
+            for objective in settings.objectives.iter().copied() {
+                let params = pretraining::Params { settings: settings.clone(), objective };
+                let run = ask.run(PAPER, objective.pretraining(), seed, &params)?.at_revision(REVISION);
+                let source = plan.add_weighted(run, objective.effort());
+                let params = transfer::Params { settings: settings.clone(), objective };
+                let run = ask.run(PAPER, objective.transfer(), seed, &params)?.at_revision(REVISION);
+                plan.add_weighted(run.needing("source", &source), 4.0);
+                if objective == Objective::Supervised {
+                    let params = scenes::Params { settings: settings.clone() };
+                    let run = ask.run(PAPER, "scenes", seed, &params)?.at_revision(REVISION);
+                    plan.add_weighted(run.needing("source", &source), 4.0);
+                }
+                sources.push((objective, source));
+            }
+            let params = overlap::Params { settings: settings.clone() };
+            let mut run = ask.run(PAPER, "overlap", seed, &params)?.at_revision(REVISION);
+            for (objective, source) in &sources {
+                run = run.needing(objective.name(), source);
+            }
+            plan.add_weighted(run, 0.1);
+        }
+        Ok(plan)
+    }
+
+    fn execute(&self, run: &Run, context: &mut RunContext) -> anyhow::Result<Metrics> {
+        match run.kind.as_str() {
+            "overlap" => overlap::measure(&run.params()?, context),
+            "scenes" => scenes::measure(&run.params()?, run.seed, context),
+            kind if Objective::ALL.iter().any(|objective| objective.transfer() == kind) => {
+                transfer::measure(&run.params()?, run.seed, context)
+            }
+            _ => pretraining::measure(&run.params()?, run.seed, context),
+        }
+    }
+
+    fn judge(&self, ask: &Ask, results: &Results) -> anyhow::Result<Section> {
+        claims::judge(ask, results)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DataRoot, Device, Tier};
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn plans_pair_every_transfer_with_the_pre_training_of_its_seed() {
+        let empty = tempfile::tempdir().unwrap();
+        let ask = |tier| Ask { tier, seeds: None, device: Device::Cpu, data: DataRoot::at(empty.path()) };
+        // Three seeds of two objectives and their transfers, scenes, overlap; with MoCo two more.
+        for (tier, runs) in [(Tier::Quick, 3 * 6), (Tier::Standard, 3 * 8), (Tier::Paper, 0)] {
+            let plan = CvLth.plan(&ask(tier)).unwrap();
+            let ids: BTreeSet<_> = plan.runs.iter().map(|planned| planned.run.id()).collect();
+            assert_eq!((ids.len(), plan.runs.len()), (runs, runs), "{tier}");
+            for planned in plan.runs.iter().filter(|planned| !planned.run.needs.is_empty()) {
+                let needed = |id| plan.runs.iter().find(|other| other.run.id() == id).unwrap();
+                assert!(planned.run.needs.values().all(|id| needed(id.clone()).run.seed == planned.run.seed));
+            }
+        }
+        let plan = CvLth.plan(&ask(Tier::Quick)).unwrap();
+        assert!(plan.data[0].set.contains("generated shapes"), "a substitute must be named: {:?}", plan.data);
+    }
+
+    #[test]
+    fn a_report_without_results_leaves_no_claim_out() {
+        let empty = tempfile::tempdir().unwrap();
+        let ask = Ask { tier: Tier::Quick, seeds: None, device: Device::Cpu, data: DataRoot::at(empty.path()) };
+        let section = CvLth.judge(&ask, &Results::new(Vec::new())).unwrap();
+        let ids: BTreeSet<_> = section.claims.iter().map(|claim| claim.id().to_owned()).collect();
+        assert_eq!(ids.len(), section.claims.len());
+        assert!(section.claims.iter().all(|claim| claim.verdict().as_str() == "not run"));
+    }
+}

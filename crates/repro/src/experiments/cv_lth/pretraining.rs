@@ -1,0 +1,175 @@
+//! Pre-training a backbone, and the masks that iterative pruning finds on the same task.
+
+use super::learning::{Length, Model, train};
+use super::settings::{Objective, Settings};
+use crate::{Metrics, RunContext};
+use contrast::learn::{
+    Features, KnnConfig, MoCo, MoCoConfig, Projector, ProjectorConfig, SimClr, SimClrAugmentation, SimClrConfig, Tower,
+    TwoViews, knn_accuracy,
+};
+use core_tensor::checkpoint::{Header, read_state, state_of, write_safetensors};
+use core_tensor::data::{Augmentation, Dataset, Loader, LoaderConfig};
+use core_tensor::nn::Standard;
+use core_tensor::optim::NamedTensors;
+use core_tensor::train::{CrossEntropy, Observer};
+use lth::criterion::Magnitude;
+use lth::{FirstRound, Imp, ImpConfig, MaskObserver, MaskRecord, MaskSet, Prunable, copies, restore};
+use serde::{Deserialize, Serialize};
+use tch::nn::VarStore;
+
+/// The run's parameters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Params {
+    pub(super) settings: Settings,
+    pub(super) objective: Objective,
+}
+
+/// The artifact with the pre-trained weights.
+pub(super) const WEIGHTS: &str = "weights.safetensors";
+/// Numbers of an embedding.
+const EMBEDDING: i64 = 32;
+
+/// The artifact with the mask of a round.
+pub(super) fn mask_file(round: u32) -> String {
+    format!("mask-{round}.safetensors")
+}
+
+/// Every convolution but the first, as the paper; heads are never pruned.
+pub(super) fn prunable() -> Prunable {
+    Prunable::conv_only().except(["conv1.weight"])
+}
+
+pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
+    let Params { settings, objective } = params;
+    // Starts of their own: objectives that share one find masks that overlap more for that reason alone.
+    let start_seed = seed * 10 + *objective as u64;
+    let task = Task::new(settings, *objective, start_seed, context)?;
+    let weights = match context.artifact(WEIGHTS) {
+        Some(path) => read_state(&path)?,
+        None => {
+            task.train(settings.pretraining_steps, 0.1, true, start_seed, None)?;
+            let weights = copies(&state_of(&task.model.store));
+            let header = Header::new("repro.weights", 1, serde_json::json!({ "objective": objective.name() }));
+            context.save_artifact(WEIGHTS, |path| Ok(write_safetensors(path, &weights, &header.to_metadata()?)?))?;
+            weights
+        }
+    };
+    restore(&weights, &task.model.store)?;
+    let mut metrics = Metrics::from([("source_knn".to_owned(), task.knn(settings)?)]);
+
+    let config = ImpConfig {
+        rounds: settings.rounds,
+        prunable: prunable(),
+        first_round: FirstRound::PruneImmediately,
+        ..ImpConfig::default()
+    };
+    let folder = context.dir().join("rounds");
+    std::fs::create_dir_all(&folder)?;
+    let mut imp = Imp::new(config, &task.model.store, &weights, &Magnitude)?.in_folder(folder);
+    let mut round = 0;
+    let mut search = |number: u32, mask: &MaskSet| -> anyhow::Result<()> {
+        task.train(settings.round_steps, 0.01, false, start_seed + 1000 * (1 + u64::from(number)), Some(mask))
+    };
+    while let Some(ticket) = imp.next_round(&mut search)? {
+        round += 1;
+        let record =
+            MaskRecord { criterion: "magnitude".into(), scope: "global".into(), prunable: prunable(), source: None };
+        context.save_artifact(&mask_file(round), |path| Ok(ticket.mask().save(path, &record)?))?;
+        metrics.insert(format!("sparsity_{round}"), ticket.mask().sparsity());
+        context.progress(u64::from(round), u64::from(settings.rounds), "");
+    }
+    Ok(metrics)
+}
+
+/// A network and what it is pre-trained on.
+struct Task {
+    model: Model,
+    projector: Option<Projector>,
+    /// MoCo's encoder of keys, in a store of its own.
+    key: Option<(Model, Projector)>,
+    train: Dataset,
+    test: Dataset,
+    batch_size: usize,
+    device: tch::Device,
+}
+
+impl Task {
+    fn new(settings: &Settings, objective: Objective, seed: u64, context: &RunContext) -> anyhow::Result<Self> {
+        let tower = || -> anyhow::Result<(Model, Projector)> {
+            let model = Model::on(settings, seed, context)?;
+            let features = model.network.feature_size();
+            let head = ProjectorConfig::plain(features, EMBEDDING);
+            let projector = Projector::new(&(model.store.root() / "projector"), &Standard, features, &head)?;
+            Ok((model, projector))
+        };
+        let (model, projector) = match objective {
+            Objective::Supervised => (Model::on(settings, seed, context)?, None),
+            Objective::SimClr | Objective::MoCo => tower().map(|(model, projector)| (model, Some(projector)))?,
+        };
+        let key = if objective == Objective::MoCo { Some(tower()?) } else { None };
+        let [train, test] = settings.images_of(context.data(), &settings.source)?;
+        let (train, test) = (train.take(settings.source_images)?, test.take(settings.test_images)?);
+        let (batch_size, device) = (settings.batch_size, context.device().into());
+        Ok(Self { model, projector, key, train, test, batch_size, device })
+    }
+
+    fn train(&self, steps: u64, peak: f64, cosine: bool, seed: u64, mask: Option<&MaskSet>) -> anyhow::Result<()> {
+        let store = &self.model.store;
+        let mut held = mask.map(|mask| MaskObserver::new(mask, store)).transpose()?;
+        let mut observers: Vec<&mut dyn Observer> = held.iter_mut().map(|held| held as &mut dyn Observer).collect();
+        let length = if cosine { Length::cosine(steps, peak, seed) } else { Length::constant(steps, peak, seed) };
+        let config = LoaderConfig { drop_last: true, ..LoaderConfig::training(self.batch_size) };
+        let network = self.model.network.as_ref();
+        let Some(projector) = &self.projector else {
+            let loader = Loader::new(self.train.clone(), &Augmentation::default(), config, seed)?;
+            let loader = core_tensor::data::OnDevice::new(loader, self.device);
+            train(&mut CrossEntropy::new(network), store, &loader, observers, length)?;
+            return Ok(());
+        };
+        let shape = self.train.shape();
+        let size = [shape.height, shape.width];
+        let augmentation =
+            if shape.channels == 1 { SimClrAugmentation::small_grey(size) } else { SimClrAugmentation::cifar(size) };
+        let views =
+            TwoViews::new(self.train.clone(), &augmentation.transforms(shape.channels), config, seed)?.on(self.device);
+        match &self.key {
+            None => {
+                let mut objective = SimClr::new(network, projector, SimClrConfig { temperature: 0.5 })?;
+                train(&mut objective, store, &views, observers, length)?;
+            }
+            Some((key, key_projector)) => {
+                let query = Tower { network, projector, store };
+                let key = Tower { network: key.network.as_ref(), projector: key_projector, store: &key.store };
+                let config = MoCoConfig { temperature: 0.2, momentum: 0.99, queue: 1024, symmetric: false };
+                // A new queue and a key encoder equal to the (masked) query's.
+                let mut objective = MoCo::new(query, key, EMBEDDING, config, seed)?;
+                let mut keeper = objective.keeper();
+                observers.push(&mut keeper);
+                train(&mut objective, store, &views, observers, length)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Accuracy of nearest neighbours on the source classes: one yardstick for all objectives.
+    fn knn(&self, settings: &Settings) -> anyhow::Result<f64> {
+        let features = |set: Dataset| -> anyhow::Result<Features> {
+            let loader = Loader::new(set, &Augmentation::default(), LoaderConfig::evaluation(500), 0)?;
+            let encode = |images: &tch::Tensor| {
+                self.model.network.features(&images.to_device(self.device), false).to_device(tch::Device::Cpu)
+            };
+            Ok(Features::extract(encode, &loader)?)
+        };
+        let bank = features(self.train.take(2000)?)?;
+        let config = KnnConfig { neighbours: 20, ..KnnConfig::default() };
+        Ok(knn_accuracy(&bank, &features(self.test.clone())?, settings.source.len() as i64, config)?)
+    }
+}
+
+/// Sets a fresh network's backbone to pre-trained weights, its classifier left new.
+pub(super) fn load_backbone(weights: &NamedTensors, store: &VarStore) -> anyhow::Result<()> {
+    let report = lth::transfer::Pretrained::SimClr.load_state(weights, store, ["fc."])?;
+    anyhow::ensure!(report.missing.is_empty() && report.mismatched.is_empty(), "the backbone is not whole: {report:?}");
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! Few labels of other classes: dense networks, transferred tickets, tickets of the task itself, random and perturbed masks.
+
+use super::learning::{Length, Model, train};
+use super::pretraining::{WEIGHTS, load_backbone, mask_file, prunable};
+use super::settings::{Objective, Settings};
+use crate::{Metrics, RunContext};
+use core_tensor::checkpoint::{read_state, state_of};
+use core_tensor::data::{Augmentation, Dataset, Loader, LoaderConfig, OnDevice};
+use core_tensor::optim::NamedTensors;
+use core_tensor::train::{CrossEntropy, Observer, evaluate};
+use lth::criterion::Magnitude;
+use lth::transfer::{LinearPath, Perturbation, largest_matching};
+use lth::{Imp, ImpConfig, MaskObserver, MaskSet, copies, restore};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The run's parameters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Params {
+    pub(super) settings: Settings,
+    pub(super) objective: Objective,
+}
+
+/// The first round of the task's own masks is where perturbations are tried.
+const PERTURBATIONS: [(&str, Perturbation); 3] =
+    [("flip", Perturbation::Flip(0.1)), ("complement", Perturbation::Complement), ("random", Perturbation::Random)];
+
+pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
+    let settings = &params.settings;
+    let source = context.needed("source")?;
+    let pretrained = read_state(&source.artifact(WEIGHTS)?)?;
+    let masks: BTreeMap<u32, MaskSet> = settings
+        .transferred
+        .iter()
+        .map(|&round| Ok((round, MaskSet::load(&source.artifact(&mask_file(round))?)?.0)))
+        .collect::<anyhow::Result<_>>()?;
+    let [labelled, test] = settings.images_of(context.data(), &settings.target)?;
+    let test = test.take(settings.test_images)?;
+    let device = context.device();
+    let bench = Bench { settings, test, device: device.into() };
+
+    // The task's own masks come from a draw of labels that no score is taken on.
+    let search = settings.draw(&labelled, seed, 1_000_000)?;
+    let start = |draw: u64, pretrained: Option<&NamedTensors>| -> anyhow::Result<(Model, NamedTensors)> {
+        let model = Model::new(settings, 7_000_000 + seed * 1000 + draw, device)?;
+        if let Some(weights) = pretrained {
+            load_backbone(weights, &model.store)?;
+        }
+        let start = copies(&state_of(&model.store));
+        Ok((model, start))
+    };
+    let own = |pretrained: Option<&NamedTensors>| -> anyhow::Result<BTreeMap<u32, MaskSet>> {
+        let (model, start) = start(1_000_000, pretrained)?;
+        bench.search(&model, &start, &search, seed)
+    };
+    let (own_pretrained, own_fresh) = (own(Some(&pretrained))?, own(None)?);
+
+    let mut scores = BTreeMap::<String, Vec<f64>>::new();
+    for draw in 0..settings.draws {
+        let labels = settings.draw(&labelled, seed, draw)?;
+        let (from_pretrained, from_fresh) = (start(draw, Some(&pretrained))?, start(draw, None)?);
+        let mut score = |name: String, (model, start): &(Model, NamedTensors), mask: &MaskSet| -> anyhow::Result<()> {
+            scores.entry(name).or_default().push(bench.fine_tuned(model, start, mask, &labels, draw)?);
+            Ok(())
+        };
+        let whole = MaskSet::ones_like(&prunable().select_from(&from_pretrained.0.store)?);
+        score("dense".into(), &from_pretrained, &whole)?;
+        score("dense_fresh".into(), &from_fresh, &whole)?;
+        for (round, mask) in &masks {
+            score(format!("ticket_{round}"), &from_pretrained, mask)?;
+            score(format!("random_{round}"), &from_pretrained, &mask.shuffle_within_layers(seed * 100 + draw))?;
+        }
+        for (masks, start, name) in [(&own_pretrained, &from_pretrained, "own"), (&own_fresh, &from_fresh, "fresh")] {
+            for (round, mask) in masks {
+                score(format!("{name}_{round}"), start, mask)?;
+            }
+            if let Some((_, mask)) = masks.iter().next() {
+                for (label, perturbation) in PERTURBATIONS {
+                    score(format!("{name}_{label}"), start, &perturbation.apply(mask, seed * 100 + draw)?)?;
+                }
+            }
+        }
+        context.progress(draw + 1, settings.draws, "");
+    }
+
+    let mut metrics = Metrics::new();
+    for (name, values) in &scores {
+        metrics.insert(name.clone(), values.iter().sum::<f64>() / values.len() as f64);
+    }
+    let dense = &scores["dense"];
+    let curve: Vec<(f64, Vec<f64>)> =
+        masks.iter().map(|(round, mask)| (mask.sparsity(), scores[&format!("ticket_{round}")].clone())).collect();
+    for ((sparsity, values), round) in curve.iter().zip(masks.keys()) {
+        let verdict = lth::transfer::Matching::new(values, dense)?;
+        metrics.insert(format!("margin_{round}"), verdict.margin());
+        metrics.insert(format!("sparsity_{round}"), *sparsity);
+        metrics.insert("dense_std".into(), verdict.dense_std);
+    }
+    let bracket = largest_matching(&curve, dense)?;
+    // 0: not even the densest ticket matches. 1: the sparsest one does.
+    metrics.insert("matching".into(), bracket.matching.unwrap_or(0.0));
+    metrics.insert("failing".into(), bracket.failing.unwrap_or(1.0));
+
+    // A mask that keeps everything is no mask: the same training without one.
+    let labels = settings.draw(&labelled, seed, 0)?;
+    let (model, begin) = start(0, Some(&pretrained))?;
+    let without = bench.trained(&model, &begin, None, &labels, 0)?;
+    metrics.insert("identity".into(), without - dense[0]);
+
+    for (masks, pretrained, name) in [(&own_pretrained, Some(&pretrained), "own"), (&own_fresh, None, "fresh")] {
+        if let Some(mask) = masks.values().next() {
+            let (model, begin) = start(0, pretrained)?;
+            metrics.insert(format!("{name}_barrier"), bench.barrier(&model, &begin, mask, &labels)?);
+        }
+    }
+    Ok(metrics)
+}
+
+/// What every training of a run shares.
+struct Bench<'a> {
+    settings: &'a Settings,
+    test: Dataset,
+    device: tch::Device,
+}
+
+impl Bench<'_> {
+    fn fine_tune(&self, model: &Model, mask: Option<&MaskSet>, labels: &Dataset, seed: u64) -> anyhow::Result<()> {
+        let mut held = mask.map(|mask| MaskObserver::new(mask, &model.store)).transpose()?;
+        let observers: Vec<&mut dyn Observer> = held.iter_mut().map(|held| held as &mut dyn Observer).collect();
+        // Two batches an epoch, or batches of 32.
+        let size = (labels.targets().len() / 2).clamp(1, 32);
+        let config = LoaderConfig { prefetch: 0, drop_last: true, ..LoaderConfig::training(size) };
+        let loader = OnDevice::new(Loader::new(labels.clone(), &Augmentation::default(), config, seed)?, self.device);
+        let length = Length::cosine(self.settings.fine_steps, 0.05, seed);
+        Ok(train(&mut CrossEntropy::new(model.network.as_ref()), &model.store, &loader, observers, length)?)
+    }
+
+    fn accuracy(&self, model: &Model) -> anyhow::Result<f64> {
+        let config = LoaderConfig { prefetch: 0, ..LoaderConfig::evaluation(500) };
+        let loader = OnDevice::new(Loader::new(self.test.clone(), &Augmentation::default(), config, 0)?, self.device);
+        Ok(evaluate(model.network.as_ref(), &loader)?.accuracy)
+    }
+
+    /// Test accuracy (%) after fine-tuning from `start`, under a mask or without.
+    fn trained(
+        &self,
+        model: &Model,
+        start: &NamedTensors,
+        mask: Option<&MaskSet>,
+        labels: &Dataset,
+        seed: u64,
+    ) -> anyhow::Result<f64> {
+        restore(start, &model.store)?;
+        self.fine_tune(model, mask, labels, seed)?;
+        self.accuracy(model)
+    }
+
+    fn fine_tuned(
+        &self,
+        model: &Model,
+        start: &NamedTensors,
+        mask: &MaskSet,
+        labels: &Dataset,
+        seed: u64,
+    ) -> anyhow::Result<f64> {
+        self.trained(model, start, Some(mask), labels, seed)
+    }
+
+    /// Iterative pruning on the downstream task: the masks of the rounds asked for.
+    fn search(
+        &self,
+        model: &Model,
+        start: &NamedTensors,
+        labels: &Dataset,
+        seed: u64,
+    ) -> anyhow::Result<BTreeMap<u32, MaskSet>> {
+        let rounds = self.settings.found.iter().copied().max().unwrap_or(0);
+        let config = ImpConfig { rounds, prunable: prunable(), ..ImpConfig::default() };
+        let mut imp = Imp::new(config, &model.store, start, &Magnitude)?;
+        let (mut found, mut round) = (BTreeMap::new(), 0);
+        let mut fit =
+            |number: u32, mask: &MaskSet| self.fine_tune(model, Some(mask), labels, seed * 1000 + u64::from(number));
+        while let Some(ticket) = imp.next_round(&mut fit)? {
+            round += 1;
+            if self.settings.found.contains(&round) {
+                found.insert(round, ticket.mask().clone());
+            }
+        }
+        Ok(found)
+    }
+
+    /// How much the test error rises on the line between two trainings that differ in the order of their data.
+    fn barrier(&self, model: &Model, start: &NamedTensors, mask: &MaskSet, labels: &Dataset) -> anyhow::Result<f64> {
+        let mut ends = Vec::new();
+        for seed in [101, 102] {
+            self.fine_tuned(model, start, mask, labels, seed)?;
+            ends.push(copies(&state_of(&model.store)));
+        }
+        let error = || {
+            let accuracy =
+                self.accuracy(model).map_err(|error| lth::Error::Training { round: 0, source: error.into() })?;
+            Ok(100.0 - accuracy)
+        };
+        Ok(LinearPath::between(&ends[0], &ends[1], &model.store, 5, error)?.barrier())
+    }
+}
