@@ -34,7 +34,7 @@ fn masks(criterion: &mut Criterion) {
         let mask = |(name, weight): &(String, Tensor)| {
             let places =
                 Tensor::arange(weight.numel() as i64, (tch::Kind::Int64, Device::Cpu)).view(weight.size().as_slice());
-            (name.clone(), (places * 7 % 10).lt(keep).to_kind(tch::Kind::Uint8))
+            (name.clone(), (places * 7).remainder(10).lt(keep).to_kind(tch::Kind::Uint8))
         };
         MaskSet::from_tensors(&weights.iter().map(mask).collect::<Vec<_>>()).unwrap()
     };

@@ -109,7 +109,8 @@ impl Task {
         };
         let key = if objective == Objective::MoCo { Some(tower()?) } else { None };
         let [train, test] = settings.images_of(context.data(), &settings.source)?;
-        let (train, test) = (train.take(settings.source_images)?, test.take(settings.test_images)?);
+        let train = Settings::some(&train, settings.source_images)?;
+        let test = Settings::some(&test, settings.test_images)?;
         let (batch_size, device) = (settings.batch_size, context.device().into());
         Ok(Self { model, projector, key, train, test, batch_size, device })
     }
@@ -161,7 +162,7 @@ impl Task {
             };
             Ok(Features::extract(encode, &loader)?)
         };
-        let bank = features(self.train.take(2000)?)?;
+        let bank = features(Settings::some(&self.train, 2000)?)?;
         let config = KnnConfig { neighbours: 20, ..KnnConfig::default() };
         Ok(knn_accuracy(&bank, &features(self.test.clone())?, settings.source.len() as i64, config)?)
     }

@@ -48,7 +48,7 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     let mut scores = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
     for repeat in 0..repeats as u64 {
         for (arm, mask) in [None, Some(&ticket)].into_iter().enumerate() {
-            for task in 0..2 {
+            for (task, scores) in scores.iter_mut().enumerate() {
                 let model = Model::on(settings, 9_000_000 + 1000 * seed + repeat, context)?;
                 load_backbone(&pretrained, &model.store)?;
                 let mut held = mask.map(|mask| MaskObserver::new(mask, &model.store)).transpose()?;
@@ -67,7 +67,7 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
                     train(&mut head, &model.store, &loader, observers, Length::cosine(steps as u64, 0.02, repeat))?;
                     head.evaluate(&test)?.ap50
                 };
-                scores[task][arm].push(100.0 * score);
+                scores[arm].push(100.0 * score);
             }
         }
         context.progress(repeat + 1, repeats as u64, "");

@@ -167,9 +167,16 @@ impl Settings {
         [channels, side, side]
     }
 
+    /// As many images of each class, about `count` in all: some sets are sorted by class.
+    pub(super) fn some(set: &Dataset, count: usize) -> anyhow::Result<Dataset> {
+        Ok(set.balanced(count / set.classes().len())?)
+    }
+
     /// Training and test images of some classes, numbered anew.
     pub(super) fn images_of(&self, data: &DataRoot, classes: &[usize]) -> anyhow::Result<[Dataset; 2]> {
-        let splits = self.images.load(data, usize::MAX)?;
+        // Of a generated set only what is used: half of its classes are the source's.
+        let generated = self.images == ImageSet::GeneratedGrey;
+        let splits = self.images.load(data, if generated { 2 * self.source_images } else { usize::MAX })?;
         let of = |set: &Dataset| -> anyhow::Result<Dataset> {
             let names: Vec<String> = classes.iter().map(|&class| set.classes()[class].clone()).collect();
             let set = set.only_classes(|name| names.iter().any(|wanted| wanted == name))?;

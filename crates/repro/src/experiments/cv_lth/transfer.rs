@@ -36,7 +36,7 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
         .map(|&round| Ok((round, MaskSet::load(&source.artifact(&mask_file(round))?)?.0)))
         .collect::<anyhow::Result<_>>()?;
     let [labelled, test] = settings.images_of(context.data(), &settings.target)?;
-    let test = test.take(settings.test_images)?;
+    let test = Settings::some(&test, settings.test_images)?;
     let device = context.device();
     let bench = Bench { settings, test, device: device.into() };
 
