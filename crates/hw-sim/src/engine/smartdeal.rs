@@ -158,7 +158,10 @@ impl SmartDeal {
     pub(super) fn activity(&self, accelerator: &Accelerator, task: &Task) -> Activity {
         let shape = &task.shape;
         let density = if self.dense_weights { 1.0 } else { task.weight.density };
-        let storage = self.storage(shape, density, task.weight.bits).filter(|s| s.total_bits() < s.dense_bits);
+        // A layer is decomposed where that saves bits even without a zero row. Its form then does not depend on its density,
+        // so fewer non-zeros never cost more.
+        let saves = self.storage(shape, 1.0, task.weight.bits).is_some_and(|full| full.total_bits() < full.dense_bits);
+        let storage = if saves { self.storage(shape, density, task.weight.bits) } else { None };
         let steps = self.steps(task.input.bits) * f64::from(task.weight.bits.div_ceil(self.multiplier_bits));
 
         let rows = shape.c * shape.r;
@@ -235,6 +238,19 @@ mod tests {
         // 19.2 rows are kept: 20 of them, 60 coefficients.
         assert_eq!((storage.coefficient_bits, storage.index_bits, storage.basis_bits), (60 * 4, 576, 72));
         assert_eq!(storage.dense_bits, 576 * 32);
+    }
+
+    /// 2 inputs and 7 filters of 1 × 1: one padded row a filter, 12 + 1 + 72 bits against 16. Found by the property test of
+    /// energies: the form used to change with the density, and with it the energy of rebuilding.
+    #[test]
+    fn a_layer_too_small_to_gain_stays_dense_at_every_density() {
+        let accelerator = Accelerator::preset("smartdeal").unwrap();
+        let mut layer = Layer::new("c", Operator::conv2d(2, 7, 1, 1, 0, [4, 4]));
+        for density in [1.0, 0.7, 0.5, 0.1, 0.0] {
+            layer.weight.density = density;
+            let task = Task::new(&layer, 1, Pass::Forward).unwrap();
+            assert_eq!(engine().activity(&accelerator, &task).rebuild_pj, 0.0);
+        }
     }
 
     #[test]
