@@ -109,12 +109,12 @@ impl Settings {
             rounds: 10,
             batch_size: 64,
             labels: 10,
-            draws: 5,
-            fine_steps: 100,
-            test_images: 2000,
+            draws: 3,
+            fine_steps: 60,
+            test_images: 1000,
             transferred: vec![3, 5, 10],
             found: vec![6, 10],
-            scenes: [256, 128, 120, 3, 32],
+            scenes: [256, 128, 120, 2, 32],
             tap: "conv3".to_owned(),
         };
         match ask.tier {
