@@ -110,7 +110,9 @@ fn run_with(registry: &Registry, arguments: impl IntoIterator<Item = OsString>) 
         Action::Worker(args) => work(registry, args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        // One write: a worker shares its log with the executor.
+        let words = format!("error: {error:#}\n");
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), words.as_bytes());
         ExitCode::from(2)
     })
 }

@@ -135,7 +135,8 @@ impl Executor<'_> {
                 // Neither a log that cannot be written nor an executor that is gone may stall the worker's pipe.
                 match Message::parse(&line) {
                     Some(message) => drop(send.send(Event::Said(index, message))),
-                    None => drop(writeln!(log, "{line}")),
+                    // One write, or the worker's own words could come between a line and its end.
+                    None => drop(log.write_all(format!("{line}\n").as_bytes())),
                 }
             }
             let status = child.wait();
