@@ -128,6 +128,10 @@ fn encode_codes(layer: &SdLayer, scheme: IndexScheme, exponents: &[i8], mut out:
                 end += filter.iter().filter(|c| **c != 0).count() as u64;
                 index.push(end, 32);
             }
+            // Filters without entries end where they begin, and are counted all the same.
+            for _ in filters(codes, layout).len()..layer.shape().filters() {
+                index.push(end, 32);
+            }
             for filter in filters(codes, layout) {
                 for (position, _) in filter.iter().enumerate().filter(|(_, c)| **c != 0) {
                     index.push(position as u64, width);
