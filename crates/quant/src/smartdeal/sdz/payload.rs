@@ -11,8 +11,13 @@ use crate::{Error, Result};
 /// Why a body cannot be understood; the reader adds where it was.
 pub(super) type Parsed<T> = std::result::Result<T, String>;
 
-/// Most coefficients of one layer: schemes that store nothing for zeros could otherwise ask for any amount of memory.
+/// Most coefficients of one layer.
 const MOST_ENTRIES: usize = 1 << 31;
+/// Schemes that store nothing for zeros let a few bytes stand for any number of them. Up to this many are believed
+/// whatever the size of the body, ...
+const ALWAYS_READ: usize = 1 << 26;
+/// ... and beyond that up to this many a byte: thirty times what a layer of zeros in this crate's own blocks comes to.
+const MOST_PER_BYTE: usize = 1 << 18;
 
 /// Appends a layer's body to `out`.
 pub(super) fn encode(layer: &SdLayer, scheme: IndexScheme, mut out: Vec<u8>) -> Result<Vec<u8>> {
@@ -247,8 +252,9 @@ pub(super) fn decode(padded: &[u8], len: usize) -> Parsed<SdLayer> {
     let columns = usize::from(cursor.u8()?);
     let (rows, block_rows) = (cursor.u32()?, cursor.u32()?);
     let layout = Layout::checked(shape, rows, columns, block_rows).map_err(|e| e.to_string())?;
-    if layout.entries() > MOST_ENTRIES {
-        return Err(format!("{} coefficients, at most {MOST_ENTRIES} are read", layout.entries()));
+    let most = MOST_ENTRIES.min(ALWAYS_READ.max(len.saturating_mul(MOST_PER_BYTE)));
+    if layout.entries() > most {
+        return Err(format!("{} coefficients in {len} bytes, at most {most} are read", layout.entries()));
     }
     let scheme = match (cursor.u8()?, cursor.u8()?) {
         (0, 0) => IndexScheme::Bitmap,
@@ -312,6 +318,10 @@ fn decode_codes<'a>(
     };
     let (index, body) = body.split(index_bits, "index")?;
     let (symbols, body) = body.split(stored * u64::from(bits), "codes")?;
+    if entries == 0 {
+        // Any number of filters costs nothing then, so nothing may be set aside for each.
+        return Ok((Vec::new(), body));
+    }
     let mut codes = Vec::new();
     codes.try_reserve_exact(layout.entries()).map_err(|e| e.to_string())?;
     codes.resize(layout.entries(), 0i8);

@@ -210,6 +210,24 @@ fn a_claim_of_endless_zeros_is_refused() {
     assert!(matches!(read(&sealed(LAYER, &body)), Err(Error::Malformed { reason, .. }) if reason.contains("at most")));
 }
 
+/// 2^32 − 1 filters of no inputs: no entry, no byte, and no memory for any of them.
+#[test]
+fn endless_filters_without_entries_take_no_memory() {
+    let mut body = vec![1, 0, b'w', 2];
+    body.extend(u32::MAX.to_le_bytes());
+    body.extend(0u32.to_le_bytes());
+    body.push(3);
+    body.extend(0u32.to_le_bytes());
+    body.extend(1u32.to_le_bytes());
+    body.extend([0, 0, 0, 32]);
+    body.extend(1f32.to_le_bytes());
+    body.extend(0u64.to_le_bytes());
+    let mut bytes = sealed(LAYER, &body);
+    bytes.extend_from_slice(&sealed(END, &1u64.to_le_bytes())[12..]);
+    let records = read(&bytes).unwrap();
+    assert!(records[0].1.to_dense().values.is_empty());
+}
+
 #[test]
 fn a_file_appears_whole_or_not_at_all() {
     let folder = tempfile::tempdir().unwrap();
