@@ -38,7 +38,7 @@ fn pgd(criterion: &mut Criterion) {
     let mut case = state_of(&store);
     case.insert("images".to_owned(), images.shallow_clone());
     case.insert("labels".to_owned(), labels.shallow_clone());
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/attack_pgd.safetensors");
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../attack_pgd.safetensors");
     write_safetensors(&path, &case, &Metadata::new()).expect("target is writable");
 
     let model = EvalMode(network.as_ref());

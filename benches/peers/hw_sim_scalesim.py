@@ -1,9 +1,9 @@
 """SCALE-Sim beside hw-sim: the same configuration and layers, the same figures, and the time each takes.
 
 Set-up, in a throw-away environment:
-    python -m venv /tmp/peer && /tmp/peer/bin/pip install scalesim "numpy<2"
+    python -m venv target/peer && target/peer/bin/pip install scalesim "numpy<2"
 Run:
-    /tmp/peer/bin/python benches/peers/hw_sim_scalesim.py --bin target/release --network resnet18 --size 32 --dataflow os
+    target/peer/bin/python benches/peers/hw_sim_scalesim.py --bin target/release --network resnet18 --size 32 --dataflow os
 
 Prints JSON objects, one a line: CPU seconds of each, whether the compute, bandwidth and access reports are identical to the
 byte, and SCALE-Sim's time over the closed form's (`--closed-form-us`, as `cargo bench -p hw-sim` measured it on the same machine).

@@ -44,6 +44,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut cargo = workspace.cargo();
     // The two packages that hold benches; hw-sim has its own because it must build without libtorch.
     cargo.args(["bench", "--package", "benches", "--package", "hw-sim"]).args(&args.rest);
+    if let Some(data) = &args.data {
+        // Our benches read the same files as the peers.
+        cargo.env("REPRO_DATA", std::path::absolute(data)?);
+    }
     if !args.peers {
         return process::replace_with(cargo);
     }

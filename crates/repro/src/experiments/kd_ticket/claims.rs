@@ -88,7 +88,7 @@ impl View<'_> {
             rewinding.judge(&rewound.minus(&original))?
         } else {
             rewinding
-                .not_run("a small fully connected network trains well from its first weights: needs --tier standard")
+                .not_run("a small fully connected network trains well from its first weights: the standard tier's ResNet tests it")
         };
         let mut claims = vec![
             falls_short,
