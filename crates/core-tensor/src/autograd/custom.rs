@@ -3,13 +3,17 @@
 //! Ownership is that of `hook.rs`: the closure is boxed, C++ holds it in a shared pointer, and it goes with the last graph
 //! node. Nothing unwinds across the border.
 
+use super::ffi::{drop_closure, error_of, hand_over};
 use crate::{Error, Result};
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use tch::{TchError, Tensor};
+use std::sync::{Mutex, PoisonError};
+use tch::Tensor;
 use torch_sys::C_tensor;
 
-type Closure = Box<dyn Fn(&Tensor) -> Vec<Option<Tensor>> + Send>;
+type Backward = Box<dyn Fn(&Tensor) -> Vec<Option<Tensor>> + Send>;
+/// Two threads may run backward through one kept graph at once; a closure need not be ready for that.
+type Closure = Mutex<Backward>;
 
 unsafe extern "C" {
     fn ct_with_backward(
@@ -21,14 +25,14 @@ unsafe extern "C" {
         drop: extern "C" fn(*mut c_void),
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
-    fn ct_free(message: *mut c_char);
 }
 
 /// `value` forward, sharing its memory; backward, each input gets what `backward` makes of the incoming gradient.
 ///
 /// `backward` returns one entry an input, in their order, `None` for no gradient. It runs without gradient recording, on
 /// the thread that calls `backward` (on CUDA: on the device's autograd thread), and lives as long as the result's graph.
-/// If it panics or returns another number of entries, the backward pass fails. Where no input needs a gradient, or
+/// One thread runs it at a time, so it must not run backward through the result itself: that would wait for its own end. If
+/// it panics or returns another number of entries, the backward pass fails. Where no input needs a gradient, or
 /// gradients are off, the result is `value` and the closure is dropped.
 ///
 /// ```
@@ -56,8 +60,8 @@ pub fn with_backward(
     if value.requires_grad() {
         return Err(Error::tensor("value", "one outside any graph", "one that requires a gradient"));
     }
-    let closure: Box<Closure> = Box::new(Box::new(backward));
-    let closure = Box::into_raw(closure).cast::<c_void>();
+    let backward: Backward = Box::new(backward);
+    let closure = hand_over::<Closure>(Mutex::new(backward));
     let pointers: Vec<*mut C_tensor> = inputs.iter().map(|input| input.as_ptr().cast_mut()).collect();
     let mut out = std::ptr::null_mut();
     // SAFETY: all tensors are alive for the call and C++ only reads them; the closure's ownership moves to C++, which
@@ -69,19 +73,16 @@ pub fn with_backward(
             value.as_ptr().cast_mut(),
             closure,
             call_closure,
-            drop_closure,
+            drop_closure::<Closure>,
             &raw mut out,
         )
     };
-    if message.is_null() {
-        // SAFETY: without a message `out` is a tensor that C++ made for us, and nobody else holds the handle.
-        return Ok(unsafe { Tensor::from_ptr(out) });
+    if out.is_null() {
+        // SAFETY: C++ sets `out` last, so without a tensor there is a message of its; it goes no further.
+        return Err(unsafe { error_of(message) });
     }
-    // SAFETY: a non-null message is a NUL-terminated string that C++ allocated for us.
-    let text = unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned();
-    // SAFETY: as above, and it is freed once.
-    unsafe { ct_free(message) };
-    Err(TchError::Torch(text).into())
+    // SAFETY: a tensor that C++ made for us, and nobody else holds the handle.
+    Ok(unsafe { Tensor::from_ptr(out) })
 }
 
 extern "C" fn call_closure(
@@ -94,7 +95,10 @@ extern "C" fn call_closure(
     let closure = unsafe { &*closure.cast::<Closure>() };
     // SAFETY: the pointer is to a live tensor; the clone shares its storage and has a lifetime of its own.
     let gradient = unsafe { Tensor::clone_from_ptr(gradient) };
-    let made = catch_unwind(AssertUnwindSafe(|| tch::no_grad(|| closure(&gradient))));
+    let made = catch_unwind(AssertUnwindSafe(|| {
+        let closure = closure.lock().unwrap_or_else(PoisonError::into_inner);
+        tch::no_grad(|| closure(&gradient))
+    }));
     let Some(made) = made.ok().filter(|made| made.len() == count) else { return false };
     for (index, tensor) in made.into_iter().enumerate() {
         if let Some(tensor) = tensor {
@@ -104,13 +108,6 @@ extern "C" fn call_closure(
         }
     }
     true
-}
-
-extern "C" fn drop_closure(closure: *mut c_void) {
-    // SAFETY: the pointer came from `Box::into_raw` in `with_backward`, and C++ drops it once.
-    let closure = unsafe { Box::from_raw(closure.cast::<Closure>()) };
-    // A panicking destructor must not unwind into C++ either.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(closure)));
 }
 
 #[cfg(test)]

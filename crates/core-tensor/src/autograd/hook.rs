@@ -4,13 +4,17 @@
 //! the hook goes. Nothing unwinds across the border: a panic is caught and becomes a C++ exception, which `backward`
 //! reports as an error of libtorch.
 
+use super::ffi::{drop_closure, error_of, hand_over};
 use crate::{Error, Result};
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use tch::{TchError, Tensor};
+use std::sync::{Mutex, PoisonError};
+use tch::Tensor;
 use torch_sys::C_tensor;
 
-type Closure = Box<dyn Fn(&Tensor) -> Tensor + Send>;
+type Hook = Box<dyn Fn(&Tensor) -> Tensor + Send>;
+/// Two threads may run backward through one kept graph at once; a closure need not be ready for that.
+type Closure = Mutex<Hook>;
 
 unsafe extern "C" {
     fn ct_register_hook(
@@ -19,14 +23,14 @@ unsafe extern "C" {
         call: extern "C" fn(*mut c_void, *mut C_tensor) -> *mut C_tensor,
         drop: extern "C" fn(*mut c_void),
     ) -> *mut c_char;
-    fn ct_free(message: *mut c_char);
 }
 
 /// Calls `hook` with the gradient of `tensor` when it arrives in a backward pass, and goes on with what it returns.
 ///
 /// The hook runs without gradient recording, on the thread that calls `backward` (on CUDA: on the device's autograd
 /// thread). It lives as long as the graph node of `tensor`. It must not hold `tensor` itself, or neither is ever freed.
-/// If it panics, `backward` fails.
+/// If it panics, `backward` fails. One thread runs it at a time, so it must not run backward through `tensor` itself: that
+/// would wait for its own end.
 ///
 /// # Errors
 /// A tensor that needs no gradient.
@@ -34,19 +38,17 @@ pub fn register_hook(tensor: &Tensor, hook: impl Fn(&Tensor) -> Tensor + Send + 
     if !tensor.requires_grad() {
         return Err(Error::tensor("hooked tensor", "one that requires a gradient", "one that does not"));
     }
-    let closure: Box<Closure> = Box::new(Box::new(hook));
-    let closure = Box::into_raw(closure).cast::<c_void>();
+    let hook: Hook = Box::new(hook);
+    let closure = hand_over::<Closure>(Mutex::new(hook));
     // SAFETY: the tensor is alive for the call and C++ only reads it; the closure's ownership moves to C++, which gives
     // it to `drop_closure` exactly once, also when registering fails.
-    let message = unsafe { ct_register_hook(tensor.as_ptr().cast_mut(), closure, call_closure, drop_closure) };
+    let message =
+        unsafe { ct_register_hook(tensor.as_ptr().cast_mut(), closure, call_closure, drop_closure::<Closure>) };
     if message.is_null() {
         return Ok(());
     }
-    // SAFETY: a non-null message is a NUL-terminated string that C++ allocated for us.
-    let text = unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned();
-    // SAFETY: as above, and it is freed once.
-    unsafe { ct_free(message) };
-    Err(TchError::Torch(text).into())
+    // SAFETY: the message is C++'s, not null, and goes no further.
+    Err(unsafe { error_of(message) })
 }
 
 extern "C" fn call_closure(closure: *mut c_void, gradient: *mut C_tensor) -> *mut C_tensor {
@@ -54,19 +56,15 @@ extern "C" fn call_closure(closure: *mut c_void, gradient: *mut C_tensor) -> *mu
     let closure = unsafe { &*closure.cast::<Closure>() };
     // SAFETY: the pointer is to a live tensor; the clone shares its storage and has a lifetime of its own.
     let gradient = unsafe { Tensor::clone_from_ptr(gradient) };
-    let replaced = catch_unwind(AssertUnwindSafe(|| tch::no_grad(|| closure(&gradient))));
+    let replaced = catch_unwind(AssertUnwindSafe(|| {
+        let closure = closure.lock().unwrap_or_else(PoisonError::into_inner);
+        tch::no_grad(|| closure(&gradient))
+    }));
     // A fresh handle, whose ownership passes to C++.
     replaced.map_or(std::ptr::null_mut(), |tensor| {
         let mut handle = std::mem::ManuallyDrop::new(tensor);
         handle.as_mut_ptr()
     })
-}
-
-extern "C" fn drop_closure(closure: *mut c_void) {
-    // SAFETY: the pointer came from `Box::into_raw` in `register_hook`, and C++ drops it once.
-    let closure = unsafe { Box::from_raw(closure.cast::<Closure>()) };
-    // A panicking destructor must not unwind into C++ either.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(closure)));
 }
 
 #[cfg(test)]
@@ -134,6 +132,32 @@ mod tests {
         register_hook(&y, |_| panic!("no gradient for you")).unwrap();
         let error = y.sum(Kind::Float).f_backward().unwrap_err().to_string();
         assert!(error.contains("hook panicked"), "{error}");
+    }
+
+    #[test]
+    fn threads_in_one_kept_graph_run_a_hook_one_after_the_other() {
+        let (inside, overlaps) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let x = leaf(&[1.0]);
+        let y = &x * 2.0;
+        let seen = overlaps.clone();
+        register_hook(&y, move |gradient| {
+            seen.fetch_add(inside.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            inside.fetch_sub(1, Ordering::SeqCst);
+            gradient * 3.0
+        })
+        .unwrap();
+        let total = y.sum(Kind::Float);
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let (total, x) = (total.shallow_clone(), x.shallow_clone());
+                std::thread::spawn(move || Tensor::f_run_backward(&[total], &[x], true, false).unwrap())
+            })
+            .collect();
+        for thread in threads {
+            assert_eq!(thread.join().unwrap()[0].double_value(&[0]), 6.0);
+        }
+        assert_eq!(overlaps.load(Ordering::SeqCst), 0);
     }
 
     #[test]

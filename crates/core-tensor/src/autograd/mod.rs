@@ -15,6 +15,7 @@
 //! ```
 
 mod custom;
+mod ffi;
 mod hook;
 
 pub use custom::with_backward;

@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/variable.h>
 #include <ATen/core/Tensor.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <memory>
@@ -13,10 +14,13 @@
 
 namespace {
 
+char out_of_memory[] = "out of memory";
+
+// Never null, so that a failure is never taken for success.
 char *copy_message(const char *text) {
     char *copy = static_cast<char *>(std::malloc(std::strlen(text) + 1));
-    if (copy != nullptr) std::strcpy(copy, text);
-    return copy;
+    if (copy == nullptr) return out_of_memory;
+    return std::strcpy(copy, text);
 }
 
 // Writes one owned gradient, or null for none, for each input; false if the closure failed.
@@ -54,8 +58,9 @@ typedef void (*ct_drop)(void *closure);
 
 // Takes ownership of `closure`. Returns null, or a message to be freed with `ct_free`.
 char *ct_register_hook(at::Tensor *tensor, void *closure, ct_call call, ct_drop drop) {
-    std::shared_ptr<void> owner(closure, drop);
     try {
+        // Drops the closure itself where it cannot be made.
+        std::shared_ptr<void> owner(closure, drop);
         tensor->register_hook([owner, call](at::Tensor gradient) -> at::Tensor {
             std::unique_ptr<at::Tensor> replaced(call(owner.get(), &gradient));
             if (!replaced) throw std::runtime_error("a gradient hook panicked");
@@ -73,8 +78,9 @@ char *ct_register_hook(at::Tensor *tensor, void *closure, ct_call call, ct_drop 
 // Returns null, or a message to be freed with `ct_free`.
 char *ct_with_backward(at::Tensor **inputs, size_t count, at::Tensor *value, void *closure, ct_backward call, void (*drop)(void *),
                        at::Tensor **out) {
-    std::shared_ptr<void> owner(closure, drop);
     try {
+        // Drops the closure itself where it cannot be made.
+        std::shared_ptr<void> owner(closure, drop);
         torch::autograd::variable_list variables;
         for (size_t i = 0; i < count; ++i) variables.push_back(*inputs[i]);
         at::Tensor result = value->detach();
@@ -95,6 +101,8 @@ char *ct_with_backward(at::Tensor **inputs, size_t count, at::Tensor *value, voi
     }
 }
 
-void ct_free(char *message) { std::free(message); }
+void ct_free(char *message) {
+    if (message != out_of_memory) std::free(message);
+}
 
 } // extern "C"
