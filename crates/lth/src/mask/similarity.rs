@@ -13,12 +13,14 @@ impl MaskSet {
         self.count(other, |a, b| a & b)
     }
 
-    /// Share of all weights on which the two differ: the normalised Hamming distance, in `[0, 1]`.
+    /// Share of all weights on which the two differ: the normalised Hamming distance, in `[0, 1]`; 0 for masks without a
+    /// weight.
     ///
     /// # Errors
     /// Masks of different tensors.
     pub fn hamming(&self, other: &Self) -> Result<f64> {
-        Ok(self.count(other, |a, b| a ^ b)? as f64 / self.weights() as f64)
+        let differ = self.count(other, |a, b| a ^ b)?;
+        Ok(if self.weights() == 0 { 0.0 } else { differ as f64 / self.weights() as f64 })
     }
 
     /// `|a ∩ b| / |a ∪ b|` of the kept weights: the relative mask similarity, in `[0, 1]`; 1 for two empty masks.

@@ -471,6 +471,19 @@ fn a_stable_mask_is_found_only_once_scores_are_distinct() {
 }
 
 #[test]
+fn a_model_with_neurons_alone_settles_too() {
+    let (_, live, group) = watched(SearchConfig::default());
+    let rule = DrawRule::Stable(EarlyBirdConfig { window: 2, threshold: 0.1 });
+    let config = SearchConfig { rule, every: 1, ..Default::default() };
+    let named = [("c".to_owned(), live.shallow_clone())];
+    let mut search = Search::new(&[group], &named, config).unwrap();
+    move_to(&live, [1.0, 0.9, 1.1, 0.8, 1.2, 0.7, 1.3, 0.6]);
+    assert_eq!([1, 2].map(|step| search.see(step, 100).unwrap()), [false, true]);
+    let mask = &search.found().unwrap().drawn.mask;
+    assert_eq!(mask.distance(mask).unwrap(), [0.0, 0.0]);
+}
+
+#[test]
 fn a_search_goes_on_where_its_saved_state_left_it() {
     use core_tensor::train::Observer;
     for rule in [DrawRule::AtStep(3), DrawRule::Stable(EarlyBirdConfig { window: 2, threshold: 0.1 })] {

@@ -115,6 +115,10 @@ impl<'a> Detector<'a> {
 
     fn maps(&self, input: &Tensor, train: bool) -> Result<Maps> {
         let map = self.map.of(self.backbone, input, train)?;
+        if map.size()[2..] != self.map.size {
+            let expected = format!("a map of {:?}, as for the images the head was made for", self.map.size);
+            return Err(Error::mismatch(&self.map.name, expected, format!("{:?}", &map.size()[2..])));
+        }
         let hidden = self.norm.forward_t(&self.hidden.forward_t(&map, train), train).relu();
         let rows = |map: Tensor| map.flatten(2, 3).transpose(1, 2);
         // A shift of −4 starts every cell at a chance of 2 %, since few hold an object.
@@ -181,12 +185,19 @@ impl<'a> Detector<'a> {
     /// What is in each image of a batch, the best first.
     ///
     /// # Errors
-    /// What libtorch refuses.
+    /// Images of another size than the head was made for, [`Error::NotFinite`] for a network that says NaN, or what
+    /// libtorch refuses.
     pub fn detect(&self, input: &Tensor) -> Result<Vec<Vec<Detection>>> {
         let Maps { classes, edges } = no_grad(|| self.maps(input, false))?;
         let host = |tensor: Tensor| tensor.to_device(tch::Device::Cpu).to_kind(Kind::Float).flatten(1, -1);
         let scores: Vec<Vec<f32>> = host(classes.sigmoid()).try_into()?;
         let edges: Vec<Vec<f32>> = host(edges).try_into()?;
+        for (tensor, rows) in [("scores", &scores), ("edges", &edges)] {
+            let broken = rows.iter().flatten().copied().enumerate().find(|(_, value)| !value.is_finite());
+            if let Some((index, value)) = broken {
+                return Err(Error::NotFinite { tensor: tensor.to_owned(), index, value });
+            }
+        }
         Ok(scores.iter().zip(&edges).map(|(scores, edges)| self.of_image(scores, edges)).collect())
     }
 
@@ -324,6 +335,19 @@ mod tests {
         assert!(losses.last().unwrap() < &losses[0], "{losses:?}");
         let found = detector.evaluate(&SceneLoader::evaluation(scenes, 16).unwrap()).unwrap();
         assert!((0.0..=1.0).contains(&found.ap) && found.ap <= found.ap50);
+    }
+
+    #[test]
+    fn images_of_another_size_and_broken_weights_are_refused() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let backbone = backbone(&store);
+        let detector = detector(&store, backbone.as_ref());
+        let image = |side: i64| Tensor::ones([1, 1, side, side], (Kind::Float, Device::Cpu));
+        assert_eq!(detector.detect(&image(32)).unwrap().len(), 1);
+        let error = detector.detect(&image(64)).unwrap_err().to_string();
+        assert!(error.starts_with("`conv3`: expected a map of [8, 8]") && error.ends_with("found [16, 16]"), "{error}");
+        let _ = no_grad(|| store.variables()["head.classes.bias"].shallow_clone().fill_(f64::NAN));
+        assert!(matches!(detector.detect(&image(32)), Err(Error::NotFinite { index: 0, .. })));
     }
 
     #[test]

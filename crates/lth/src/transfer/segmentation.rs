@@ -72,13 +72,17 @@ impl<'a> Segmenter<'a> {
     /// The confusion of a whole set.
     ///
     /// # Errors
-    /// What keeps the set from being read, or labels outside the classes.
+    /// What keeps the set from being read, labels outside the classes, or logits that are not finite, which have no largest.
     pub fn evaluate(&self, source: &dyn BatchSource<Batch = SceneBatch>) -> Result<Confusion> {
         let mut confusion = Confusion::new(self.classes);
         for batch in source.epoch(0)? {
             let batch = batch?;
-            let found = no_grad(|| self.forward(&batch.input, false))?.argmax(1, false);
-            confusion.add(&found, &batch.labels)?;
+            let logits = no_grad(|| self.forward(&batch.input, false))?;
+            let broken = logits.isfinite().logical_not().sum(Kind::Int64).int64_value(&[]);
+            if broken > 0 {
+                return Err(Error::mismatch("logits", "finite numbers", format!("{broken} that are not")));
+            }
+            confusion.add(&logits.argmax(1, false), &batch.labels)?;
         }
         Ok(confusion)
     }
@@ -230,5 +234,8 @@ mod tests {
         assert!(losses.last().unwrap() < &1.0 && losses.last().unwrap() < &losses[0], "{losses:?}");
         let score = segmenter.evaluate(&SceneLoader::evaluation(scenes, 16).unwrap()).unwrap().mean_iou().unwrap();
         assert!((0.0..=1.0).contains(&score));
+        let _ = no_grad(|| store.variables()["head.output.bias"].shallow_clone().fill_(f64::NAN));
+        let error = segmenter.evaluate(&loader).unwrap_err().to_string();
+        assert!(error.starts_with("`logits`: expected finite numbers, found "), "{error}");
     }
 }
