@@ -76,7 +76,7 @@ impl SquadSet {
     /// The windows of every question, to find answers with.
     ///
     /// # Errors
-    /// A question that leaves no room for a window, or a stride that is 0 or skips pieces.
+    /// A question that leaves no room for a window or is about no paragraph of the set, or a stride that is 0 or skips pieces.
     pub fn features(&self, pieces: &WordPiece, config: &FeatureConfig) -> Result<FeatureSet> {
         self.all(pieces, config, false)
     }
@@ -84,7 +84,7 @@ impl SquadSet {
     /// The windows of every question with its first answer marked, to train on.
     ///
     /// # Errors
-    /// As [`features`](Self::features), and a question without an answer.
+    /// As [`features`](Self::features), and a question without an answer or with one outside its context.
     pub fn training_features(&self, pieces: &WordPiece, config: &FeatureConfig) -> Result<FeatureSet> {
         self.all(pieces, config, true)
     }
@@ -96,8 +96,11 @@ impl SquadSet {
         let mut wanted: Vec<_> = self.questions.iter().map(|question| question.paragraph).collect();
         wanted.sort_unstable();
         wanted.dedup();
-        let document = |paragraph: usize| {
-            Document::new(&self.paragraphs[paragraph].context, pieces).map(|document| (paragraph, document))
+        let document = |paragraph: usize| -> Result<(usize, Document)> {
+            let known = || format!("below {}", self.paragraphs.len());
+            let found =
+                self.paragraphs.get(paragraph).ok_or_else(|| Error::setting("paragraph", known(), paragraph))?;
+            Ok((paragraph, Document::new(&found.context, pieces)?))
         };
         let documents: HashMap<_, _> = wanted.into_par_iter().map(document).collect::<Result<_>>()?;
         let one = |(position, question): (usize, &Question)| {
@@ -107,7 +110,15 @@ impl SquadSet {
                     let what = format!("{}: the answers of question `{}`", self.place(question), question.id);
                     return Err(TextError::Empty { what }.into());
                 };
-                match document.locate(answer, pieces)? {
+                let outside = || TextError::Answer {
+                    place: self.place(question),
+                    question: question.id.clone(),
+                    answer: answer.text.clone(),
+                    start: answer.start,
+                    reason: "there is no word of the context".to_owned(),
+                };
+                let words = document.words_of(answer).ok_or_else(outside)?;
+                match document.locate(answer, words, pieces)? {
                     Some(span) => Some(span),
                     None => return Ok(None),
                 }
@@ -219,11 +230,22 @@ impl Document {
         Ok(Self { words, pieces, word_of, first })
     }
 
+    /// The first and the last word that an answer stands in; none for an empty answer or one outside the context, which no
+    /// set that was read from a file has.
+    fn words_of(&self, answer: &Answer) -> Option<(usize, usize)> {
+        let first = *self.word_of.get(answer.start)?;
+        let last = answer.start.checked_add(answer.text.chars().count().checked_sub(1)?)?;
+        let last = *self.word_of.get(last.min(self.word_of.len() - 1))?;
+        (last < self.words.len()).then_some((first, last))
+    }
+
     /// The pieces of an answer, or none when the words it stands in do not hold it.
-    fn locate(&self, answer: &Answer, pieces: &WordPiece) -> Result<Option<Range<usize>>> {
-        // In range: reading the set has compared every answer with its context.
-        let last = (answer.start + answer.text.chars().count() - 1).min(self.word_of.len() - 1);
-        let (first_word, last_word) = (self.word_of[answer.start], self.word_of[last]);
+    fn locate(
+        &self,
+        answer: &Answer,
+        (first_word, last_word): (usize, usize),
+        pieces: &WordPiece,
+    ) -> Result<Option<Range<usize>>> {
         let cleaned = answer.text.split_whitespace().collect::<Vec<_>>().join(" ");
         if !self.words[first_word..=last_word].join(" ").contains(&cleaned) {
             return Ok(None);

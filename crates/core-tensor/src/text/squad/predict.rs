@@ -27,6 +27,19 @@ impl Default for DecodeConfig {
     }
 }
 
+impl DecodeConfig {
+    /// # Errors
+    /// A setting outside its range.
+    pub fn validate(&self) -> Result<()> {
+        for (setting, value) in [("best", self.best), ("most_pieces", self.most_pieces)] {
+            if value == 0 {
+                return Err(Error::setting(setting, "at least 1", 0));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A network's two numbers for every token of every feature.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SpanLogits {
@@ -106,7 +119,7 @@ impl FeatureSet {
     /// by the sum of their logits and become words of the paragraph; equal texts count once.
     ///
     /// # Errors
-    /// Logits that are missing for a feature, fewer than its tokens, or not numbers.
+    /// A setting outside its range, or logits that are missing for a feature, fewer than its tokens, or not finite.
     pub fn predict(
         &self,
         set: &SquadSet,
@@ -114,17 +127,21 @@ impl FeatureSet {
         pieces: &WordPiece,
         config: &DecodeConfig,
     ) -> Result<Vec<Prediction>> {
+        config.validate()?;
         let mut spans: HashMap<usize, Vec<Span<'_>>> = HashMap::new();
         for (position, feature) in self.features.iter().enumerate() {
-            let of = |name: &str, kept: &'_ [Vec<f32>]| {
+            let of = |name: &str, kept: &[Vec<f32>]| -> Result<Vec<(usize, f32)>> {
                 let needed = feature.encoded.len();
-                let row = kept.get(position).filter(|row| row.len() >= needed && !row.iter().any(|x| x.is_nan()));
-                row.map(|row| best(&row[..needed], config.best)).ok_or_else(|| {
-                    let found = kept.get(position).map_or("nothing".to_owned(), |row| {
-                        if row.len() < needed { format!("{}", row.len()) } else { "NaN".to_owned() }
-                    });
-                    Error::tensor(format!("{name} logits of feature {position}"), format!("{needed} numbers"), found)
-                })
+                let refused = |found: String| {
+                    let name = format!("{name} logits of feature {position}");
+                    Error::tensor(name, format!("{needed} finite numbers"), found)
+                };
+                let row = kept.get(position).ok_or_else(|| refused("nothing".to_owned()))?;
+                let row = row.get(..needed).ok_or_else(|| refused(row.len().to_string()))?;
+                match row.iter().find(|logit| !logit.is_finite()) {
+                    Some(logit) => Err(refused(logit.to_string())),
+                    None => Ok(best(row, config.best)),
+                }
             };
             let (starts, ends) = (of("start", &logits.start)?, of("end", &logits.end)?);
             let found = spans.entry(feature.question).or_default();

@@ -23,8 +23,11 @@ impl SquadSet {
     /// Scores predictions, given by question id.
     ///
     /// # Errors
-    /// A question without any answer.
+    /// No question, or a question without any answer.
     pub fn evaluate(&self, predictions: &HashMap<String, String>) -> Result<SquadScores> {
+        if self.questions.is_empty() {
+            return Err(TextError::Empty { what: "the set of questions".to_owned() }.into());
+        }
         let (mut matches, mut overlap, mut missing) = (0.0, 0.0, 0);
         for question in &self.questions {
             if question.answers.is_empty() {
@@ -164,6 +167,9 @@ mod tests {
         set.questions[1].answers.clear();
         let error = set.evaluate(&HashMap::new()).unwrap_err().to_string();
         assert_eq!(error, "cats.json:4: the answers of question `b` is empty");
+        set.questions.clear();
+        let error = set.evaluate(&HashMap::new()).unwrap_err().to_string();
+        assert_eq!(error, "the set of questions is empty");
     }
 
     proptest! {

@@ -113,6 +113,24 @@ fn an_answer_that_its_words_do_not_hold_is_left_out_and_counted() {
 }
 
 #[test]
+fn answers_and_paragraphs_that_a_set_made_by_hand_lacks_are_refused() {
+    let (set, pieces, config) = shopping();
+    let refused = |change: &dyn Fn(&mut SquadSet)| {
+        let mut set = set.clone();
+        change(&mut set);
+        set.training_features(&pieces, &config).unwrap_err().to_string()
+    };
+    let error = refused(&|set| set.questions[0].answers[0].start = 1000);
+    assert!(error.contains("answer `a gallon of milk` is not at character 1000"), "{error}");
+    let error = refused(&|set| set.questions[0].answers[0].text.clear());
+    assert!(error.ends_with("there is no word of the context"), "{error}");
+    let error = refused(&|set| set.paragraphs[0].context = "  ".repeat(100));
+    assert!(error.ends_with("there is no word of the context"), "{error}");
+    let error = refused(&|set| set.questions[1].paragraph = 7);
+    assert_eq!(error, "paragraph is 7, expected below 1");
+}
+
+#[test]
 fn settings_that_would_skip_pieces_or_never_end_are_refused() {
     let (set, pieces, config) = shopping();
     let refused = |config| set.features(&pieces, &config).unwrap_err().to_string();

@@ -78,9 +78,12 @@ fn the_words_of_the_paragraph_come_back() {
     assert_eq!(text(start, end), "Steve Smith");
     assert_eq!(text(end + 3, end + 3), "résumé");
     assert_eq!(text(end + 7, end + 9), "U.S");
-    // The question, the special tokens and spans that run backwards are no answers: the best of the rest wins.
+    // The question, the special tokens and spans that run backwards are no answers, however high their logits.
     for (start, end) in [(1, 2), (0, 0), (end, start)] {
-        assert_ne!(text(start, end), pieces.join(&made.features[0].encoded.ids[1..=2]));
+        let found = made.predict(&set, &pointing(&made, 0, start, end), &pieces, &DecodeConfig::default()).unwrap();
+        for candidate in &found[0].candidates {
+            assert!(context.contains(&candidate.text), "{candidate:?}");
+        }
     }
 }
 
@@ -138,9 +141,14 @@ fn missing_short_and_broken_logits_are_refused() {
         made.predict(&set, &logits, &pieces, &DecodeConfig::default()).unwrap_err().to_string()
     };
     let found = refused(&|logits| logits.end.truncate(1));
-    assert_eq!(found, "`end logits of feature 1`: expected 24 numbers, found nothing");
+    assert_eq!(found, "`end logits of feature 1`: expected 24 finite numbers, found nothing");
     let found = refused(&|logits| logits.start[2].truncate(3));
-    assert_eq!(found, "`start logits of feature 2`: expected 20 numbers, found 3");
+    assert_eq!(found, "`start logits of feature 2`: expected 20 finite numbers, found 3");
     let found = refused(&|logits| logits.start[0][7] = f32::NAN);
-    assert_eq!(found, "`start logits of feature 0`: expected 24 numbers, found NaN");
+    assert_eq!(found, "`start logits of feature 0`: expected 24 finite numbers, found NaN");
+    let found = refused(&|logits| logits.end[0][7] = f32::INFINITY);
+    assert_eq!(found, "`end logits of feature 0`: expected 24 finite numbers, found inf");
+    let none = |config: DecodeConfig| made.predict(&set, &logits(&made), &pieces, &config).unwrap_err().to_string();
+    assert_eq!(none(DecodeConfig { best: 0, most_pieces: 30 }), "best is 0, expected at least 1");
+    assert_eq!(none(DecodeConfig { best: 20, most_pieces: 0 }), "most_pieces is 0, expected at least 1");
 }
