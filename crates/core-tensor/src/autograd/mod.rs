@@ -25,7 +25,8 @@ use tch::Tensor;
 
 /// `value` forward, the gradient of `input` backward.
 ///
-/// Equal to `value` bit for bit: the usual `input + (value − input)` is not, since the subtraction rounds.
+/// Where `input` is finite the result equals `value`, with −0 as 0: the usual `input + (value − input)` does not, since the
+/// subtraction rounds. Where `input` is infinite or NaN it is NaN.
 pub fn straight_through(input: &Tensor, value: &Tensor) -> Tensor {
     value.detach() + (input - input.detach())
 }

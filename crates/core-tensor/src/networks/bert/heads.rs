@@ -56,14 +56,14 @@ impl BertForSequenceClassification {
     /// Mean cross-entropy of classes (`i64`), or mean squared error of numbers (`f32`) for a regression.
     ///
     /// # Errors
-    /// Targets of another kind or length, or classes outside the range.
+    /// Logits of another shape, targets of another kind or length, or classes outside the range.
     pub fn loss(&self, logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
-        let batch = logits.size()[0];
-        let kind = if self.labels == 1 { Kind::Float } else { Kind::Int64 };
-        if targets.size() != [batch] || targets.kind() != kind {
-            let found = format!("{:?} {:?}", targets.kind(), targets.size());
-            return Err(Error::tensor("targets", format!("{kind:?} [{batch}]"), found));
-        }
+        let size = logits.size();
+        let batch = match *size.as_slice() {
+            [batch, labels] if batch > 0 && labels == self.labels => batch,
+            _ => return Err(Error::tensor("logits", format!("[batch, {}]", self.labels), format!("{size:?}"))),
+        };
+        check_labels("targets", targets, if self.labels == 1 { Kind::Float } else { Kind::Int64 }, batch)?;
         if self.labels == 1 {
             return Ok(logits.squeeze_dim(1).f_mse_loss(targets, Reduction::Mean)?);
         }
@@ -104,15 +104,20 @@ impl BertForQuestionAnswering {
     /// The mean of the two cross-entropies. Positions at or beyond the end of the sequence enter no loss.
     ///
     /// # Errors
-    /// Positions of another kind or length, or negative ones.
+    /// Logits of another shape, positions of another kind or length, negative ones, or none within the sequence.
     pub fn loss(&self, [start, end]: [&Tensor; 2], [first, last]: [&Tensor; 2]) -> Result<Tensor> {
-        let (batch, tokens) = (start.size()[0], start.size()[1]);
         let one = |name: &str, logits: &Tensor, positions: &Tensor| -> Result<Tensor> {
-            if positions.size() != [batch] || positions.kind() != Kind::Int64 {
-                let found = format!("{:?} {:?}", positions.kind(), positions.size());
-                return Err(Error::tensor(name, format!("Int64 [{batch}]"), found));
-            }
+            let size = logits.size();
+            let (batch, tokens) = match *size.as_slice() {
+                [batch, tokens] if batch > 0 && tokens > 0 => (batch, tokens),
+                _ => return Err(Error::tensor(format!("{name}'s logits"), "[batch, tokens]", format!("{size:?}"))),
+            };
+            check_labels(name, positions, Kind::Int64, batch)?;
             check_classes(name, positions, 0, i64::MAX)?;
+            // The mean over no position is NaN.
+            if positions.min().int64_value(&[]) >= tokens {
+                return Err(Error::tensor(name, format!("a position below {tokens}"), "none"));
+            }
             let positions = positions.clamp_max(tokens);
             Ok(logits.f_cross_entropy_loss(&positions, None::<Tensor>, Reduction::Mean, tokens, 0.0)?)
         };
@@ -193,7 +198,7 @@ impl BertForPreTraining {
     /// [`IGNORED`]. `next` (`[batch]`) is 0 where the second sentence follows, 1 where it does not.
     ///
     /// # Errors
-    /// An input or labels that do not fit, or a batch without any masked word.
+    /// An input, labels or `next` that do not fit, or a batch without any masked word.
     pub fn losses(
         &self,
         input: &BertInput,
@@ -220,6 +225,7 @@ impl BertForPreTraining {
         let masked_words = cross_entropy(&self.words(&masked, train), &targets)?;
         let next_sentence = match (next, self.next_logits(&hidden, train)?) {
             (Some(next), Some(logits)) => {
+                check_labels("next", next, Kind::Int64, logits.size()[0])?;
                 check_classes("next", next, 0, 2)?;
                 Some(cross_entropy(&logits, next)?)
             }
@@ -238,6 +244,14 @@ impl BertForPreTraining {
 fn linear(path: &Path, factory: &dyn LayerFactory, config: &BertConfig, outputs: i64) -> Module {
     let init = Init::Normal { std: config.initializer_range };
     factory.linear(path, LinearConfig { init, ..LinearConfig::new(config.hidden_size, outputs) })
+}
+
+fn check_labels(name: &str, labels: &Tensor, kind: Kind, batch: i64) -> Result<()> {
+    if labels.size() != [batch] || labels.kind() != kind {
+        let found = format!("{:?} {:?}", labels.kind(), labels.size());
+        return Err(Error::tensor(name, format!("{kind:?} [{batch}]"), found));
+    }
+    Ok(())
 }
 
 fn check_classes(name: &str, labels: &Tensor, low: i64, end: i64) -> Result<()> {

@@ -67,14 +67,21 @@ impl BertInput {
         Ok((batch, tokens))
     }
 
-    /// What is added to attention scores, `[batch, 1, 1, tokens]`: 0 for a token, the smallest `f32` for padding.
-    /// Nothing when there is no padding.
+    /// What is added to attention scores, `[batch, 1, 1, tokens]`: 0 for a token, the least finite number of `kind` for
+    /// padding. Nothing when there is no padding.
     pub(super) fn additive_mask(&self, kind: Kind) -> Option<Tensor> {
         let mask = self.mask.as_ref()?;
         if mask.to_kind(Kind::Int64).min().int64_value(&[]) == 1 {
             return None;
         }
-        let padding = mask.eq(0).to_kind(kind) * f64::from(f32::MIN);
+        // −∞ would make NaN of 0 · −∞ here, and of a row that is all padding.
+        let least = match kind {
+            Kind::Half => -65_504.0,
+            // −(2 − 2⁻⁷) · 2¹²⁷.
+            Kind::BFloat16 => -3.389_531_389_251_535_5e38,
+            _ => f64::from(f32::MIN),
+        };
+        let padding = mask.eq(0).to_kind(kind) * least;
         Some(padding.unsqueeze(1).unsqueeze(1))
     }
 }

@@ -352,7 +352,42 @@ fn inputs_that_do_not_fit_are_refused_by_name() {
     let logits = model.forward(&BertInput::new(ids()), false).unwrap();
     assert!(model.loss(&logits, &Tensor::from_slice(&[0_i64, 2])).unwrap_err().to_string().contains("[0, 2)"));
     assert!(model.loss(&logits, &Tensor::from_slice(&[0_i64])).unwrap_err().to_string().contains("Int64 [2]"));
+    let error = model.loss(&logits.get(0), &Tensor::from_slice(&[0_i64])).unwrap_err().to_string();
+    assert_eq!(error, "`logits`: expected [batch, 2], found [2]");
     assert!(BertForSequenceClassification::new(&store().root(), &Standard, &small(), 0).is_err());
+}
+
+#[test]
+fn losses_over_nothing_are_refused() {
+    let spans = BertForQuestionAnswering::new(&store().root(), &Standard, &small()).unwrap();
+    let logits = Tensor::zeros([2, 5], (Kind::Float, Device::Cpu));
+    let loss = |logits: &Tensor, positions: [i64; 2]| {
+        let positions = Tensor::from_slice(&positions);
+        spans.loss([logits, logits], [&positions, &positions])
+    };
+    // One position within is enough: −ln(1/5).
+    assert_close(&loss(&logits, [4, 5]).unwrap(), &[5_f64.ln()]);
+    let error = loss(&logits, [5, 9]).unwrap_err().to_string();
+    assert_eq!(error, "`first`: expected a position below 5, found none");
+    let error = loss(&logits.get(0), [0, 0]).unwrap_err().to_string();
+    assert_eq!(error, "`first's logits`: expected [batch, tokens], found [5]");
+
+    let model = BertForPreTraining::new(&store().root(), &Standard, &small(), true).unwrap();
+    let labels = small_input().ids;
+    let refuse = |next: &Tensor| model.losses(&small_input(), &labels, Some(next), false).unwrap_err().to_string();
+    assert_eq!(refuse(&Tensor::from_slice(&[0_i64])), "`next`: expected Int64 [2], found Int64 [1]");
+    assert_eq!(refuse(&Tensor::from_slice(&[0.0_f32, 1.0])), "`next`: expected Int64 [2], found Float [2]");
+}
+
+#[test]
+fn padding_is_masked_with_a_finite_number_in_every_kind() {
+    let ids = Tensor::zeros([1, 2], (Kind::Int64, Device::Cpu));
+    let input = BertInput::new(ids).with_mask(Tensor::from_slice(&[1_i64, 0]).view([1, 2]));
+    for (kind, below) in [(Kind::Half, -6e4), (Kind::BFloat16, -3e38), (Kind::Float, -3e38), (Kind::Double, -3e38)] {
+        let mask = input.additive_mask(kind).unwrap().to_kind(Kind::Double);
+        let (token, padding) = (mask.double_value(&[0, 0, 0, 0]), mask.double_value(&[0, 0, 0, 1]));
+        assert!(token == 0.0 && padding.is_finite() && padding < below, "{kind:?} {token} {padding}");
+    }
 }
 
 #[test]
