@@ -26,8 +26,11 @@ impl Encoded {
     /// for places.
     ///
     /// # Errors
-    /// An id without a row, or more tokens than positions.
+    /// An id without a row, more tokens than positions, or another number of types than of tokens.
     pub fn check(&self, sequence: usize, rows: usize, positions: usize) -> Result<(), TextError> {
+        if self.types.len() != self.len() {
+            return Err(TextError::Types { sequence, tokens: self.len(), types: self.types.len() });
+        }
         if self.len() > positions {
             return Err(TextError::TooLong { sequence, tokens: self.len(), positions });
         }
@@ -50,5 +53,7 @@ mod tests {
         assert_eq!(error, "sequence 4: token id 7, but the embedding has 7 rows");
         let error = encoded.check(4, 8, 2).unwrap_err().to_string();
         assert_eq!(error, "sequence 4: 3 tokens, but the position table has 2");
+        let error = Encoded { types: vec![0; 2], ..encoded }.check(4, 8, 3).unwrap_err().to_string();
+        assert_eq!(error, "sequence 4: 3 tokens, but types for 2");
     }
 }

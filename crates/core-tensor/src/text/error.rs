@@ -134,6 +134,16 @@ pub enum TextError {
         /// Rows of the position table.
         positions: usize,
     },
+    /// A sequence whose tokens and types do not pair up.
+    #[error("sequence {sequence}: {tokens} tokens, but types for {types}")]
+    Types {
+        /// The sequence's position in its set.
+        sequence: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// Its types.
+        types: usize,
+    },
     /// A task nobody knows.
     #[error("no GLUE task `{found}`; there are {known}")]
     UnknownTask {

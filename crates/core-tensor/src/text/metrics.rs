@@ -1,4 +1,5 @@
-//! Scores of predictions, as fractions. Undefined ones are errors, never a silent 0.
+//! Scores of predictions, as fractions. Undefined correlations are errors; [`f1`] and [`matthews`] are 0 where
+//! scikit-learn's are.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +59,8 @@ pub fn matthews(predicted: &[i64], actual: &[i64]) -> Result<f64> {
 /// Pearson's correlation.
 ///
 /// # Errors
-/// Fewer than two values, unequal lengths, a value that is not finite, or values that are all equal: then there is none.
+/// Fewer than two values, unequal lengths, a value that is not finite, or values that are all equal or so large or small
+/// that their squares leave the range of `f64`: then there is none.
 pub fn pearson(predicted: &[f64], actual: &[f64]) -> Result<f64> {
     correlation("Pearson correlation", predicted, actual)
 }
@@ -93,8 +95,13 @@ fn correlation(metric: &'static str, predicted: &[f64], actual: &[f64]) -> Resul
     let (predicted, actual) = (centred(predicted), centred(actual));
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let norm = dot(&predicted, &predicted).sqrt() * dot(&actual, &actual).sqrt();
+    let found = dot(&predicted, &actual) / norm;
+    // Squares that leave the range make the norm infinite or 0.
+    if norm.is_infinite() || !found.is_finite() {
+        return Err(TextError::Metric { metric, reason: format!("values whose norm is {norm}") });
+    }
     // Rounding can carry a perfect correlation past 1.
-    Ok((dot(&predicted, &actual) / norm).clamp(-1.0, 1.0))
+    Ok(found.clamp(-1.0, 1.0))
 }
 
 /// Ranks from 1, equal values sharing the mean of theirs.
@@ -186,6 +193,9 @@ mod tests {
             "Spearman correlation: undefined: the actual values are all equal"
         );
         assert_eq!(reason(&[1.0], &[3.0]), "Spearman correlation: needs at least two values, found 1");
+        for far in [1e200, 1e-200] {
+            assert!(pearson(&[far, -far], &[1.0, 2.0]).unwrap_err().to_string().contains("values whose norm is"));
+        }
     }
 
     proptest! {

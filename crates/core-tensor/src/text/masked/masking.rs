@@ -53,8 +53,15 @@ impl Masking {
     /// Hides tokens in `ids` and returns what stood there, [`IGNORED`] at every other position.
     ///
     /// Each token is chosen by itself. When none is, one is drawn, so that no sequence is without a loss; a sequence of
-    /// nothing but special tokens stays as it is.
-    pub fn hide(&self, ids: &mut [u32], special: &SpecialTokens, vocabulary: usize, rng: &mut impl Rng) -> Vec<i64> {
+    /// nothing but special tokens stays as it is. For [validated](Self::validate) settings and a vocabulary of at least one
+    /// token.
+    pub(super) fn hide(
+        &self,
+        ids: &mut [u32],
+        special: &SpecialTokens,
+        vocabulary: usize,
+        rng: &mut impl Rng,
+    ) -> Vec<i64> {
         let candidates: Vec<_> = (0..ids.len()).filter(|&position| !special.contains(ids[position])).collect();
         let mut chosen: Vec<_> = candidates.iter().copied().filter(|_| rng.random_bool(self.chosen)).collect();
         if chosen.is_empty() && !candidates.is_empty() {

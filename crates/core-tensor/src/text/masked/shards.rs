@@ -34,7 +34,8 @@ struct Content {
 /// random, −1 only one text), all `i32`.
 ///
 /// # Errors
-/// No input, `per_shard` of 0, an id that is not below `vocabulary`, or a file that cannot be written.
+/// No input, `per_shard` of 0, an id that is not below `vocabulary`, types that are not zeros followed by ones (a shard
+/// stores only how many are 0), or a file that cannot be written.
 pub fn write_shards(
     folder: &Path,
     inputs: impl ExactSizeIterator<Item = PretrainingInput>,
@@ -55,6 +56,11 @@ pub fn write_shards(
         let part: Vec<_> = inputs.by_ref().take(per_shard).collect();
         for (position, input) in &part {
             input.encoded.check(*position, vocabulary, usize::MAX)?;
+            let types = &input.encoded.types;
+            if !types.is_sorted() || types.last().is_some_and(|&last| last > 1) {
+                let name = format!("types of input {position}");
+                return Err(Error::tensor(name, "zeros, then ones", format!("{types:?}")));
+            }
         }
         let part: Vec<_> = part.into_iter().map(|(_, input)| input).collect();
         let header = Header::new(SCHEMA, VERSION, Content { shard, of, inputs: part.len(), vocabulary });
@@ -260,6 +266,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = write_shards(folder.path(), inputs(4).into_iter(), 2, 10).unwrap_err().to_string();
         assert_eq!(error, "sequence 2: token id 10, but the embedding has 10 rows");
+        for types in [vec![0, 1, 0], vec![0, 0, 2]] {
+            let mut input = inputs(1);
+            input[0].encoded.types = types;
+            let error = write_shards(folder.path(), input.into_iter(), 2, 12).unwrap_err().to_string();
+            assert!(error.starts_with("`types of input 0`: expected zeros, then ones"), "{error}");
+        }
         assert!(write_shards(folder.path(), inputs(0).into_iter(), 2, 10).is_err());
         assert!(write_shards(folder.path(), inputs(1).into_iter(), 0, 10).is_err());
     }
