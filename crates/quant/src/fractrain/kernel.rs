@@ -74,11 +74,12 @@ vectorised!(stochastic = stochastic_body(source: &[f32], target: &mut [MaybeUnin
 vectorised!(extent = extent_body(values: &[f32]) -> Extent);
 vectorised!(product = product_body(values: &[f32], gradient: &[f32], grid: Grid) -> f64);
 
+// `clamp` keeps a NaN, which `max` would turn into the lowest level.
 #[inline(always)]
 fn nearest_body(source: &[f32], target: &mut [MaybeUninit<f32>], grid: Grid) {
     let Grid { min, step, steps } = grid;
     for (target, &value) in target.iter_mut().zip(source) {
-        let level = ((value - min) / step).max(0.0).min(steps).round_ties_even();
+        let level = ((value - min) / step).clamp(0.0, steps).round_ties_even();
         target.write(level * step + min);
     }
 }
@@ -87,7 +88,7 @@ fn nearest_body(source: &[f32], target: &mut [MaybeUninit<f32>], grid: Grid) {
 fn stochastic_body(source: &[f32], target: &mut [MaybeUninit<f32>], grid: Grid, stream: Stream, first: u32) {
     let Grid { min, step, steps } = grid;
     for (index, (target, &value)) in target.iter_mut().zip(source).enumerate() {
-        let position = ((value - min) / step).max(0.0).min(steps);
+        let position = ((value - min) / step).clamp(0.0, steps);
         let below = position.floor();
         let up = position - below > stream.uniform(first.wrapping_add(index as u32));
         target.write((below + f32::from(u8::from(up))) * step + min);
@@ -123,7 +124,7 @@ fn extent_body(values: &[f32]) -> Extent {
 fn product_body(values: &[f32], gradient: &[f32], grid: Grid) -> f64 {
     const LANES: usize = 16;
     let Grid { min, step, steps } = grid;
-    let rounded = |value: f32| ((value - min) / step).max(0.0).min(steps).round_ties_even() * step + min;
+    let rounded = |value: f32| ((value - min) / step).clamp(0.0, steps).round_ties_even() * step + min;
     let mut total = 0.0;
     // A partial sum in single precision covers few enough terms to keep its digits.
     for (values, gradient) in values.chunks(64 * LANES).zip(gradient.chunks(64 * LANES)) {

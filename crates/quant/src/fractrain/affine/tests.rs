@@ -107,6 +107,15 @@ fn the_gradient_passes_as_it_came_and_the_value_is_the_rounded_one() {
 }
 
 #[test]
+fn a_nan_stays_one_on_a_grid_that_was_chosen_before() {
+    let grid = QParams::from_range(0.0, 1.0, bits(4), GridKind::MinMax).unwrap();
+    for rounding in [Rounding::Nearest, Rounding::Stochastic { seed: 1 }] {
+        let rounded = floats(&grid.round(&Tensor::from_slice(&[f32::NAN, 0.5]), rounding).unwrap());
+        assert!(rounded[0].is_nan() && rounded[1].is_finite(), "{rounded:?}");
+    }
+}
+
+#[test]
 fn what_has_no_range_is_refused_or_comes_back() {
     let affine = Affine::per_tensor(bits(4));
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {

@@ -281,3 +281,12 @@ fn other_networks_and_range_norms_run_too() {
     );
     assert!(error.is_err());
 }
+
+#[test]
+fn in_evaluation_a_nan_reaches_the_logits() {
+    let (_store, net, _) = quantised(QuantConfig::default(), Precision::new(8, 8).unwrap());
+    let images = waves(&[4, 3, 8, 8]);
+    let _ = net.forward(&images, true);
+    let logits = net.forward(&(&images * f64::NAN), false);
+    assert_eq!(logits.isnan().all().int64_value(&[]), 1);
+}
