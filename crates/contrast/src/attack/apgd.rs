@@ -71,6 +71,10 @@ impl Apgd {
         if !(0.0..=1.0).contains(&self.rho) {
             return Err(Error::setting("rho", "in [0, 1]", self.rho));
         }
+        // The logits of the clean images, which it compares with, are not at hand during a climb.
+        if self.loss == Loss::KullbackLeibler {
+            return Err(Error::setting("loss", "any but KullbackLeibler, which Pgd maximises", "KullbackLeibler"));
+        }
         Ok(())
     }
 

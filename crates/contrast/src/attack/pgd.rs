@@ -145,6 +145,10 @@ impl Pgd {
         if self.restarts > 1 && self.start == Start::Image {
             return Err(Error::setting("restarts", "1 when every restart begins at the image", self.restarts));
         }
+        if self.start == Start::Image && self.loss == super::Loss::KullbackLeibler {
+            let expected = "random or nearby for KullbackLeibler, which has no gradient at the image";
+            return Err(Error::setting("start", expected, "image"));
+        }
         Ok(())
     }
 

@@ -86,6 +86,10 @@ impl RobustConfig {
             Defence::Trades { beta } => weight("beta", beta)?,
             Defence::Mart { lambda } => weight("lambda", lambda)?,
         }
+        if matches!(self.defence, Defence::Trades { .. }) && self.attack.start == Start::Image {
+            let expected = "random or nearby for TRADES, whose divergence has no gradient at the image";
+            return Err(Error::setting("attack.start", expected, "image"));
+        }
         Ok(self.attack.validate()?)
     }
 }

@@ -1,7 +1,7 @@
 //! Every bad input has its error.
 
 use super::models::{linear, points};
-use crate::attack::{Attack, Ball, Error, Goal, Loss, Pgd};
+use crate::attack::{Apgd, Attack, Ball, Error, Goal, Loss, Pgd};
 use tch::{Kind, Tensor};
 
 fn run(attack: &Pgd, images: &Tensor, labels: &Tensor) -> Error {
@@ -37,11 +37,14 @@ fn budgets_and_settings() {
         ("step_size", pgd.clone().with_step_size(f64::NAN)),
         ("momentum", Pgd { momentum: -1.0, ..pgd.clone() }),
         ("box", Pgd::new(Ball::linf(0.1).within(1.0, 0.0))),
+        ("start", Pgd::fgsm(pgd.ball).with_loss(Loss::KullbackLeibler)),
     ];
     for (name, attack) in cases {
         let error = run(&attack, &images, &labels);
         assert!(matches!(error, Error::Setting { setting, .. } if setting == name), "{error}");
     }
+    let climb = Apgd { loss: Loss::KullbackLeibler, ..Apgd::new(pgd.ball) };
+    assert!(matches!(climb.validate(), Err(Error::Setting { setting: "loss", .. })));
     assert!(Ball::linf(8.0).advice().is_some() && Ball::linf(8.0 / 255.0).advice().is_none());
 }
 

@@ -150,6 +150,9 @@ fn settings_and_shapes_that_do_not_fit_are_refused() {
     let mart = RobustConfig { defence: Defence::Mart { lambda: f64::NAN }, ..RobustConfig::default() };
     assert!(matches!(refuse(mart), Error::Setting { setting: "lambda", .. }));
     assert!(matches!(refuse(RobustConfig::pgd_at(-0.1)), Error::Attack(_)));
+    let still = RobustConfig::trades(0.1);
+    let still = RobustConfig { attack: still.attack.with_start(Start::Image), ..still };
+    assert!(matches!(refuse(still), Error::Setting { setting: "attack.start", .. }));
     let (clean, _, labels) = example();
     assert!(matches!(trades_loss(&clean, &matrix(&[0.0; 4], 2), &labels, 6.0), Err(Error::Mismatch { .. })));
 }
