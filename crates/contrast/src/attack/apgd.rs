@@ -248,7 +248,7 @@ pub(crate) fn nearest_classes(logits: &Tensor, labels: &Tensor, count: usize) ->
     let wrong = logits.size()[1] - 1;
     let others = logits.scatter_value(1, &labels.unsqueeze(1), f64::NEG_INFINITY);
     let (_, order) = others.sort(1, true);
-    (0..wrong.min(count as i64)).map(|rank| order.select(1, rank)).collect()
+    (0..wrong.min(i64::try_from(count).unwrap_or(i64::MAX))).map(|rank| order.select(1, rank)).collect()
 }
 
 /// A random point on the surface: a random direction of the ball's largest size, cut by the box.

@@ -128,7 +128,7 @@ impl AutoAttack {
         }
         let (mut forward, mut backward) = (0, 0);
         for start in (0..count).step_by(self.batch) {
-            let length = (count - start).min(self.batch as i64);
+            let length = (count - start).min(i64::try_from(self.batch).unwrap_or(i64::MAX));
             let places = Tensor::arange_start(start, start + length, (Kind::Int64, images.device()));
             let reached = goal.select(&places).reached(&subject.logits(&images.narrow(0, start, length), 0)?);
             success.narrow(0, start, length).copy_(&reached);
@@ -145,7 +145,7 @@ impl AutoAttack {
                 seconds: 0.0,
             };
             for start in (0..standing.len()).step_by(self.batch) {
-                let length = (standing.len() - start).min(self.batch as i64);
+                let length = (standing.len() - start).min(i64::try_from(self.batch).unwrap_or(i64::MAX));
                 let places = standing.places().narrow(0, start, length);
                 let chunk = images.index_select(0, &places);
                 let part =

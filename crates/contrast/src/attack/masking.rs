@@ -10,7 +10,7 @@ use tch::{Kind, Tensor};
 use super::classifier::Classifier;
 use super::report::{Accuracy, chunks, standing_of};
 use super::run::Subject;
-use super::{Adversarial, Apgd, ApgdTargeted, Attack, Ball, Goal, Norm, Pgd, RandomPoints, Result, Square};
+use super::{Adversarial, Apgd, ApgdTargeted, Attack, Ball, Error, Goal, Norm, Pgd, RandomPoints, Result, Square};
 
 /// How much work the checks may do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -106,6 +106,9 @@ pub fn gradient_masking(
     config: &MaskingConfig,
     seed: u64,
 ) -> Result<Vec<Check>> {
+    if config.batch == 0 {
+        return Err(Error::setting("batch", "at least 1", config.batch));
+    }
     let goal = Goal::untargeted(labels);
     let subject = Subject::new(model, &ball, images, &goal)?;
     if images.numel() == 0 {

@@ -21,7 +21,11 @@ impl Pictures {
     /// # Errors
     /// Images outside the box, or libtorch's when the shapes differ.
     pub fn new(ball: &Ball, clean: &Tensor, attacked: &Tensor, count: usize, amplification: f64) -> Result<Self> {
-        let first = |images: &Tensor| images.narrow(0, 0, images.size()[0].min(count as i64));
+        ball.validate()?;
+        ball.check_images(clean)?;
+        ball.check_images(attacked)?;
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let first = |images: &Tensor| images.narrow(0, 0, images.size()[0].min(count));
         let (clean, attacked) = (first(clean), first(attacked));
         let (clean_bytes, attacked_bytes) = to_bytes(ball, &clean, &attacked)?;
         let width = ball.high - ball.low;

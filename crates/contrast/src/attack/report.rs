@@ -255,8 +255,9 @@ impl<'a> Evaluator<'a> {
 pub(crate) fn chunks(images: &Tensor, labels: &Tensor, batch: usize) -> Vec<(Tensor, Tensor)> {
     let count = images.size()[0];
     let starts = (0..count).step_by(batch.max(1));
+    let batch = i64::try_from(batch.max(1)).unwrap_or(i64::MAX);
     let part = |start: i64| {
-        let length = (count - start).min(batch as i64);
+        let length = (count - start).min(batch);
         (images.narrow(0, start, length), labels.narrow(0, start, length))
     };
     starts.map(part).collect()

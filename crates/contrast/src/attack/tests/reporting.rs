@@ -7,7 +7,7 @@ use crate::attack::smoothing::{
 };
 use crate::attack::{
     Accuracy, Adversarial, Apgd, Attack, Ball, Classifier, Error, Evaluator, Goal, MaskingConfig, Pgd, Pictures,
-    RandomPoints, Result, RobustnessReport, Square, Stochastic, to_bytes,
+    RandomPoints, Result, RobustnessReport, Square, Stochastic, gradient_masking, to_bytes,
 };
 use tch::{Kind, Tensor};
 
@@ -85,6 +85,20 @@ fn a_report_holds_curves_that_never_rise_and_survives_json() {
     assert!(report.worst.correct <= report.attacks.iter().map(|attack| attack.robust.correct).min().unwrap());
     let json = serde_json::to_string(&report).unwrap();
     assert_eq!(serde_json::from_str::<RobustnessReport>(&json).unwrap(), report);
+}
+
+#[test]
+fn numbers_beyond_what_a_tensor_counts_mean_all_and_a_batch_of_none_is_refused() {
+    let net = SmallNet::new(5, Kind::Float);
+    let (images, labels) = net.data(3, 6, Kind::Float);
+    let pictures = Pictures::new(&Ball::linf(0.1), &images, &images, usize::MAX, 1.0).unwrap();
+    assert_eq!(pictures.clean.size(), images.size());
+    let model = net.eval();
+    let report = Evaluator::new(&model, 0).batch(usize::MAX).run(&images, &labels).unwrap();
+    assert_eq!(report.clean.of, 3);
+    let config = MaskingConfig { batch: 0, ..MaskingConfig::default() };
+    let refused = gradient_masking(&model, None, &images, &labels, Ball::linf(0.1), &config, 0);
+    assert!(matches!(refused, Err(Error::Setting { setting: "batch", .. })));
 }
 
 fn looks(model: &dyn Classifier, data: &(Tensor, Tensor)) -> RobustnessReport {
