@@ -67,9 +67,9 @@ impl<'a> QuantFactory<'a> {
         self.gates.as_ref().map(|(gates, _)| gates.clone())
     }
 
-    fn site(&self, path: &Path, name: &str, gate: Option<Link>) -> Site {
+    fn site(&self, path: &Path, name: &str, gate: Option<Link>, groups: i64) -> Site {
         let range = RangeBuffer::new(path.zeros_no_train("input_range", &[4]));
-        let place = self.handle.add_layer(name, range.shallow_clone(), gate.is_some());
+        let place = self.handle.add_layer(name, range.shallow_clone(), gate.is_some(), groups);
         Site { name: name.into(), place, config: self.config.clone(), handle: self.handle.clone(), range, gate }
     }
 
@@ -87,7 +87,7 @@ impl<'a> QuantFactory<'a> {
         if !shortcut {
             made.branch = gate.clone();
         }
-        let site = self.site(path, &name, gate);
+        let site = self.site(path, &name, gate, config.groups);
         Box::new(QuantConv2d { conv, site })
     }
 }
@@ -107,7 +107,7 @@ impl LayerFactory for QuantFactory<'_> {
         if !self.config.linear || self.config.leaves_out(&name) {
             return Box::new(linear);
         }
-        let site = self.site(path, &name, None);
+        let site = self.site(path, &name, None, 1);
         Box::new(QuantLinear { linear, site })
     }
 

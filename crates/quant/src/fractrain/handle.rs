@@ -22,6 +22,8 @@ struct Layer {
     name: String,
     range: RangeBuffer,
     gated: bool,
+    /// Of a convolution; 1 for a linear layer.
+    groups: i64,
 }
 
 /// What the last training pass ran with.
@@ -104,9 +106,14 @@ impl QuantHandle {
         self.lock().layers.iter().any(|found| found.name == layer && found.gated)
     }
 
-    pub(super) fn add_layer(&self, name: &str, range: RangeBuffer, gated: bool) -> u64 {
+    /// Groups of a layer that is a convolution; 1 for any other.
+    pub(super) fn groups(&self, layer: &str) -> i64 {
+        self.lock().layers.iter().find(|found| found.name == layer).map_or(1, |found| found.groups)
+    }
+
+    pub(super) fn add_layer(&self, name: &str, range: RangeBuffer, gated: bool, groups: i64) -> u64 {
         let mut shared = self.lock();
-        shared.layers.push(Layer { name: name.into(), range, gated });
+        shared.layers.push(Layer { name: name.into(), range, gated, groups });
         shared.layers.len() as u64
     }
 

@@ -48,6 +48,9 @@ pub fn export_int8(store: &VarStore, handle: &QuantHandle) -> Result<Int8Model> 
         if handle.is_gated(layer) {
             return refuse(layer, "its bits depend on the input: build it with one option");
         }
+        if handle.groups(layer) != 1 {
+            return refuse(layer, "it is a convolution in several groups");
+        }
         let precision = handle.precision();
         let narrow = |bits: Option<Bits>| bits.filter(|bits| bits.get() <= 8);
         let (Some(weight_bits), Some(input_bits)) = (narrow(precision.weight), narrow(precision.activation)) else {
@@ -109,6 +112,7 @@ impl Int8Model {
             if let Some(missing) = parts.iter().find(|name| !self.tensors.contains_key(*name)) {
                 return Err(Error::Export { layer: layer.clone(), reason: format!("`{missing}` is missing") });
             }
+            self.check_shapes(layer)?;
         }
         let network = architecture.build(&store.root(), &Int8Factory { model: self })?;
         let own = |name: &str| {
@@ -119,6 +123,34 @@ impl Int8Model {
         let others: NamedTensors = others.map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
         load_state(store, &others, &LoadPolicy { strip: Vec::new(), ..LoadPolicy::strict() })?;
         Ok(network)
+    }
+
+    /// Whether a layer's four tensors are what a convolution reads.
+    fn check_shapes(&self, layer: &str) -> Result<()> {
+        let of = |part: &str| {
+            let tensor = &self.tensors[&format!("{layer}.{part}")];
+            (tensor.size(), tensor.kind())
+        };
+        let (shape, kind) = of("weight");
+        let refuse = |part: &str, expected: String, found: String| {
+            let reason = format!("`{layer}.{part}`: expected {expected}, found {found}");
+            Err(Error::Export { layer: layer.into(), reason })
+        };
+        if shape.len() != 4 || kind != Kind::Int8 {
+            let expected = "Int8 [out_channels, in_channels, height, width]".to_owned();
+            return refuse("weight", expected, format!("{kind:?} {shape:?}"));
+        }
+        for part in ["weight_min", "weight_step"] {
+            let (found, kind) = of(part);
+            if found != shape[..1] {
+                return refuse(part, format!("[{}]", shape[0]), format!("{kind:?} {found:?}"));
+            }
+        }
+        let (found, kind) = of("input");
+        if found != [3] || kind != Kind::Double {
+            return refuse("input", "Double [3]".to_owned(), format!("{kind:?} {found:?}"));
+        }
+        Ok(())
     }
 }
 
@@ -308,5 +340,28 @@ mod tests {
         architecture().build(&store.root(), &factory).unwrap();
         let error = export_int8(&store, &factory.handle()).unwrap_err().to_string();
         assert!(error.contains("layer1.0.conv1") && error.contains("one option"), "{error}");
+        let store = VarStore::new(Device::Cpu);
+        let factory = QuantFactory::new(QuantConfig::default(), Precision::new(8, 8).unwrap()).unwrap();
+        let grouped = Conv2dConfig { groups: 2, ..Conv2dConfig::new(2, 2, 3, 1) };
+        let _layer = factory.conv2d(&(store.root() / "conv"), grouped);
+        let error = export_int8(&store, &factory.handle()).unwrap_err().to_string();
+        assert!(error.contains("`conv`") && error.contains("groups"), "{error}");
+    }
+
+    #[test]
+    fn tensors_that_no_convolution_reads_are_refused_by_name() {
+        let net = trained(Precision::new(8, 8).unwrap());
+        let _ = tch::no_grad(|| net.network.forward(&waves(&[2, 3, 12, 12]), true));
+        let cpu = |kind| (kind, Device::Cpu);
+        for (part, wrong) in [
+            ("weight", Tensor::zeros([16, 27], cpu(Kind::Int8))),
+            ("weight_min", Tensor::zeros([1], cpu(Kind::Float))),
+            ("input", Tensor::zeros([3], cpu(Kind::Float))),
+        ] {
+            let mut model = export_int8(&net.store, &net.handle).unwrap();
+            model.tensors.insert(format!("conv1.{part}"), wrong);
+            let error = model.build(&architecture(), &VarStore::new(Device::Cpu)).unwrap_err().to_string();
+            assert!(error.contains(&format!("`conv1.{part}`")), "{error}");
+        }
     }
 }
