@@ -97,7 +97,7 @@ impl Affine {
     /// The grids of `values`.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] for a NaN or an infinity; [`Error::Shape`] for an empty tensor or an axis that is not there;
+    /// [`Error::NotFinite`] for a NaN, an infinity or a range of infinite width; [`Error::Shape`] for an empty tensor or an axis that is not there;
     /// [`Error::BitsOutOfRange`] for a symmetric grid of one bit.
     pub fn params(&self, values: &Tensor) -> Result<QParams> {
         if values.numel() == 0 {
@@ -163,11 +163,13 @@ impl QParams {
     /// One grid from `low` to `high`.
     ///
     /// # Errors
-    /// [`Error::Config`] for a range that is NaN, infinite or upside down; [`Error::BitsOutOfRange`] for a symmetric grid of
+    /// [`Error::Config`] for a range that is NaN, upside down or of infinite width; [`Error::BitsOutOfRange`] for a symmetric grid of
     /// one bit.
     pub fn from_range(low: f32, high: f32, bits: Bits, grid: GridKind) -> Result<Self> {
-        if !(low.is_finite() && high.is_finite() && low <= high) {
-            return Err(Error::config("range", "two finite numbers, the lower first", format!("{low} … {high}")));
+        // The difference of two finite numbers may be infinite.
+        if !(low <= high && (high - low).is_finite()) {
+            let expected = "two numbers a finite distance apart, the lower first";
+            return Err(Error::config("range", expected, format!("{low} … {high}")));
         }
         Ok(Self { grids: vec![grid.of(Extent { low, high, finite: true }, bits, "range")?], axis: None })
     }
@@ -255,12 +257,7 @@ impl GridKind {
         let step = |range: f32, steps: f32| (range / steps).max(f32::MIN_POSITIVE);
         Ok(match self {
             Self::MinMax if high == low => Grid::constant(low),
-            Self::MinMax => {
-                // The difference of two finite numbers may be infinite.
-                let range = high - low;
-                let step = if range.is_finite() { step(range, steps) } else { (high / steps) - (low / steps) };
-                Grid { min: low, step, steps }
-            }
+            Self::MinMax => Grid { min: low, step: step(high - low, steps), steps },
             Self::IntegerZeroPoint => {
                 let (low, high) = (low.min(0.0), high.max(0.0));
                 if low == high {

@@ -7,8 +7,12 @@ use tch::Tensor;
 
 /// The least and greatest value.
 pub(super) fn scan(values: &Tensor) -> Result<Extent> {
+    if values.numel() == 0 {
+        return Ok(Extent { low: f32::INFINITY, high: f32::NEG_INFINITY, finite: false });
+    }
     let (low, high) = (values.f_min()?.double_value(&[]), values.f_max()?.double_value(&[]));
-    Ok(Extent { low: low as f32, high: high as f32, finite: low.is_finite() && high.is_finite() })
+    let extent = Extent { low: low as f32, high: high as f32, finite: low.is_finite() && high.is_finite() };
+    Ok(extent.with_finite_width())
 }
 
 /// Rounds to one grid, or row by row along the first axis. Noise comes from libtorch's generator.

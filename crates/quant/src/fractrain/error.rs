@@ -32,7 +32,7 @@ pub enum Error {
         /// What came.
         found: String,
     },
-    /// A value to be rounded is NaN or infinite, so that its range is none.
+    /// A value to be rounded is NaN or infinite, or its range is: finite values may be too far apart.
     #[error("step {step}: the {operand} at `{site}` holds a NaN or an infinity")]
     NotFinite {
         /// The layer, or the name of what was given.

@@ -37,7 +37,15 @@ pub(super) enum Mode {
 pub(super) struct Extent {
     pub(super) low: f32,
     pub(super) high: f32,
+    /// Whether there are values, all finite, and the distance from the least to the greatest is too.
     pub(super) finite: bool,
+}
+
+impl Extent {
+    /// Not finite where the width is not: of no values, and of finite ones too far apart.
+    pub(super) fn with_finite_width(self) -> Self {
+        Self { finite: self.finite && (self.high - self.low).is_finite(), ..self }
+    }
 }
 
 /// Elements that a thread takes at a time.
@@ -141,15 +149,17 @@ fn product_body(values: &[f32], gradient: &[f32], grid: Grid) -> f64 {
 
 /// The least and greatest value.
 pub(super) fn scan(values: &[f32]) -> Extent {
-    if !parallel(values.len()) {
-        return extent(values);
-    }
     let nothing = || Extent { low: f32::INFINITY, high: f32::NEG_INFINITY, finite: true };
-    values.par_chunks(CHUNK).map(extent).reduce(nothing, |a, b| Extent {
-        low: a.low.min(b.low),
-        high: a.high.max(b.high),
-        finite: a.finite && b.finite,
-    })
+    let found = if parallel(values.len()) {
+        values.par_chunks(CHUNK).map(extent).reduce(nothing, |a, b| Extent {
+            low: a.low.min(b.low),
+            high: a.high.max(b.high),
+            finite: a.finite && b.finite,
+        })
+    } else {
+        extent(values)
+    };
+    found.with_finite_width()
 }
 
 /// Rounds all of `source` to one grid. Every element of `target` is written.

@@ -283,11 +283,14 @@ enum GradientBits {
 /// The values that cut off `share` on each side.
 fn percentiles(values: &Tensor, share: f64) -> Result<Extent> {
     let flat = values.f_reshape([-1])?;
-    let finite = memory::scan(&flat)?.finite;
+    let whole = memory::scan(&flat)?;
+    if !whole.finite {
+        return Ok(whole);
+    }
     let count = flat.numel() as i64;
     let cut = ((count as f64 * share) as i64).clamp(0, (count - 1) / 2);
     let at = |rank: i64| -> Result<f32> {
         Ok(flat.f_kthvalue(rank, 0, false)?.0.f_to_kind(Kind::Double)?.double_value(&[]) as f32)
     };
-    Ok(Extent { low: at(cut + 1)?, high: at(count - cut)?, finite })
+    Ok(Extent { low: at(cut + 1)?, high: at(count - cut)?, finite: true })
 }

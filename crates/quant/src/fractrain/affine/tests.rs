@@ -135,7 +135,14 @@ fn what_has_no_range_is_refused_or_comes_back() {
     assert!(matches!(symmetric, Err(Error::BitsOutOfRange { found: 1 })));
     // A constant comes back, also one whose range is no normal number.
     assert_eq!(nearest(&[0.7, 0.7, 0.7], 3), [0.7, 0.7, 0.7]);
-    assert_eq!(nearest(&[-f32::MAX, 0.0, f32::MAX], 1).len(), 3);
+    // A range wider than single precision has no step.
+    let wide = Tensor::from_slice(&[-f32::MAX, 0.0, f32::MAX]);
+    for x in [&wide, &wide.to_kind(Kind::Double)] {
+        assert!(matches!(affine.round(x, Rounding::Nearest), Err(Error::NotFinite { .. })));
+    }
+    let range = QParams::from_range(-f32::MAX, f32::MAX, bits(4), GridKind::MinMax);
+    assert!(matches!(range, Err(Error::Config { name: "range", .. })));
+    assert!(!memory::scan(&empty).unwrap().finite && !composed::scan(&empty).unwrap().finite);
 }
 
 #[test]
