@@ -151,7 +151,7 @@ impl PrecisionSchedule for Pfq {
 }
 
 /// Cyclic precision training (Fu et al., arXiv 2101.09868): `b = round(lo + ½·(hi − lo)·(1 − cos(π·(t mod T)/T)))`, a
-/// saw-tooth of half cosines, `T` steps long.
+/// saw-tooth of half cosines, `T = steps / cycles` long, which need be no whole number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cyclic {
@@ -186,8 +186,10 @@ impl Cyclic {
 
     /// The forward bits at a step.
     pub fn forward_bits(&self, step: u64) -> u32 {
-        let period = (self.steps / self.cycles.max(1)).max(1);
-        let phase = (step % period) as f64 / period as f64;
+        let steps = self.steps.max(1);
+        // Cycles begin where `step · cycles / steps` reaches a whole number, so that there are as many as asked for.
+        let done = u128::from(step) * u128::from(self.cycles) % u128::from(steps);
+        let phase = done as f64 / steps as f64;
         let (low, high) = (f64::from(self.low), f64::from(self.high));
         (low + 0.5 * (high - low) * (1.0 - (std::f64::consts::PI * phase).cos())).round_ties_even() as u32
     }
@@ -351,6 +353,11 @@ mod tests {
             (0..10_000).map(|step| cyclic.precision(Progress { epoch: 0, step }).cost_percent()).sum::<f64>() / 1e4;
         assert!((mean - 3.9579).abs() < 2e-3, "{mean}");
         assert_eq!(Cyclic { cycles: 2, ..cyclic }.forward_bits(5_000), 3);
+        // Three cycles in ten steps begin at 0, 4 and 7: the bits fall twice.
+        let uneven = Cyclic { steps: 10, cycles: 3, ..cyclic };
+        let bits: Vec<u32> = (0..10).map(|step| uneven.forward_bits(step)).collect();
+        let falls: Vec<usize> = (1..10).filter(|step| bits[*step] < bits[step - 1]).collect();
+        assert_eq!(falls, [4, 7], "{bits:?}");
         assert!(Cyclic { low: 9, ..cyclic }.validate().is_err() && Cyclic { cycles: 0, ..cyclic }.validate().is_err());
         assert!(Cyclic { high: 99, ..cyclic }.validate().is_err());
     }

@@ -11,6 +11,8 @@ use crate::{Ask, Experiment, Metrics, Plan, Results, Run, RunContext, Section};
 const PAPER: &str = "fractrain";
 /// Counted up whenever the code computes something else from the same parameters.
 const REVISION: u32 = 1;
+/// The same for cyclic schedules alone.
+const CYCLIC_REVISION: u32 = 2;
 
 /// The experiment.
 pub(super) struct FracTrain;
@@ -44,7 +46,7 @@ impl Experiment for FracTrain {
             for arm in case.arms(seed) {
                 let params = case.params(&arm);
                 let kind = format!("{} {}", case.network, arm.label());
-                let mut run = ask.run(PAPER, &kind, seed, &params)?.at_revision(REVISION);
+                let mut run = ask.run(PAPER, &kind, seed, &params)?.at_revision(arm.revision());
                 if let (arms::Arm::RandomGates(_), Some(learned)) = (&arm, &dfq) {
                     run = run.needing("dfq", learned);
                 }

@@ -1,5 +1,6 @@
 //! Which network, data and methods each tier runs.
 
+use super::{CYCLIC_REVISION, REVISION};
 use crate::experiments::images::ImageSet;
 use crate::experiments::training::{DataChoice, Recipe};
 use crate::{Ask, DataUse, Tier};
@@ -92,6 +93,11 @@ impl Arm {
             Self::Dfq(dfq) | Self::RandomGates(dfq) | Self::FracTrain(dfq, ..) => Some(dfq),
             _ => None,
         }
+    }
+
+    /// Of the code that runs it.
+    pub(super) fn revision(&self) -> u32 {
+        if matches!(self, Self::Cyclic(_)) { CYCLIC_REVISION } else { REVISION }
     }
 
     /// Time compared with full precision.
