@@ -41,6 +41,8 @@ pub(super) struct Case {
     pub(super) network: &'static str,
     pub(super) recipe: Recipe,
     halved: bool,
+    /// Width of the gates' recurrent state.
+    hidden: i64,
     plateau: PlateauConfig,
     /// Seeds of the claims.
     pub(super) seeds: u64,
@@ -112,10 +114,14 @@ impl Arm {
 
 impl Case {
     pub(super) fn describe_data(&self) -> DataUse {
-        match self.recipe.data {
+        let mut data = match self.recipe.data {
             DataChoice::Plain(set) | DataChoice::Augmented(set) => set.describe(self.recipe.train_images),
             DataChoice::ImageNet => DataUse { set: "ImageNet".into(), source: crate::DataSource::Files },
+        };
+        if self.halved {
+            data.set.push_str(", averaged down to half their height and width");
         }
+        data
     }
 
     pub(super) fn params(&self, arm: &Arm) -> TrainParams {
@@ -167,10 +173,9 @@ impl Case {
 
     fn dfq_at(&self, percent: f64) -> DfqConfig {
         let target = CpTarget::new(percent).unwrap_or_default();
-        let hidden = if self.halved { 32 } else { 16 };
         DfqConfig {
             target,
-            hidden,
+            hidden: self.hidden,
             weight: Bits::new(4).unwrap_or(DfqConfig::default().weight),
             ..DfqConfig::default()
         }
@@ -218,6 +223,7 @@ fn small(set: ImageSet) -> Case {
         network: "ConvNet",
         recipe,
         halved: false,
+        hidden: 16,
         plateau: PlateauConfig { threshold: 0.3, decay: 0.5, window: 2, ..PlateauConfig::default() },
         seeds: 3,
         order_seeds: 5,
@@ -252,6 +258,7 @@ fn resnet20(set: ImageSet) -> anyhow::Result<Case> {
         network: "ResNet-20",
         recipe,
         halved: true,
+        hidden: 32,
         plateau: PlateauConfig { threshold: 0.2, decay: 0.5, window: 2, ..PlateauConfig::default() },
         seeds: 3,
         order_seeds: 3,
@@ -275,7 +282,7 @@ fn resnet74(set: ImageSet) -> anyhow::Result<Case> {
     };
     recipe.milestones = drops(&recipe);
     let plateau = PlateauConfig::default();
-    Ok(Case { network: "ResNet-74", recipe, halved: false, plateau, seeds: 3, order_seeds: 3, margin: 0.5 })
+    Ok(Case { network: "ResNet-74", recipe, halved: false, hidden: 32, plateau, seeds: 3, order_seeds: 3, margin: 0.5 })
 }
 
 /// Steps at 50 and 75 % of a training.
