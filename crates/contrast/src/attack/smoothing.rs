@@ -90,7 +90,8 @@ impl<'a> Smoothed<'a> {
     /// Certifies one image (without a batch dimension); `None` abstains (algorithm CERTIFY).
     ///
     /// # Errors
-    /// Settings outside their range, or logits that are not finite.
+    /// Settings outside their range, an image of another kind than single or double precision, or logits that are not
+    /// finite.
     pub fn certify(&self, image: &Tensor, config: &SmoothingConfig, seed: u64) -> Result<Option<Certificate>> {
         config.validate()?;
         let first = self.counts(image, config.selection, derive(seed, Purpose::Noise, 0))?;
@@ -117,6 +118,11 @@ impl<'a> Smoothed<'a> {
     /// How often the base gives each class in `passes` noisy passes. Every pass has a generator of its own, so the batch
     /// size changes nothing.
     fn counts(&self, image: &Tensor, passes: u64, seed: u64) -> Result<Vec<u64>> {
+        let kind = image.f_kind()?;
+        if !matches!(kind, Kind::Float | Kind::Double) {
+            let expected = "single or double precision".to_owned();
+            return Err(Error::Images { expected, found: format!("{kind:?}") });
+        }
         let image = image.detach().unsqueeze(0);
         let width = image.numel();
         let mut counts: Vec<u64> = Vec::new();
@@ -176,8 +182,11 @@ pub fn lower_confidence_bound(count: u64, passes: u64, alpha: f64) -> f64 {
     low
 }
 
-/// The probability that a fair coin is at least as far from even as `count` of `passes`.
+/// The probability that a fair coin is at least as far from even as `count` of `passes`; 0 where `count` is more than all.
 pub fn two_sided_binomial(count: u64, passes: u64) -> f64 {
+    if count > passes {
+        return 0.0;
+    }
     let most = count.max(passes - count);
     if 2 * most == passes {
         return 1.0;
@@ -186,9 +195,16 @@ pub fn two_sided_binomial(count: u64, passes: u64) -> f64 {
 }
 
 /// The share of examples that keep their label within `radius`, in `[0, 1]`.
-pub fn certified_accuracy(certificates: &[Option<Certificate>], labels: &[i64], radius: f64) -> f64 {
+///
+/// # Errors
+/// [`Error::LabelMismatch`] unless there is one label a certificate.
+pub fn certified_accuracy(certificates: &[Option<Certificate>], labels: &[i64], radius: f64) -> Result<f64> {
+    if certificates.len() != labels.len() {
+        let expected = format!("{} labels, one a certificate", certificates.len());
+        return Err(Error::LabelMismatch { expected, found: labels.len().to_string() });
+    }
     let certified = certificates.iter().zip(labels).filter(|(certificate, label)| {
         certificate.is_some_and(|certificate| certificate.class == **label && certificate.radius >= radius)
     });
-    certified.count() as f64 / labels.len().max(1) as f64
+    Ok(certified.count() as f64 / labels.len().max(1) as f64)
 }

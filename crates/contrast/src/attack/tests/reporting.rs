@@ -232,6 +232,7 @@ fn certificates_take_the_published_values() {
     assert!((two_sided_binomial(60, 100) - 0.056_887_9).abs() < 1e-6);
     assert!((two_sided_binomial(70, 100) - 7.85e-5).abs() < 1e-7);
     assert_eq!(two_sided_binomial(50, 100), 1.0);
+    assert_eq!(two_sided_binomial(101, 100), 0.0);
 }
 
 #[test]
@@ -264,8 +265,9 @@ fn a_smoothed_linear_model_is_certified_within_its_true_radius() {
     }
     assert_eq!(smoothed.predict(&images.get(1), 500, 0.001, 0).unwrap(), Some(labels.int64_value(&[1])));
     let certificates = [Some(Certificate { class: 1, radius: 0.3 }), None, Some(Certificate { class: 0, radius: 0.9 })];
-    let accuracy = |radius| certified_accuracy(&certificates, &[1, 0, 0], radius);
+    let accuracy = |radius| certified_accuracy(&certificates, &[1, 0, 0], radius).unwrap();
     assert_eq!([accuracy(0.0), accuracy(0.5), accuracy(1.0)], [2.0 / 3.0, 1.0 / 3.0, 0.0]);
+    assert!(matches!(certified_accuracy(&certificates, &[1, 0], 0.0), Err(Error::LabelMismatch { .. })));
 }
 
 #[test]
@@ -285,6 +287,8 @@ fn smoothing_settings_outside_their_range() {
         let error = smoothed.certify(&image, &config, 0).unwrap_err();
         assert!(matches!(error, Error::Setting { setting, .. } if setting == name), "{error}");
     }
+    let bytes = smoothed.certify(&image.to_kind(Kind::Uint8), &good, 0);
+    assert!(matches!(bytes, Err(Error::Images { .. })));
     let broken = |x: &Tensor| linear(Kind::Float)(x) * f64::NAN;
     let smoothed = Smoothed::new(&broken, 0.25, 10).unwrap();
     assert!(matches!(smoothed.certify(&image, &good, 0), Err(Error::NonFinite { what: "logits", .. })));
