@@ -90,7 +90,7 @@ impl RetrievalIndex {
     /// Packs a gallery, `[n, d]`.
     ///
     /// # Errors
-    /// Another shape, no vector, a number that is not finite, with [`Distance::Cosine`] a vector of norm zero.
+    /// Another shape, no vector, a number that is not finite or a vector so long that squared distances are not, with [`Distance::Cosine`] a vector of norm zero.
     pub fn exact(gallery: &Tensor, distance: Distance) -> Result<Self> {
         let rows = host_rows("gallery", gallery)?;
         let order: Vec<u32> = (0..rows.count as u32).collect();

@@ -8,6 +8,10 @@ use tch::{Device, Kind, Tensor};
 /// Vectors in a panel: the lanes of a 512-bit register.
 pub(in super::super) const PANEL: usize = 16;
 
+/// The largest ‖v‖² that is searched: (‖v‖ + ‖w‖)² is then at most `f32::MAX`, so that no distance and no score becomes
+/// infinite, as only those of filled-up vectors may.
+const LARGEST_SQUARE: f32 = f32::MAX / 4.0;
+
 /// Rows of numbers on the host, checked to be finite.
 pub(in super::super) struct Rows {
     pub(in super::super) values: Vec<f32>,
@@ -53,7 +57,7 @@ impl Panels {
     /// Packs the rows in this order, scaled to length 1 for cosines.
     ///
     /// # Errors
-    /// A row of norm zero, for cosines.
+    /// A row of norm zero, for cosines; one whose squared length is above [`LARGEST_SQUARE`].
     pub(in super::super) fn pack(rows: &Rows, order: &[u32], distance: Distance) -> Result<Self> {
         let (count, dim) = (order.len(), rows.dim);
         let filled = count.next_multiple_of(STRIP);
@@ -83,6 +87,10 @@ impl Panels {
                     let value = if distance == Distance::Cosine { (f64::from(value) * scale) as f32 } else { value };
                     values[k * PANEL + lane] = value;
                     square = value.mul_add(value, square);
+                }
+                if square > LARGEST_SQUARE {
+                    let position = order[panel * PANEL + lane] as usize;
+                    return Err(Error::NotFinite { what: "a squared distance from row", position });
                 }
                 *half_norm = if distance == Distance::Cosine { 0.0 } else { 0.5 * square };
             }

@@ -74,6 +74,9 @@ fn what_cannot_be_searched_is_refused() {
     let broken = tensor(&[0.0, f32::NAN], 1);
     let refused = RetrievalIndex::exact(&broken, Distance::Euclidean);
     assert!(matches!(refused, Err(Error::NotFinite { position: 1, .. })));
+    // 1e20² is above the largest f32.
+    let long = RetrievalIndex::exact(&tensor(&[0.0, 1e20], 1), Distance::Euclidean);
+    assert!(matches!(long, Err(Error::NotFinite { position: 1, .. })));
     let empty = Tensor::zeros([0, 2], (Kind::Float, Device::Cpu));
     assert!(matches!(RetrievalIndex::exact(&empty, Distance::Euclidean), Err(Error::Empty("gallery"))));
     assert!(RetrievalIndex::exact(&gallery.view([4]), Distance::Euclidean).is_err());
