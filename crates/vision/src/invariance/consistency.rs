@@ -65,7 +65,8 @@ impl CropConsistency {
     /// The share, 0 to 1. `classify` gives logits `[batch, classes]`.
     ///
     /// # Errors
-    /// Images that are not `[count, channels, height, width]` and large enough, empty settings, and those of `classify`.
+    /// Images that are not `[count, channels, height, width]` and large enough, empty settings, logits that are not finite,
+    /// and those of `classify`.
     pub fn measure(
         &self,
         images: &Tensor,
@@ -177,6 +178,9 @@ fn top1(logits: &Tensor) -> Result<Tensor> {
     if size.len() != 2 {
         return Err(Error::shape("logits", "[batch, classes]", format!("{size:?}")));
     }
+    if logits.f_isfinite()?.f_all()?.int64_value(&[]) == 0 {
+        return Err(Error::shape("logits", "finite numbers", "NaN or infinity"));
+    }
     Ok(logits.f_argmax(1, false)?)
 }
 
@@ -235,6 +239,8 @@ mod tests {
         assert!(error.to_string().contains("255 or more"), "{error}");
         assert!(circular_consistency(&images, 0, 1, &mut |x| corner(x), 0).is_err());
         assert!(roll_change(&images.get(0), 1, 1, &mut |x| corner(x)).is_err());
+        let mut broken = |images: &Tensor| corner(images).map(|logits| logits * f64::NAN);
+        assert!(circular_consistency(&images, 1, 1, &mut broken, 0).unwrap_err().to_string().contains("finite"));
         let mut flat = |images: &Tensor| Ok(images.flatten(0, -1));
         assert!(roll_change(&images, 1, 1, &mut flat).unwrap_err().to_string().contains("logits"));
     }
