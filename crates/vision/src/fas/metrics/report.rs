@@ -58,7 +58,8 @@ pub struct Intervals {
     pub eer: [f64; 2],
 }
 
-/// Error rates. Failures to acquire count as rejected: `FAR' = FAR (1 − FTA)`, `FRR' = FTA + FRR (1 − FTA)`.
+/// Error rates. Failures to acquire count as rejected: `FAR' = FAR (1 − FTA)`, `FRR' = FTA + FRR (1 − FTA)`, with one FTA
+/// over presentations of both classes together. Intervals are moved in the same way.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PadReport<S: Source> {
     /// Scores of at least this were accepted.
@@ -83,7 +84,7 @@ pub struct PadReport<S: Source> {
     pub auc: f64,
     /// The set's own equal error rate: an oracle figure whatever the threshold.
     pub target_eer: f64,
-    /// Share of presentations without a score.
+    /// Share of presentations without a score, bona fide and attacks pooled.
     pub failures_to_acquire: f64,
     /// Bona fide presentations with a score.
     pub bona_fide: usize,
@@ -133,7 +134,7 @@ fn rates<S: Source>(test: &TestScores, threshold: &Threshold<S>, options: &EvalO
                 species: name.clone(),
                 attacks: scores.len(),
                 apcer: accepted as f64 / scores.len() as f64 * (1.0 - fta),
-                interval: wilson(accepted, scores.len()),
+                interval: wilson(accepted, scores.len()).map(|rate| rate * (1.0 - fta)),
                 small_sample: scores.len() < 30,
             }
         })
@@ -166,7 +167,7 @@ fn rates<S: Source>(test: &TestScores, threshold: &Threshold<S>, options: &EvalO
         failures_to_acquire: fta,
         bona_fide: set.scores.live.len(),
         attacks: set.scores.attack.len(),
-        intervals: intervals(test, value, options),
+        intervals: intervals(test, (value, fta), options),
         calibration: calibrated,
         warnings: warnings.collect(),
         species,
@@ -174,15 +175,17 @@ fn rates<S: Source>(test: &TestScores, threshold: &Threshold<S>, options: &EvalO
     })
 }
 
-fn intervals(test: &TestScores, threshold: f64, options: &EvalOptions) -> Option<Intervals> {
+/// At a threshold, with a share of failures to acquire.
+fn intervals(test: &TestScores, (threshold, fta): (f64, f64), options: &EvalOptions) -> Option<Intervals> {
     let ordered = Ordered::new(&test.0.all, threshold, options.species_level);
     let replicates = ordered.replicates(options.bootstrap, options.seed);
     let of = |rate: fn(&Replicate) -> f64| percentiles(replicates.iter().map(rate).collect());
+    let half_rejected = |rate: f64| rate * (1.0 - fta) + 0.5 * fta;
     Some(Intervals {
-        hter: of(|r| r.hter)?,
+        hter: of(|r| r.hter)?.map(half_rejected),
         auc: of(|r| r.auc)?,
-        acer: of(|r| r.acer)?,
-        bpcer: of(|r| r.bpcer)?,
+        acer: of(|r| r.acer)?.map(half_rejected),
+        bpcer: of(|r| r.bpcer)?.map(|rate| fta + rate * (1.0 - fta)),
         eer: of(|r| r.eer)?,
     })
 }

@@ -208,6 +208,32 @@ fn resampling_is_fixed_by_its_seed_and_covers_the_value() {
     assert!(intervals.auc[0] < one.auc && one.auc < intervals.auc[1]);
 }
 
+#[test]
+fn intervals_count_failures_to_acquire_as_the_rates_do() {
+    let scores: Vec<Scored> = (0..40)
+        .flat_map(|i| {
+            let x = f64::from(i) / 40.0;
+            let failure = Scored::attack(f64::NAN, "print").of(i);
+            [Scored::live(0.3 + 0.7 * x).of(i), Scored::attack(0.7 * x, "print").of(i), failure]
+        })
+        .collect();
+    let threshold = Threshold::saved(0.5, Criterion::Eer).unwrap();
+    let options = EvalOptions { bootstrap: 200, ..EvalOptions::default() };
+    let report = evaluate(&TestScores::with_failures(scores).unwrap(), &threshold, &options).unwrap();
+    let (species, intervals) = (&report.species[0], report.intervals.unwrap());
+    for ([lo, hi], rate) in [
+        (species.interval, species.apcer),
+        (intervals.bpcer, report.bpcer),
+        (intervals.acer, report.acer),
+        (intervals.hter, report.hter),
+    ] {
+        assert!(lo < rate && rate < hi, "{rate} outside [{lo}, {hi}]");
+    }
+    // A third of the presentations has no score, and those are rejected for certain.
+    assert!(close(report.failures_to_acquire, 1.0 / 3.0) && intervals.bpcer[0] >= 1.0 / 3.0);
+    assert!(species.interval[1] <= 2.0 / 3.0);
+}
+
 fn any_scores() -> impl Strategy<Value = (Vec<f64>, Vec<f64>)> {
     // Few values, so that ties are common.
     let list = || prop::collection::vec((0_i32..12).prop_map(|i| f64::from(i) / 8.0), 1..25);
