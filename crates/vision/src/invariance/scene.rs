@@ -303,6 +303,12 @@ impl Placer {
             let found = format!("{:?}", object.picture.size);
             return Err(Error::shape("object", format!("{expected:?} pixels, as the grid has it"), found));
         }
+        let (last, unit) = (grid.offset(grid.len() - 1), grid.subdivisions());
+        let (shown, canvas) = (grid.object(), grid.canvas());
+        let sticks_out = (0..2).any(|axis| last[axis] + shown[axis] * unit > canvas[axis] * unit);
+        if self.motion != Motion::Roll && sticks_out {
+            return Err(Error::ObjectTooLarge { object: shown, canvas });
+        }
         if grid.subdivisions() > 1 && (self.motion, self.blend) != (Motion::Paste, Blend::Alpha) {
             let found = format!("{:?} with {:?}", self.motion, self.blend);
             return Err(Error::setting("placement at fractions of a pixel", "Paste with Alpha", found));
@@ -313,6 +319,11 @@ impl Placer {
         };
         if !self.normalise.is_empty() {
             fits("normalisation", self.normalise.len())?;
+            let broken = |pair: &&(f32, f32)| !(pair.0.is_finite() && pair.1.is_finite() && pair.1 != 0.0);
+            if let Some(found) = self.normalise.iter().find(broken) {
+                let expected = "finite means and deviations other than 0";
+                return Err(Error::setting("normalisation", expected, format!("{found:?}")));
+            }
         }
         if self.motion == Motion::Paste {
             match &self.background {
@@ -515,6 +526,12 @@ mod tests {
         assert!(refused(&Placer { background: small, ..placer.clone() }, &sprite(2, 2)).starts_with("background"));
         let normalise = vec![(0.0, 1.0); 2];
         assert!(refused(&Placer { normalise, ..placer.clone() }, &sprite(2, 2)).starts_with("normalisation"));
+        for pair in [(0.0, 0.0), (0.0, f32::NAN), (f32::INFINITY, 1.0)] {
+            let placer = Placer { normalise: vec![pair], ..placer.clone() };
+            assert!(refused(&placer, &sprite(2, 2)).starts_with("normalisation"), "{pair:?}");
+        }
+        let rolls = ShiftGrid::rolls([2, 2], 1).unwrap();
+        assert!(matches!(placer.images(&sprite(2, 2), &rolls, 0..1), Err(Error::ObjectTooLarge { .. })));
         assert!(placer.images(&sprite(2, 2), &grid, 3..10).unwrap_err().to_string().starts_with("positions"));
         assert!(matches!(Sprite::new(sprite(1, 2).picture, vec![0.0, 0.4]), Err(Error::EmptyMask)));
         assert!(Sprite::new(sprite(1, 2).picture, vec![1.0]).is_err());
