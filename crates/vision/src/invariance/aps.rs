@@ -174,7 +174,9 @@ fn component_norms(map: &Tensor, norm: ApsNorm) -> Result<Tensor> {
 fn first_largest(norms: &Tensor) -> Result<Tensor> {
     let largest = norms.f_amax([1_i64], true)?;
     let reached = norms.f_ge_tensor(&largest)?.f_cumsum(1, Kind::Int64)?;
-    Ok(reached.f_eq(0)?.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Int64)?)
+    let before = reached.f_eq(0)?.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Int64)?;
+    // NaN reaches no maximum: its map takes the last grid and stays NaN.
+    Ok(before.f_clamp_max(3)?)
 }
 
 #[cfg(test)]
@@ -216,6 +218,8 @@ mod tests {
         let norms = component_norms(&constant, ApsNorm::Two).unwrap();
         assert_eq!(Vec::<i64>::try_from(first_largest(&norms).unwrap()).unwrap(), [0]);
         assert_eq!(Vec::<f32>::try_from(aps().relative_margin(&constant).unwrap()).unwrap(), [0.0]);
+        let broken = Tensor::from_slice(&[f32::NAN, 5., 5., 2.]).view([1, 4]);
+        assert_eq!(Vec::<i64>::try_from(first_largest(&broken).unwrap()).unwrap(), [3]);
         let two = Tensor::from_slice(&[1_f32, 5., 5., 2.]).view([1, 4]);
         assert_eq!(Vec::<i64>::try_from(first_largest(&two).unwrap()).unwrap(), [1]);
     }
