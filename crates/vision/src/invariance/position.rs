@@ -182,18 +182,23 @@ fn stratified(labels: &[bool], count: usize) -> Vec<usize> {
         .collect()
 }
 
-/// Every object's features, row after row, and a row's length.
+/// Every object's features, row after row, and a row's length. Refuses other shapes and what is not finite.
 fn checked_features(features: &[&Tensor], grid: &ShiftGrid) -> Result<(Vec<Vec<f32>>, usize)> {
     let length = features.first().map_or(0, |first| first.size().get(1).copied().unwrap_or(0));
     if length == 0 {
         return Err(Error::shape("features", "one [positions, length] an object, at least one", "none"));
     }
     let expected = [grid.len() as i64, length];
-    let objects = features.iter().map(|tensor| {
+    let objects = features.iter().enumerate().map(|(object, tensor)| {
         if tensor.size() != expected {
             return Err(Error::shape("features of an object", format!("{expected:?}"), format!("{:?}", tensor.size())));
         }
-        floats(tensor)
+        let values = floats(tensor)?;
+        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+            let position = grid.position(at / length as usize);
+            return Err(Error::NotFinite { layer: format!("features of object {object}"), position });
+        }
+        Ok(values)
     });
     Ok((objects.collect::<Result<_>>()?, length as usize))
 }
@@ -330,6 +335,10 @@ mod tests {
                 .separability(&[&features], &grid(), Halves::TopBottom, Folds::Contiguous(2))
                 .is_err()
         );
+        let broken = features.copy();
+        let _ = broken.get(9).fill_(f64::NAN);
+        let found = arithmetic(&[&features, &broken], &grid(), 10, 0);
+        assert!(matches!(found, Err(Error::NotFinite { position: [1, 1], .. })));
         assert!(arithmetic(&[&features], &grid(), 10, 0).is_err());
         assert!(arithmetic(&[&features, &features], &grid(), 0, 0).is_err());
     }
