@@ -1,6 +1,5 @@
 //! How much each task's vector counts.
 
-use crate::fas::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -57,14 +56,6 @@ pub fn precision(log_variance: &Tensor) -> Tensor {
 /// `½ (μ² + σ² − 1 − ln σ²)`, entry by entry: nats from `N(μ, σ²)` to `N(0, 1)`.
 pub fn kl_to_standard_normal(mean: &Tensor, log_variance: &Tensor) -> Tensor {
     (mean.square() + log_variance.exp() - 1.0 - log_variance) * 0.5
-}
-
-/// Refuses an empty task list.
-pub(crate) fn check_tasks(count: usize) -> Result<()> {
-    if count == 0 {
-        return Err(Error::BadParam { name: "tasks", expected: "at least one", value: 0.0 });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

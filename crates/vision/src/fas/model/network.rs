@@ -1,7 +1,7 @@
 //! Branches, maps, fusion.
 
 use super::attention::{
-    Attention, check_tasks, kl_to_standard_normal, logit_normal_mean, logit_normal_sample, precision, softmax_share,
+    Attention, kl_to_standard_normal, logit_normal_mean, logit_normal_sample, precision, softmax_share,
 };
 use super::backbone::{Backbone, Block};
 use crate::fas::error::{Error, Result};
@@ -97,6 +97,11 @@ impl ProxyConfig {
         }
         Ok(())
     }
+
+    /// Liveness, then the cues in their order.
+    fn tasks(&self) -> Vec<Task> {
+        std::iter::once(Task::Live).chain(self.proxies.iter().copied().map(Task::Proxy)).collect()
+    }
 }
 
 /// A liveness detector with physical cues.
@@ -174,8 +179,7 @@ impl ProxyFas {
             let block = Block::new(&(&own / "block0"), factory, [channels, features], 1);
             proxies.insert(proxy, (block, factory.conv2d(&(&own / "map"), head)));
         }
-        let tasks: Vec<Task> =
-            std::iter::once(Task::Live).chain(config.proxies.iter().copied().map(Task::Proxy)).collect();
+        let tasks = config.tasks();
         let mut weighers = IndexMap::new();
         if config.attention != Attention::Concat {
             let outputs = if config.per_channel { features } else { 1 };
@@ -198,7 +202,7 @@ impl ProxyFas {
     /// Pictures `[batch, 3, height, width]` with values in [0, 1] to what is known about them.
     ///
     /// # Errors
-    /// [`Error::BadShape`] for anything but three channels and sides divisible by the backbone's stride.
+    /// [`Error::BadShape`] for anything but three channels and sides of two or more of the backbone's strides.
     pub fn forward(&self, input: &Tensor, train: bool) -> Result<ProxyOut> {
         self.fuse(self.branches(input, train)?, train)
     }
@@ -209,12 +213,12 @@ impl ProxyFas {
     /// As [`forward`](Self::forward).
     pub fn branches(&self, input: &Tensor, train: bool) -> Result<Branches> {
         let (size, stride) = (input.size(), self.backbone.stride());
-        let fits =
-            size.len() == 4 && size[1] == 3 && size[2] % stride == 0 && size[3] % stride == 0 && size[2] >= 2 * stride;
+        let side = |length: i64| length % stride == 0 && length >= 2 * stride;
+        let fits = size.len() == 4 && size[1] == 3 && side(size[2]) && side(size[3]);
         if !fits || input.kind() != Kind::Float {
             return Err(Error::BadShape {
                 what: "pictures",
-                expected: format!("[batch, 3, height, width] of f32 with sides divisible by {stride}"),
+                expected: format!("[batch, 3, height, width] of f32 with sides of 2 or more times {stride}"),
                 found: format!("{size:?} of {:?}", input.kind()),
             });
         }
@@ -236,10 +240,14 @@ impl ProxyFas {
     /// Weighs the branches' vectors and decides. In training, noise comes from libtorch's generator.
     ///
     /// # Errors
-    /// [`Error::BadParam`] without a single task.
+    /// [`Error::BadShape`] for anything but one vector a task: liveness, then the cues in the configuration's order.
     pub fn fuse(&self, branches: Branches, train: bool) -> Result<ProxyOut> {
         let Branches { vectors, maps } = branches;
-        check_tasks(vectors.len())?;
+        let tasks = self.config.tasks();
+        if !vectors.keys().eq(&tasks) {
+            let found = format!("{:?}", vectors.keys().collect::<Vec<_>>());
+            return Err(Error::BadShape { what: "branches", expected: format!("{tasks:?}"), found });
+        }
         let mode = self.config.attention;
         let (mut weights, mut sigma, mut parts) = (IndexMap::new(), IndexMap::new(), Vec::new());
         let mut kl = Tensor::zeros([], (Kind::Float, vectors[0].device()));

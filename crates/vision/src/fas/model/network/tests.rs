@@ -72,11 +72,17 @@ fn cues_can_be_left_out() {
 fn pictures_that_do_not_fit_are_refused() {
     let (_store, network) = network(Attention::Concat);
     let cpu = (Kind::Float, Device::Cpu);
-    for size in [vec![1, 1, 16, 16], vec![1, 3, 18, 16], vec![3, 16, 16]] {
+    for size in [vec![1, 1, 16, 16], vec![1, 3, 18, 16], vec![1, 3, 16, 0], vec![3, 16, 16]] {
         let refused = network.forward(&Tensor::zeros(&size, cpu), false);
         assert!(matches!(refused, Err(Error::BadShape { .. })), "{size:?}");
     }
     assert!(network.forward(&Tensor::zeros([1, 3, 16, 16], (Kind::Double, Device::Cpu)), false).is_err());
+    let mut branches = network.branches(&pictures(1), false).unwrap();
+    branches.vectors.reverse();
+    assert!(matches!(network.fuse(branches, false), Err(Error::BadShape { what: "branches", .. })));
+    let mut branches = network.branches(&pictures(1), false).unwrap();
+    branches.vectors.shift_remove(&Task::Proxy(Proxy::Depth));
+    assert!(matches!(network.fuse(branches, false), Err(Error::BadShape { what: "branches", .. })));
     let twice = ProxyConfig { proxies: vec![Proxy::Depth, Proxy::Depth], ..ProxyConfig::default() };
     assert!(matches!(twice.validate(), Err(Error::BadParam { name: "proxies", .. })));
 }
