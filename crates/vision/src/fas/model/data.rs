@@ -91,16 +91,23 @@ impl FasData {
     /// Generated pictures with their maps.
     ///
     /// # Errors
-    /// [`Error::LengthMismatch`] for pictures of another size than the configuration's.
+    /// [`Error::LengthMismatch`] for pictures or maps of another size than the configuration's.
     pub fn from_rendered(pictures: &[Rendered], config: GeneratorConfig, policies: Policies) -> Result<Self> {
         let (crop, map) = (config.crop as i64, config.map as i64);
         let count = pictures.len() as i64;
-        let odd = pictures
-            .iter()
-            .find(|p| p.image.len() != 3 * config.crop * config.crop || p.depth.len() != config.map * config.map);
-        if let Some(odd) = odd {
-            let (left, right) = (odd.image.len(), 3 * config.crop * config.crop);
-            return Err(Error::LengthMismatch { what: "bytes of a picture and of the configuration", left, right });
+        let pixels = config.map * config.map;
+        for picture in pictures {
+            let classes = Proxy::Material.channels() as usize;
+            for (what, left, right) in [
+                ("bytes of a picture and of the configuration", picture.image.len(), 3 * config.crop * config.crop),
+                ("values of a depth map and of the configuration", picture.depth.len(), pixels),
+                ("values of a reflection map and of the configuration", picture.reflection.len(), pixels),
+                ("values of a material map and of the configuration", picture.material.len(), classes * pixels),
+            ] {
+                if left != right {
+                    return Err(Error::LengthMismatch { what, left, right });
+                }
+            }
         }
         let bytes: Vec<u8> = pictures.iter().flat_map(|picture| picture.image.iter().copied()).collect();
         let images = Tensor::from_slice(&bytes).view([count, crop, crop, 3]).permute([0, 3, 1, 2]).contiguous();
@@ -242,19 +249,30 @@ impl FasData {
         let file = SafetensorsFile::open(path)?;
         let named = Header::<Vec<Named>>::from_metadata(file.metadata(), SCHEMA, 1, path)?.content;
         let mut tensors = read_safetensors(path)?;
-        let mut take = |name: &str| {
+        let samples = named.len() as i64;
+        // `None` is a side of a square.
+        let mut take = |name: &str, kind: Kind, lengths: &[Option<i64>]| -> Result<Tensor> {
             let tensor =
                 tensors.swap_remove(name).ok_or_else(|| Error::unreadable(path, format!("no tensor `{name}`")))?;
-            if tensor.size().first() != Some(&(named.len() as i64)) {
-                return Err(Error::unreadable(
-                    path,
-                    format!("`{name}` has {:?}, not {} samples", tensor.size(), named.len()),
-                ));
+            let size = tensor.size();
+            let side = size.last().copied().filter(|&side| side > 0);
+            let expected: Option<Vec<i64>> =
+                std::iter::once(Some(samples)).chain(lengths.iter().map(|length| length.or(side))).collect();
+            if tensor.kind() != kind || expected.as_ref() != Some(&size) {
+                let found = format!("{size:?} of {:?}", tensor.kind());
+                let lengths: Vec<String> = lengths
+                    .iter()
+                    .map(|length| length.map_or(", side".into(), |length| format!(", {length}")))
+                    .collect();
+                let expected = format!("[{samples}{}] of {kind:?}", lengths.concat());
+                return Err(Error::unreadable(path, format!("`{name}`: expected {expected}, found {found}")));
             }
             Ok(tensor)
         };
-        let maps = Proxy::ALL.into_iter().map(|proxy| Ok((proxy, take(proxy.name())?))).collect::<Result<_>>()?;
-        let (images, live, attributes) = (take("images")?, take("live")?, take("attributes")?);
+        let map = |proxy: Proxy| Ok((proxy, take(proxy.name(), Kind::Float, &[Some(proxy.channels()), None, None])?));
+        let maps = Proxy::ALL.into_iter().map(map).collect::<Result<_>>()?;
+        let images = take("images", Kind::Uint8, &[Some(3), None, None])?;
+        let (live, attributes) = (take("live", Kind::Float, &[])?, take("attributes", Kind::Int64, &[Some(5)])?);
         Ok(Self { images, live, maps, attributes, samples: named.into_iter().map(Named::into_scored).collect() })
     }
 
@@ -318,6 +336,20 @@ impl Default for Augment {
     }
 }
 
+impl Augment {
+    fn check(&self) -> Result<()> {
+        for (name, value) in [("exposure", self.exposure), ("gain", self.gain)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                return Err(Error::BadParam { name, expected: "finite and at least 0", value });
+            }
+        }
+        if !(0.0..=1.0).contains(&self.cutout) {
+            return Err(Error::BadParam { name: "cutout", expected: "0 to 1", value: self.cutout });
+        }
+        Ok(())
+    }
+}
+
 /// Random batches of a data set, the same ones whenever the same epoch is asked for.
 #[derive(Debug)]
 pub struct FasSource<'a> {
@@ -336,7 +368,8 @@ impl<'a> FasSource<'a> {
     /// `steps` batches of `batch` samples an epoch.
     ///
     /// # Errors
-    /// [`Error::BadParam`] for a batch not divisible by four, [`Error::EmptyClass`] where a class has no sample.
+    /// [`Error::BadParam`] for a batch not divisible by four or augmentation out of range, [`Error::EmptyClass`] where a
+    /// class has no sample.
     pub fn new(
         data: &'a FasData,
         (batch, steps): (usize, u64),
@@ -346,6 +379,7 @@ impl<'a> FasSource<'a> {
         if batch == 0 || !batch.is_multiple_of(4) {
             return Err(Error::BadParam { name: "batch", expected: "a positive multiple of 4", value: batch as f64 });
         }
+        augment.check()?;
         let (live, attacks) = (data.positions(true), data.positions(false));
         for (class, positions) in [("bona fide", &live), ("attack", &attacks)] {
             if positions.is_empty() {
@@ -527,6 +561,17 @@ mod tests {
         assert_eq!(back.scored(&[0.5; 15]).unwrap(), data.scored(&[0.5; 15]).unwrap());
         let some = back.subset(&[3, 4]);
         assert_eq!((some.len(), some.batch(&[0]).input), (2, data.batch(&[3]).input));
+        let rounded = FasData { live: data.live.to_kind(Kind::Int64), ..data };
+        rounded.save(&path).unwrap();
+        let refused = FasData::load(&path).unwrap_err().to_string();
+        assert!(refused.contains("`live`: expected [15] of Float, found [15] of Int64"), "{refused}");
+        let narrow = FasData {
+            live: rounded.live.to_kind(Kind::Float),
+            images: rounded.images.narrow(3, 0, 8).contiguous(),
+            ..rounded
+        };
+        narrow.save(&path).unwrap();
+        assert!(FasData::load(&path).unwrap_err().to_string().contains("`images`: expected [15, 3, side, side]"));
         std::fs::write(&path, b"no set").unwrap();
         assert!(FasData::load(&path).is_err());
     }
@@ -536,6 +581,15 @@ mod tests {
         let data = data(Policies::default());
         let odd = FasSource::new(&data, (6, 1), (Sampling::Balanced, Augment::default()), 0);
         assert!(matches!(odd, Err(Error::BadParam { name: "batch", .. })));
+        let plain = Augment::default();
+        for (augment, refused) in [
+            (Augment { cutout: 1.5, ..plain }, "cutout"),
+            (Augment { exposure: f64::NAN, ..plain }, "exposure"),
+            (Augment { gain: -0.1, ..plain }, "gain"),
+        ] {
+            let source = FasSource::new(&data, (8, 1), (Sampling::Balanced, augment), 0);
+            assert!(matches!(source, Err(Error::BadParam { name, .. }) if name == refused), "{refused}");
+        }
         assert!(matches!(data.scored(&[0.5]), Err(Error::LengthMismatch { left: 1, right: 15, .. })));
     }
 }
