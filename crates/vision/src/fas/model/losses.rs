@@ -65,7 +65,16 @@ impl Default for LossWeights {
 
 /// Mean squared difference of the eight contrasts "neighbour minus centre" of two maps `[batch, 1, height, width]`, inner
 /// pixels only. Adding a constant to a map changes nothing.
-pub fn contrastive_depth(predicted: &Tensor, target: &Tensor) -> Tensor {
+///
+/// # Errors
+/// [`Error::BadShape`] for maps of other shapes, or without an inner pixel.
+pub fn contrastive_depth(predicted: &Tensor, target: &Tensor) -> Result<Tensor> {
+    let size = predicted.size();
+    if !matches!(*size, [_, 1, height, width] if height.min(width) >= 3) || target.size() != size {
+        let (expected, found) =
+            ("[batch, 1, 3 or more, 3 or more]".into(), format!("{size:?} and {:?}", target.size()));
+        return Err(Error::BadShape { what: "two depth maps", expected, found });
+    }
     let mut kernels = [0.0_f32; 72];
     for (which, neighbour) in [0, 1, 2, 3, 5, 6, 7, 8].into_iter().enumerate() {
         kernels[which * 9 + neighbour] = 1.0;
@@ -73,7 +82,8 @@ pub fn contrastive_depth(predicted: &Tensor, target: &Tensor) -> Tensor {
     }
     let kernels =
         Tensor::from_slice(&kernels).view([8, 1, 3, 3]).to_kind(predicted.kind()).to_device(predicted.device());
-    (predicted - target).conv2d(&kernels, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1).square().mean(predicted.kind())
+    let contrasts = (predicted - target).f_conv2d(&kernels, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1)?;
+    Ok(contrasts.square().mean(predicted.kind()))
 }
 
 /// `½ e^−s L + ½ s`: what a term costs at log-variance `s` (Kendall et al., arXiv 1705.07115).
@@ -92,7 +102,8 @@ fn weight_of(weights: &LossWeights, proxy: Proxy) -> f64 {
 /// The terms by name, unweighted: `live`, then the cues that the network predicts, then `kl`.
 ///
 /// # Errors
-/// [`Error::MapShape`], [`Error::NotADistribution`], [`Error::BadLabel`], and [`Error::BadShape`] where a cue has no target.
+/// [`Error::MapShape`], [`Error::NotADistribution`], [`Error::BadLabel`], and [`Error::BadShape`] where a cue has no target or
+/// a depth map has no contrasts.
 pub fn proxy_loss(out: &ProxyOut, targets: &ProxyTargets, contrasts: bool) -> Result<IndexMap<&'static str, Tensor>> {
     check_labels(&targets.live)?;
     let mut terms = IndexMap::new();
@@ -106,7 +117,7 @@ pub fn proxy_loss(out: &ProxyOut, targets: &ProxyTargets, contrasts: bool) -> Re
         }
         let term = match proxy {
             Proxy::Depth if contrasts => {
-                predicted.mse_loss(target, Reduction::Mean) + contrastive_depth(predicted, target)
+                predicted.mse_loss(target, Reduction::Mean) + contrastive_depth(predicted, target)?
             }
             Proxy::Depth | Proxy::Reflection => predicted.mse_loss(target, Reduction::Mean),
             Proxy::Material => {
@@ -158,7 +169,7 @@ impl<'a> ProxyObjective<'a> {
         Self { network, weights, miner, log_variances: IndexMap::new() }
     }
 
-    /// With log-variances learned under `path`, for [`Balance::Heteroscedastic`].
+    /// With log-variances learned under `path`, for [`Balance::Heteroscedastic`], which is refused without them.
     #[must_use]
     pub fn learning_balance(mut self, path: &tch::nn::Path) -> Self {
         let names = std::iter::once("live").chain(self.network.config().proxies.iter().map(|proxy| proxy.name()));
@@ -175,7 +186,11 @@ impl<'a> ProxyObjective<'a> {
             let proxy = Proxy::ALL.into_iter().find(|proxy| proxy.name() == name);
             total += match (self.weights.balance, self.log_variances.get(name)) {
                 (Balance::Heteroscedastic, Some(log_variance)) => heteroscedastic(term, log_variance),
-                _ => term * proxy.map_or(1.0, |proxy| weight_of(&self.weights, proxy)),
+                (Balance::Heteroscedastic, None) => {
+                    let found = "none: the objective is made without `learning_balance`".into();
+                    return Err(Error::BadShape { what: "learned log-variances", expected: name.into(), found });
+                }
+                (Balance::Fixed, _) => term * proxy.map_or(1.0, |proxy| weight_of(&self.weights, proxy)),
             };
             parts.push((name, term.detach()));
         }
@@ -201,6 +216,8 @@ impl Objective<FasBatch> for ProxyObjective<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fas::model::{PlainBackbone, ProxyConfig};
+    use core_tensor::nn::Standard;
 
     fn close(found: &Tensor, expected: f64) {
         let found = found.double_value(&[]);
@@ -215,9 +232,11 @@ mod tests {
     fn contrasts_worked_by_hand_and_blind_to_constants() {
         let zeros = map().zeros_like();
         // Σ (neighbour − .5)² / 8 = .81 / 8.
-        close(&contrastive_depth(&map(), &zeros), 0.10125);
+        close(&contrastive_depth(&map(), &zeros).unwrap(), 0.10125);
         close(&map().mse_loss(&zeros, Reduction::Mean), 0.195556);
-        close(&contrastive_depth(&(map() + 3.0), &zeros), 0.10125);
+        close(&contrastive_depth(&(map() + 3.0), &zeros).unwrap(), 0.10125);
+        let flat = map().narrow(2, 0, 2);
+        assert!(matches!(contrastive_depth(&flat, &flat), Err(Error::BadShape { .. })));
     }
 
     #[test]
@@ -235,12 +254,12 @@ mod tests {
     fn gradients_are_those_of_central_differences() {
         let target = map().flip([2_i64].as_slice());
         let at = map().set_requires_grad(true);
-        contrastive_depth(&at, &target).backward();
+        contrastive_depth(&at, &target).unwrap().backward();
         for which in 0..9 {
             let moved = |by: f64| {
                 let shifted = map();
                 let _ = shifted.view([9]).get(which).g_add_scalar_(by);
-                contrastive_depth(&shifted, &target).double_value(&[])
+                contrastive_depth(&shifted, &target).unwrap().double_value(&[])
             };
             let (expected, found) = ((moved(1e-5) - moved(-1e-5)) / 2e-5, at.grad().view([9]).double_value(&[which]));
             assert!((expected - found).abs() < 1e-5 * expected.abs().max(1.0), "{found} against {expected}");
@@ -275,6 +294,24 @@ mod tests {
         let labels = ProxyTargets { live: Tensor::from_slice(&[1.0_f32, 0.5]), maps: IndexMap::new() };
         let odd = proxy_loss(&out(IndexMap::new()), &labels, true);
         assert!(matches!(odd, Err(Error::BadLabel { index: 1, .. })));
+    }
+
+    #[test]
+    fn a_learned_balance_needs_something_to_learn() {
+        let store = tch::nn::VarStore::new(tch::Device::Cpu);
+        let backbone = Box::new(PlainBackbone::new(&(store.root() / "backbone"), &Standard, 2));
+        let config = ProxyConfig { proxies: Vec::new(), features: 2, ..ProxyConfig::default() };
+        let network = ProxyFas::new(&store.root(), &Standard, backbone, config).unwrap();
+        let cpu = (Kind::Float, tch::Device::Cpu);
+        let batch = FasBatch {
+            input: Tensor::zeros([2, 3, 16, 16], cpu),
+            targets: ProxyTargets { live: Tensor::from_slice(&[1.0_f32, 0.0]), maps: IndexMap::new() },
+            attributes: Tensor::zeros([2, 5], (Kind::Int64, tch::Device::Cpu)),
+        };
+        let weights = LossWeights { balance: Balance::Heteroscedastic, ..LossWeights::default() };
+        let objective = ProxyObjective::new(&network, weights, None);
+        assert!(matches!(objective.total(&batch), Err(Error::BadShape { what: "learned log-variances", .. })));
+        assert!(objective.learning_balance(&(store.root() / "balance")).total(&batch).is_ok());
     }
 
     #[test]
