@@ -15,6 +15,7 @@ pub use protocol::{Protocol, SplitPlan};
 use super::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// Which part of a set.
@@ -91,7 +92,8 @@ impl PixelBox {
     /// Reads the numbers of a line; `scale` turns them into pixels of each axis.
     ///
     /// # Errors
-    /// [`Error::Parse`] for fewer than four numbers, [`Error::BoxOutside`] for a box that does not overlap the frame.
+    /// [`Error::Parse`] for fewer than four numbers, [`Error::BoxOutside`] for a box that is not finite or does not overlap
+    /// the frame.
     pub(crate) fn parse(text: &str, file: &Path, frame: (u32, u32), scale: [f64; 2]) -> Result<Self> {
         let numbers: Vec<f64> = text.split_whitespace().map_while(|word| word.parse().ok()).collect();
         let [x, y, width, height] =
@@ -101,7 +103,8 @@ impl PixelBox {
                 reason: format!("expected x y width height, found `{}`", text.trim()),
             })?;
         let found = Self { x: x * scale[0], y: y * scale[1], width: width * scale[0], height: height * scale[1] };
-        let overlaps = found.width > 0.0
+        let overlaps = found.is_finite()
+            && found.width > 0.0
             && found.height > 0.0
             && found.x < f64::from(frame.0)
             && found.y < f64::from(frame.1)
@@ -112,6 +115,11 @@ impl PixelBox {
         } else {
             Err(Error::BoxOutside { file: file.into(), found: format!("{found:?}"), frame })
         }
+    }
+
+    /// Whether all four numbers are.
+    pub(crate) fn is_finite(self) -> bool {
+        [self.x, self.y, self.width, self.height].into_iter().all(f64::is_finite)
     }
 
     /// Cut to the frame.
@@ -150,7 +158,9 @@ fn listing(folder: &Path, files: bool) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder, "list"))? {
         let path = entry.map_err(Error::io(folder, "list"))?.path();
-        let picture = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png") || e.eq_ignore_ascii_case("jpg"));
+        let known =
+            |extension: &OsStr| ["png", "jpg", "jpeg"].iter().any(|known| extension.eq_ignore_ascii_case(known));
+        let picture = path.extension().is_some_and(known);
         let wanted = if files { picture && path.is_file() } else { path.is_dir() };
         if wanted {
             found.push(path);

@@ -55,7 +55,7 @@ fn protocols_and_folds_that_do_not_exist_are_refused() {
 
 #[test]
 fn folders_of_the_other_sets_become_presentations() {
-    let casia = tree(&["train_release/7/HR_1/a.png", "train_release/7/5/a.png", "train_release/7/8/a.png"]);
+    let casia = tree(&["train_release/7/HR_1/a.jpeg", "train_release/7/5/a.png", "train_release/7/8/a.png"]);
     let found = casia_mfsd(casia.path(), Split::Train).unwrap();
     let species: Vec<_> = found.iter().map(|p| p.species.as_deref()).collect();
     assert_eq!(species, [Some("print/cut"), Some("replay/tablet"), None]);
@@ -129,6 +129,8 @@ fn celeba_spoof_is_read_with_its_boxes() {
 
     let beside = root.path().join("Data/train/12/live/1_BB.txt");
     fs::write(&beside, "900 20 100 50 0.9").unwrap();
+    assert!(matches!(celeba_spoof(root.path(), &labels), Err(Error::BoxOutside { file, .. }) if file == beside));
+    fs::write(&beside, "10 20 inf 50 0.9").unwrap();
     assert!(matches!(celeba_spoof(root.path(), &labels), Err(Error::BoxOutside { file, .. }) if file == beside));
     fs::write(&beside, "10 twenty").unwrap();
     assert!(matches!(celeba_spoof(root.path(), &labels), Err(Error::Parse { file, .. }) if file == beside));
