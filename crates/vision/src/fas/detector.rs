@@ -106,14 +106,29 @@ impl Detector {
     /// [`Error::BadParam`] for settings out of range.
     pub fn new(config: DetectorConfig) -> Result<Self> {
         let refuse = |name, expected, value| Err(Error::BadParam { name, expected, value });
-        if config.width < 1 {
-            return refuse("width", "at least 1", config.width as f64);
+        // A file's header says them before anything else is known of it.
+        if !(1..=4096).contains(&config.width) {
+            return refuse("width", "1 to 4096", config.width as f64);
         }
-        if config.size < 8 || !config.size.is_multiple_of(4) {
-            return refuse("size", "at least 8, divisible by 4", f64::from(config.size));
+        if !(1..=4096).contains(&config.network.features) {
+            return refuse("features", "1 to 4096", config.network.features as f64);
+        }
+        if !(8..=1024).contains(&config.size) || !config.size.is_multiple_of(4) {
+            return refuse("size", "8 to 1024, divisible by 4", f64::from(config.size));
         }
         if !(config.crop_scale > 0.0 && config.crop_scale.is_finite()) {
             return refuse("crop_scale", "above 0", config.crop_scale);
+        }
+        let [darkest, brightest] = config.brightness;
+        for (name, value) in [
+            ("smallest_face", config.smallest_face),
+            ("brightness", darkest),
+            ("brightness", brightest),
+            ("least_sharpness", config.least_sharpness),
+        ] {
+            if !value.is_finite() {
+                return refuse(name, "finite", value);
+            }
         }
         let threshold = Threshold::saved(config.threshold, config.criterion)?;
         let store = VarStore::new(Device::Cpu);
@@ -148,8 +163,13 @@ impl Detector {
     /// Writes weights and configuration to one safetensors file.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// [`Error::BadParam`] for a threshold that is not finite, which the header could not hold; a file that cannot be
+    /// written.
     pub fn save(&self, path: &Path) -> Result<()> {
+        let value = self.config.threshold;
+        if !value.is_finite() {
+            return Err(Error::BadParam { name: "threshold", expected: "finite", value });
+        }
         Ok(save_variables(path, &self.store, &Header::new(SCHEMA, 1, &self.config))?)
     }
 
@@ -168,7 +188,8 @@ impl Detector {
     /// Judges the face in a picture; without a box, the whole picture is the face's square.
     ///
     /// # Errors
-    /// [`Error::BadShape`] for an empty picture, [`Error::BoxOutside`] for a box that does not overlap it.
+    /// [`Error::BadShape`] for an empty picture or a box that is not finite, [`Error::BoxOutside`] for a box that does not
+    /// overlap it.
     pub fn assess(&self, picture: &image::RgbImage, face: Option<PixelBox>) -> Result<Assessment> {
         let frame = picture.dimensions();
         if frame.0 == 0 || frame.1 == 0 {
@@ -177,6 +198,10 @@ impl Detector {
         }
         let square = match face {
             Some(face) => {
+                if !face.is_finite() {
+                    let (expected, found) = ("finite numbers".into(), format!("{face:?}"));
+                    return Err(Error::BadShape { what: "face box", expected, found });
+                }
                 let inside = face.clipped(frame);
                 if !(inside.width > 0.0 && inside.height > 0.0) {
                     let found = format!("{face:?}");
@@ -290,6 +315,9 @@ mod tests {
         assert_eq!((one.score, one.decision), (other.score, other.decision));
         assert!(one.uncertainty.is_some() && one.cues.len() == 3);
         assert!(one.explain().unwrap().starts_with(b"\x89PNG"));
+        let mut endless = back;
+        endless.config.threshold = f64::INFINITY;
+        assert!(matches!(endless.save(&path), Err(Error::BadParam { name: "threshold", .. })));
         std::fs::write(&path, b"no detector").unwrap();
         assert!(Detector::load(&path).is_err());
     }
@@ -316,7 +344,14 @@ mod tests {
         let outside = Some(PixelBox { x: 100.0, y: 5.0, width: 25.0, height: 30.0 });
         assert!(matches!(detector.assess(&picture(), outside), Err(Error::BoxOutside { .. })));
         assert!(matches!(detector.assess(&image::RgbImage::new(0, 0), None), Err(Error::BadShape { .. })));
+        let endless = Some(PixelBox { x: 0.0, y: 5.0, width: f64::INFINITY, height: 30.0 });
+        assert!(matches!(detector.assess(&picture(), endless), Err(Error::BadShape { what: "face box", .. })));
         for settings in [
+            DetectorConfig { size: 1028, ..config() },
+            DetectorConfig { width: 4097, ..config() },
+            DetectorConfig { network: ProxyConfig { features: 4097, ..config().network }, ..config() },
+            DetectorConfig { smallest_face: f64::NAN, ..config() },
+            DetectorConfig { least_sharpness: f64::NAN, ..config() },
             DetectorConfig { size: 18, ..config() },
             DetectorConfig { width: 0, ..config() },
             DetectorConfig { crop_scale: 0.0, ..config() },
