@@ -15,19 +15,22 @@ const OTHER_CLASS: Rgb<u8> = Rgb([205, 60, 50]);
 /// Images are enlarged `zoom` times.
 ///
 /// # Errors
-/// Shapes that do not fit each other, no image, a zoom of 0.
+/// Shapes that do not fit each other, no image, no group, a zoom outside 1 to 16.
 pub fn attention_sheet(images: &Tensor, attention: &Tensor, zoom: u32) -> Result<Vec<u8>> {
     let images = Cells::new(images, zoom)?;
     let size = attention.size();
-    let &[count, groups, _, _] = size.as_slice() else {
+    let &[count, groups, rows, columns] = size.as_slice() else {
         return Err(Error::shape("attention", "[n, groups, h, w]", format!("{size:?}")));
     };
     if count as usize != images.count {
         return Err(Error::shape("attention", format!("{} images", images.count), format!("{count} images")));
     }
+    if groups < 1 || rows < 1 || columns < 1 {
+        return Err(Error::Empty("attention"));
+    }
     let (height, width) = (images.height as i64, images.width as i64);
     let maps = attention.detach().to_device(Device::Cpu).to_kind(Kind::Float);
-    let maps = maps.upsample_bilinear2d([height, width], false, None, None);
+    let maps = maps.f_upsample_bilinear2d([height, width], false, None, None)?;
     let maps = &maps / maps.amax([2_i64, 3].as_slice(), true).clamp_min(1e-12);
     let weights = host(&maps)?;
     let mut sheet = Sheet::new(&images, images.count, groups as usize + 1);
@@ -47,7 +50,7 @@ pub fn attention_sheet(images: &Tensor, attention: &Tensor, zoom: u32) -> Result
 /// `neighbours` are positions in `images`, `[n, 1 or 3, height, width]` in `[0, 1]`.
 ///
 /// # Errors
-/// Shapes that do not fit, a query that is not there, a zoom of 0.
+/// Shapes that do not fit, a query or a neighbour that is not there, a zoom outside 1 to 16.
 pub fn neighbour_sheet(
     images: &Tensor,
     labels: &[i64],
@@ -68,6 +71,9 @@ pub fn neighbour_sheet(
         sheet.paste(&images, query, [row, 0], |_| 1.0, None);
         for (column, &position) in neighbours.of(query).0.iter().enumerate() {
             let position = position as usize;
+            if position >= images.count {
+                return Err(Error::setting("neighbours", format!("positions below {}", images.count), position));
+            }
             let frame = if labels[position] == labels[query] { SAME_CLASS } else { OTHER_CLASS };
             sheet.paste(&images, position, [row, column + 1], |_| 1.0, Some(frame));
         }
@@ -200,8 +206,18 @@ mod tests {
         assert!(attention_sheet(&images, &attention, 1).is_err());
         assert!(attention_sheet(&images.view([1, 2, 2, 2]), &attention, 1).is_err());
         assert!(attention_sheet(&images.narrow(0, 0, 1), &attention, 0).is_err());
+        let one = images.narrow(0, 0, 1);
+        for size in [[1, 0, 1, 1], [1, 2, 0, 1], [1, 2, 1, 0]] {
+            let none = Tensor::zeros(size, (Kind::Float, Device::Cpu));
+            assert!(matches!(attention_sheet(&one, &none, 1), Err(Error::Empty("attention"))), "{size:?}");
+        }
         let points = Tensor::from_slice(&[0.0_f32, 1.0]).view([2, 1]);
         let neighbours = RetrievalIndex::exact(&points, Distance::Euclidean).unwrap().search_itself(1).unwrap();
+        // A gallery of three, of which two are drawn.
+        let gallery = Tensor::from_slice(&[5.0_f32, 5.0, 0.0]).view([3, 1]);
+        let further = RetrievalIndex::exact(&gallery, Distance::Euclidean).unwrap().search(&points, 1).unwrap();
+        let refused = neighbour_sheet(&images, &[0, 0], &further, &[0], 1).unwrap_err().to_string();
+        assert_eq!(refused, "neighbours is 2, expected positions below 2");
         assert!(neighbour_sheet(&images, &[0], &neighbours, &[0], 1).is_err());
         assert!(neighbour_sheet(&images, &[0, 0], &neighbours, &[2], 1).is_err());
     }

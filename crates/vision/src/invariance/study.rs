@@ -342,9 +342,13 @@ impl MeanMaps {
     /// Adds an object's maps, as [`ShiftStudy::stream`] gives them for `anchors`.
     ///
     /// # Errors
-    /// Maps of another size than those before.
+    /// Another number of maps than anchors, maps of another size than those before.
     pub fn add(&mut self, maps: &IndexMap<String, Vec<SimilarityMap>>, anchors: &[Anchor]) -> Result<()> {
         for (layer, list) in maps {
+            if list.len() != anchors.len() {
+                let (expected, found) = (format!("{}, one an anchor", anchors.len()), list.len().to_string());
+                return Err(Error::shape(format!("maps of layer `{layer}`"), expected, found));
+            }
             for (map, &anchor) in list.iter().zip(anchors) {
                 let empty = || Sum {
                     map: SimilarityMap { values: vec![0.0; map.values.len()], ..map.clone() },
@@ -424,6 +428,7 @@ mod tests {
         let mut means = MeanMaps::new();
         means.add(&streamed, &Anchor::FIVE).unwrap();
         means.add(&streamed, &Anchor::FIVE).unwrap();
+        assert!(means.add(&streamed, &Anchor::FIVE[..4]).unwrap_err().to_string().contains("one an anchor"));
         let means = means.finish();
         assert_eq!(means.len(), 10);
         assert_eq!(means[2].map.values, streamed["rows"][2].values);

@@ -202,7 +202,7 @@ type Keeps = Box<dyn Fn(&str, &str) -> bool>;
 /// on prints and tests replays (1) or the other way round (2).
 ///
 /// # Errors
-/// [`Error::BadProtocol`], [`Error::MissingFiles`], [`Error::Unreadable`] for a name of another form.
+/// [`Error::BadProtocol`], [`Error::MissingFiles`], [`Error::Unreadable`] for a name of another form or in the wrong folder.
 pub fn siw(root: &Path, fold: Fold, split: Split) -> Result<Vec<Presentation>> {
     let training = match split {
         Split::Train => true,
@@ -242,6 +242,10 @@ pub fn siw(root: &Path, fold: Fold, split: Split) -> Result<Vec<Presentation>> {
                         return Err(Error::unreadable(&video, format!("expected a type from 1 to 3, found `{other}`")));
                     }
                 };
+                if species.is_none() != (place == "live") {
+                    let reason = format!("expected type 1 in `live`, 2 or 3 in `spoof`; found {kind} in `{place}`");
+                    return Err(Error::unreadable(&video, reason));
+                }
                 if species.is_none() || keeps(kind, medium) {
                     gathering.add(&video, &name, species, subject.into())?;
                 }

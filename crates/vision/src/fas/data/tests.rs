@@ -92,6 +92,9 @@ fn folders_of_the_other_sets_become_presentations() {
     assert_eq!(siw(siw_root.path(), FIRST, Split::Train).unwrap().len(), 3);
     let prints = siw(siw_root.path(), Fold { protocol: 3, fold: Some(1) }, Split::Train).unwrap();
     assert_eq!(prints.iter().filter_map(|p| p.species.as_deref()).collect::<Vec<_>>(), ["print/1"]);
+    fs::create_dir(siw_root.path().join("Train/live/003/003-1-2-1-2")).unwrap();
+    let misplaced = siw(siw_root.path(), FIRST, Split::Train);
+    assert!(matches!(misplaced, Err(Error::Unreadable { file, .. }) if file.ends_with("003-1-2-1-2")));
 
     let siwm = tree(&["Live/Live_1/0.png", "Spoof/Silicone/Silicone_4/0.png"]);
     let list = siwm.path().join("list.txt");

@@ -51,15 +51,11 @@ impl nn::Module for Convolution {
 /// `conv₁ₓ₁(x, Σ w)` at the positions of the convolution's centres.
 fn centre_term(input: &Tensor, weight: &Tensor, config: Conv2dConfig) -> Tensor {
     let sums = weight.sum_dim_intlist([2_i64, 3].as_slice(), true, weight.kind());
-    // A "same" convolution's centres are the input's own pixels; with less padding the rim has none.
+    // A "same" convolution's centres are the input's own pixels; with less padding the rim has none, with more there are
+    // zeros around it. Negative padding cuts off.
     let rim = config.kernel / 2 - config.padding;
-    let size = input.size();
-    let inner = if rim > 0 {
-        input.narrow(2, rim, size[2] - 2 * rim).narrow(3, rim, size[3] - 2 * rim)
-    } else {
-        input.shallow_clone()
-    };
-    inner.conv2d(&sums, None::<Tensor>, [config.stride; 2], [0, 0], [1, 1], config.groups)
+    let centres = if rim == 0 { input.shallow_clone() } else { input.constant_pad_nd([-rim; 4]) };
+    centres.conv2d(&sums, None::<Tensor>, [config.stride; 2], [0, 0], [1, 1], config.groups)
 }
 
 #[cfg(test)]
@@ -85,6 +81,12 @@ mod tests {
         let same = nn::VarStore::new(tch::Device::Cpu);
         let centre = layer(&same, 1).forward_t(&patch, false).double_value(&[0, 0, 1, 1]);
         assert!((centre + 37.5).abs() < 1e-4, "{centre}");
+        let wide = nn::VarStore::new(tch::Device::Cpu);
+        let padded = layer(&wide, 2).forward_t(&patch, false);
+        assert_eq!(padded.size(), [1, 1, 5, 5]);
+        // The corner sees x₀₀ = 1 alone, under w₂₂ = 9, around a centre of zero.
+        let (corner, centre) = (padded.double_value(&[0, 0, 0, 0]), padded.double_value(&[0, 0, 2, 2]));
+        assert!((corner - 9.0).abs() < 1e-4 && (centre + 37.5).abs() < 1e-4, "{corner}, {centre}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 
 const SET: &str = "In-Shop Clothes Retrieval";
 const LAYOUT: &str = "{Eval/list_eval_partition.txt, Img/img/} of DeepFashion's In-shop benchmark";
+const COLUMNS: [&str; 3] = ["image_name", "item_id", "evaluation_status"];
 
 /// The three parts of the benchmark. Labels of queries and gallery are numbered by their own order, so compare items by
 /// [`query_items`](Self::query_items) and [`gallery_items`](Self::gallery_items).
@@ -45,14 +46,20 @@ fn items(list: &ImageList) -> Vec<i64> {
 /// shows and whether it is for training, a query, or in the gallery. A folder with both directly in it will do as well.
 ///
 /// # Errors
-/// A list or an image that is not there, a line that does not fit.
+/// A list or an image that is not there, another header or number of images than the list says, a line that does not fit.
 pub fn in_shop(folder: &Path) -> Result<InShop> {
     let nested = folder.join("Eval/list_eval_partition.txt");
     let path = if nested.is_file() { nested } else { folder.join("list_eval_partition.txt") };
     let images = if folder.join("Img").is_dir() { folder.join("Img") } else { folder.to_path_buf() };
     let text = read_list(SET, &path, LAYOUT)?;
     let mut parts = [Vec::new(), Vec::new(), Vec::new()];
-    // The first line counts, the second names the columns.
+    let mut head = text.lines().map(str::trim);
+    let [count, header] = [0; 2].map(|_| head.next().unwrap_or_default());
+    let reason = format!("expected the number of images, found `{count}`");
+    let count: usize = count.parse().map_err(|_| list_error(&path, 1, reason))?;
+    if !header.split_whitespace().eq(COLUMNS) {
+        return Err(list_error(&path, 2, format!("expected `{}`, found `{header}`", COLUMNS.join(" "))));
+    }
     for (number, line) in text.lines().enumerate().skip(2) {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let &[file, item, status] = fields.as_slice() else {
@@ -71,6 +78,10 @@ pub fn in_shop(folder: &Path) -> Result<InShop> {
             }
         };
         parts[part].push((images.join(file), item.to_owned()));
+    }
+    let found: usize = parts.iter().map(Vec::len).sum();
+    if found != count {
+        return Err(list_error(&path, 1, format!("expected {count} images, found {found}")));
     }
     let [train, query, gallery] = parts.map(|files| ImageList::new(files, SET));
     Ok(InShop { train: train?, query: query?, gallery: gallery? })

@@ -81,6 +81,15 @@ fn in_shop_has_queries_and_a_gallery_of_the_same_items() {
     fs::write(root.join("Eval/list_eval_partition.txt"), list("test")).unwrap();
     let error = in_shop(root).unwrap_err().to_string();
     assert!(error.contains("line 6") && error.contains("`test`"), "{error}");
+    for (from, to, expected) in [
+        ("4\nimage", "5\nimage", "line 1: expected 5 images, found 4"),
+        ("4\nimage", "four\nimage", "line 1: expected the number of images, found `four`"),
+        ("item_id", "item", "line 2: expected `image_name item_id evaluation_status`"),
+    ] {
+        fs::write(root.join("Eval/list_eval_partition.txt"), list("gallery").replacen(from, to, 1)).unwrap();
+        let error = in_shop(root).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 #[test]

@@ -104,21 +104,23 @@ impl Page {
             return Err(Error::shape(format!("model `{name}`"), expected, format!("{} maps", maps.len())));
         }
         let mut entries = Vec::new();
+        let mut known = self.layers.clone();
         for map in maps {
             let layers: Vec<String> = map.layers().map(str::to_owned).collect();
-            if self.layers.is_empty() {
-                self.layers.clone_from(&layers);
+            if known.is_empty() {
+                known.clone_from(&layers);
             }
-            if layers != self.layers || layers.is_empty() {
-                let (expected, found) = (format!("layers {:?}", self.layers), format!("{layers:?}"));
+            if layers != known || layers.is_empty() {
+                let (expected, found) = (format!("layers {known:?}"), format!("{layers:?}"));
                 return Err(Error::shape(format!("model `{name}`"), expected, found));
             }
             if map.grid() != &self.grid {
                 let size = |grid: &ShiftGrid| format!("{} × {} positions", grid.rows(), grid.columns());
                 return Err(Error::shape(format!("model `{name}`"), size(&self.grid), size(map.grid())));
             }
-            entries.push(self.entry(map)?);
+            entries.push(self.entry(map, &known)?);
         }
+        self.layers = known;
         self.models.push(json!({"name": name, "note": note, "maps": entries}));
         Ok(self)
     }
@@ -150,9 +152,9 @@ impl Page {
         std::fs::write(path, self.html()?).map_err(|source| Error::Write { path: path.into(), source })
     }
 
-    fn entry(&self, maps: &ShiftMaps) -> Result<Value> {
+    fn entry(&self, maps: &ShiftMaps, known: &[String]) -> Result<Value> {
         let mut layers = serde_json::Map::new();
-        for layer in &self.layers {
+        for layer in known {
             layers.insert(layer.clone(), self.projected(maps, layer)?);
         }
         let mut entry = json!({"layers": layers});
@@ -307,8 +309,11 @@ mod tests {
         let small = ShiftStudy { grid: ShiftGrid::new([9, 8], [3, 3], 2).unwrap(), ..study() };
         let other = small.run(&sums, &object()).unwrap();
         assert!(page.model("other grid", "", &[&other]).unwrap_err().to_string().contains("positions"));
-        page.model("sums", "", &[&maps]).unwrap();
+        // Refused for its grid: its layers are not those of the page.
         let rows = |images: &Tensor| Ok(sums(images)?.into_iter().take(1).collect());
+        let narrow = small.run(&rows, &object()).unwrap();
+        assert!(page.model("one layer", "", &[&narrow]).unwrap_err().to_string().contains("positions"));
+        page.model("sums", "", &[&maps]).unwrap();
         let fewer = study().run(&rows, &object()).unwrap();
         assert!(page.model("fewer layers", "", &[&fewer]).unwrap_err().to_string().contains("columns"));
         assert!(page.object("late", &object()).is_err());
