@@ -19,12 +19,15 @@ pub(super) fn dense(tensor: &Tensor) -> Tensor {
 /// The numbers of a tensor that [`dense`] gave.
 fn values(tensor: &Tensor) -> &[f32] {
     debug_assert!(is_plain(tensor));
+    if tensor.numel() == 0 {
+        return &[]; // whose `data_ptr` may be null
+    }
     // SAFETY: a dense tensor of f32 on the CPU holds `numel` initialised numbers from `data_ptr` on, which lives as long
     // as the tensor that the slice borrows from; nobody writes to it meanwhile, as tch's operations run on this thread.
     unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel()) }
 }
 
-/// The least and greatest value of a tensor that is not empty.
+/// The least and greatest value of a tensor; of an empty one, an extent that is not finite.
 pub(super) fn scan(tensor: &Tensor) -> Result<Extent> {
     if is_plain(tensor) { Ok(kernel::scan(values(&dense(tensor)))) } else { composed::scan(tensor) }
 }
@@ -36,6 +39,9 @@ pub(super) fn scan_rows(tensor: &Tensor) -> Result<Vec<Extent>> {
         return (0..rows).map(|row| composed::scan(&tensor.f_select(0, row)?)).collect();
     }
     let tensor = dense(tensor);
+    if tensor.numel() == 0 {
+        return Ok((0..rows).map(|_| kernel::scan(&[])).collect());
+    }
     let length = tensor.numel() / rows as usize;
     Ok(values(&tensor).chunks(length).map(kernel::scan).collect())
 }
@@ -52,7 +58,7 @@ pub(super) fn round(tensor: &Tensor, grids: &[Grid], mode: Mode) -> Result<Tenso
         source = source.contiguous();
         target = Tensor::f_empty(source.size(), (Kind::Float, Device::Cpu))?;
     }
-    {
+    if target.numel() > 0 {
         // SAFETY: freshly allocated, dense, `numel` numbers long, and nobody else knows it yet.
         let room: &mut [MaybeUninit<f32>] =
             unsafe { std::slice::from_raw_parts_mut(target.data_ptr().cast(), target.numel()) };
@@ -67,6 +73,9 @@ pub(super) fn round(tensor: &Tensor, grids: &[Grid], mode: Mode) -> Result<Tenso
 /// `[rows, grids]`: for each index of the first axis and each grid, `Σ gradient · round(value)`.
 pub(super) fn products(tensor: &Tensor, gradient: &Tensor, grids: &[Grid]) -> Result<Tensor> {
     let rows = tensor.size()[0];
+    if tensor.numel() == 0 {
+        return Ok(Tensor::f_zeros([rows, grids.len() as i64], (tensor.kind(), tensor.device()))?);
+    }
     if !is_plain(tensor) || !is_plain(gradient) {
         let per_grid = grids.iter().map(|grid| -> Result<Tensor> {
             let rounded = composed::round(&tensor.detach(), &[*grid], Mode::Nearest)?;

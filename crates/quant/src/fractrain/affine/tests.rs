@@ -143,6 +143,10 @@ fn what_has_no_range_is_refused_or_comes_back() {
     let range = QParams::from_range(-f32::MAX, f32::MAX, bits(4), GridKind::MinMax);
     assert!(matches!(range, Err(Error::Config { name: "range", .. })));
     assert!(!memory::scan(&empty).unwrap().finite && !composed::scan(&empty).unwrap().finite);
+    let hollow = Tensor::zeros([2, 0], (Kind::Float, tch::Device::Cpu));
+    let rows = memory::scan_rows(&hollow).unwrap();
+    assert!(rows.len() == 2 && rows.iter().all(|row| !row.finite));
+    assert_eq!(memory::products(&hollow, &hollow, &[]).unwrap().size(), [2, 0]);
 }
 
 #[test]
