@@ -58,7 +58,7 @@ fn claims(ask: &Ask, tier: &TierPlan, results: &Results) -> anyhow::Result<Vec<J
         ours("liveness-learnt", "Liveness of held-out people of known domains is learnt")
             .test(Test::every("AUC on the development set", Relation::Above(0.8)), "")
             .judge(&of("dev_auc", Model::Full)?)?,
-        ours("no-leak", "The task is neither given away by the generator nor hopeless (E0)")
+        ours("no-leak", "The task is neither given away by the generator nor hopeless")
             .test(
                 Test::every(
                     "EER of the binary network on known domains",
@@ -79,8 +79,8 @@ fn claims(ask: &Ask, tier: &TierPlan, results: &Results) -> anyhow::Result<Vec<J
         claim("C1-hter", "… and lower the half total error at a threshold from known domains")
             .test(Test::mean("HTER(full) − HTER(binary)", Relation::Below(0.0)), "points")
             .judge(&of("hter", Model::Full)?.minus(&of("hter", Model::Binary)?))?,
-        claim("C3", "The attention weighs every cue by itself: weights need not share one unit")
-            .test(Test::every("standard deviation of the weights' sum over samples", Relation::Above(1e-3)), "")
+        claim("C3", "The attention weighs every cue by itself: weights do not share one unit (the bound is ours)")
+            .test(Test::every("standard deviation of the weights' sum over unseen samples", Relation::Above(0.05)), "")
             .judge(&of("weight_total_spread_target", Model::Full)?)?,
     ];
     let only = [Model::Only(vision::fas::model::Proxy::Depth), Model::Binary];
@@ -163,6 +163,11 @@ fn comparison(tier: &TierPlan, results: &Results) -> anyhow::Result<Table> {
         for &model in &tier.models {
             let mut row = vec![format!("{} → {}", model.name(), target.name())];
             for (_, metric, decimals) in columns {
+                // Depths are no probabilities.
+                if model == Model::CentralDifference && ["ece", "nll"].contains(&metric) {
+                    row.push("–".into());
+                    continue;
+                }
                 row.push(cell(&results.samples(metric, |run| of(run, model, target))?.values(), decimals));
             }
             rows.push(row);

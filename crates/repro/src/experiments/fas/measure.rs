@@ -155,7 +155,9 @@ fn measure(
     let dev_scores = DevScores::new(dev.scored(&on_dev.scores)?)?;
     let threshold = dev_scores.threshold(Criterion::Eer)?;
     let test_scores = TestScores::new(test.scored(&on_test.scores)?)?;
-    let options = EvalOptions { probabilities: true, bootstrap: 1000, seed, ..EvalOptions::default() };
+    // The central-difference network's scores are means of depth maps.
+    let probabilities = model != Model::CentralDifference;
+    let options = EvalOptions { probabilities, bootstrap: 1000, seed, ..EvalOptions::default() };
     let report = evaluate(&test_scores, &threshold, &options)?;
     let oracle = evaluate_oracle(&test_scores, &EvalOptions { bootstrap: 0, ..options.clone() })?;
     context.save_artifact("report.txt", |path| Ok(std::fs::write(path, report.to_string())?))?;

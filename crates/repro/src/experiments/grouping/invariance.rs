@@ -76,7 +76,10 @@ pub(super) fn permuted(
     for permutation in 0..permutations {
         order.shuffle(&mut generator(seed, Purpose::Order, permutation));
         let moved = map.contiguous().flatten(2, -1).index_select(2, &Tensor::from_slice(&order)).view(size.as_slice());
-        largest = largest.max(furthest(reference, &embed(&moved)?));
+        let change = furthest(reference, &embed(&moved)?);
+        // `f64::max` would drop a NaN.
+        anyhow::ensure!(change.is_finite(), "permutation {permutation} changes the embedding by {change}");
+        largest = largest.max(change);
     }
     Ok(largest)
 }
