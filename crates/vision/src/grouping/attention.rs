@@ -70,12 +70,12 @@ impl AttentiveGroupingConfig {
 
     /// Numbers in a group's embedding, d.
     pub fn group_dim(&self) -> i64 {
-        self.embed_dim / self.groups
+        self.embed_dim / self.groups.max(1)
     }
 
     /// Numbers in a key.
     pub fn key_dim(&self) -> i64 {
-        self.in_channels / self.reduction
+        self.in_channels / self.reduction.max(1)
     }
 
     /// Learned numbers: `G·ck + ck·C + d·C`, and `d²` with an output projection.

@@ -44,8 +44,10 @@ pub enum Error {
         position: usize,
     },
     /// A vector that should lie on the unit sphere and does not.
-    #[error("embedding {position} has norm {norm}; this miner works on unit vectors, normalise first")]
+    #[error("{what} {position} has norm {norm}; this miner works on unit vectors, normalise first")]
     NotUnit {
+        /// `embedding` or `reference`.
+        what: &'static str,
         /// The first such row.
         position: usize,
         /// Its norm.

@@ -1,6 +1,6 @@
 //! Contrastive loss.
 
-use super::{Averaging, MetricLoss};
+use super::{Averaging, MetricLoss, check_finite};
 use crate::grouping::{Embedded, Mined, Result};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -26,6 +26,8 @@ impl Default for Contrastive {
 
 impl MetricLoss for Contrastive {
     fn loss(&self, batch: &Embedded, mined: Option<&Mined>) -> Result<Tensor> {
+        check_finite("positive_margin", self.positive_margin)?;
+        check_finite("negative_margin", self.negative_margin)?;
         let masks = batch.masks(mined)?;
         let distances = batch.distances();
         let positive = (&distances - self.positive_margin).relu();

@@ -1,6 +1,6 @@
 //! Binomial deviance.
 
-use super::{MetricLoss, masked_mean};
+use super::{MetricLoss, check_finite, check_positive, masked_mean};
 use crate::grouping::{Embedded, Mined, Result};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -26,6 +26,9 @@ impl Default for BinomialDeviance {
 
 impl MetricLoss for BinomialDeviance {
     fn loss(&self, batch: &Embedded, mined: Option<&Mined>) -> Result<Tensor> {
+        check_positive("alpha", self.alpha)?;
+        check_positive("negative_cost", self.negative_cost)?;
+        check_finite("mu", self.mu)?;
         let masks = batch.masks(mined)?;
         let excess = batch.cosines()? - self.mu;
         let positive = (&excess * -self.alpha).softplus();

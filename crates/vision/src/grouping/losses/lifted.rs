@@ -1,6 +1,6 @@
 //! Generalised lifted structure loss.
 
-use super::{MetricLoss, masked_mean};
+use super::{MetricLoss, check_finite, masked_mean};
 use crate::grouping::{Embedded, Error, Mined, Result};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -22,6 +22,7 @@ impl Default for Lifted {
 
 impl MetricLoss for Lifted {
     fn loss(&self, batch: &Embedded, mined: Option<&Mined>) -> Result<Tensor> {
+        check_finite("margin", self.margin)?;
         let masks = batch.masks(mined)?;
         let anchors = masks.positive.any_dim(1, false).logical_and(&masks.negative.any_dim(1, false));
         if anchors.any().int64_value(&[]) == 0 {

@@ -1,6 +1,6 @@
 //! Margin loss with a learned boundary for each class.
 
-use super::MetricLoss;
+use super::{MetricLoss, check_finite};
 use crate::grouping::{Embedded, Error, Mined, Result};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor, nn};
@@ -63,7 +63,7 @@ impl Margin {
     /// Creates `beta` under `path`.
     ///
     /// # Errors
-    /// No class, or a margin that is negative or not finite.
+    /// No class, a margin that is negative or not finite, a boundary that is not finite.
     pub fn new(path: &nn::Path, config: MarginConfig) -> Result<Self> {
         if config.classes < 1 {
             return Err(Error::setting("classes", "at least 1", config.classes));
@@ -71,6 +71,7 @@ impl Margin {
         if !(config.margin >= 0.0 && config.margin.is_finite()) {
             return Err(Error::setting("margin", "finite and at least 0", config.margin));
         }
+        check_finite("beta", config.beta)?;
         let shape = [config.classes];
         let beta = if config.learned {
             path.var("beta", &shape, nn::Init::Const(config.beta))

@@ -22,7 +22,7 @@ pub use n_pair::NPair;
 pub use proxy::{NormalisedSoftmax, ProxyAnchor, ProxyAnchorConfig, ProxyNca, ProxyNcaConfig};
 pub use triplet::Triplet;
 
-use super::{Embedded, Mined, Result};
+use super::{Embedded, Error, Mined, Result};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -34,6 +34,16 @@ pub trait MetricLoss: std::fmt::Debug {
     /// # Errors
     /// Nothing to compare, a direction of a vector without one, a label outside a table of classes.
     fn loss(&self, batch: &Embedded, mined: Option<&Mined>) -> Result<Tensor>;
+}
+
+/// A setting that must be a number.
+fn check_finite(setting: &'static str, value: f64) -> Result<()> {
+    if value.is_finite() { Ok(()) } else { Err(Error::setting(setting, "finite", value)) }
+}
+
+/// A sharpness: what it multiplies must count, and it is divided by.
+fn check_positive(setting: &'static str, value: f64) -> Result<()> {
+    if value > 0.0 && value.is_finite() { Ok(()) } else { Err(Error::setting(setting, "finite and above 0", value)) }
 }
 
 /// Over what a sum of hinges is averaged.

@@ -1,6 +1,6 @@
 //! Multi-similarity loss.
 
-use super::{MetricLoss, log_one_plus_sum_exp};
+use super::{MetricLoss, check_finite, check_positive, log_one_plus_sum_exp};
 use crate::grouping::{Embedded, Mined, Result};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -26,6 +26,9 @@ impl Default for MultiSimilarity {
 
 impl MetricLoss for MultiSimilarity {
     fn loss(&self, batch: &Embedded, mined: Option<&Mined>) -> Result<Tensor> {
+        check_positive("alpha", self.alpha)?;
+        check_positive("beta", self.beta)?;
+        check_finite("base", self.base)?;
         let masks = batch.masks(mined)?;
         let excess = batch.cosines()? - self.base;
         let positive = log_one_plus_sum_exp(&(&excess * -self.alpha), &masks.positive, 1) / self.alpha;

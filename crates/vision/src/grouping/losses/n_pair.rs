@@ -1,6 +1,6 @@
 //! N-pair loss.
 
-use super::MetricLoss;
+use super::{MetricLoss, check_finite};
 use crate::grouping::{Embedded, Error, Mined, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -20,6 +20,7 @@ pub struct NPair {
 
 impl MetricLoss for NPair {
     fn loss(&self, batch: &Embedded, _: Option<&Mined>) -> Result<Tensor> {
+        check_finite("length_penalty", self.length_penalty)?;
         let references = batch.reference_labels();
         let mut chosen = BTreeMap::new();
         for (anchor, &label) in batch.labels().iter().enumerate() {

@@ -1,7 +1,7 @@
 //! Losses that compare items with a learned representative of each class.
 
 use super::margin::check_labels;
-use super::{MetricLoss, log_one_plus_sum_exp, masked_mean};
+use super::{MetricLoss, check_finite, check_positive, log_one_plus_sum_exp, masked_mean};
 use crate::grouping::embedded::directions;
 use crate::grouping::{Embedded, Error, Mined, Result};
 use serde::{Deserialize, Serialize};
@@ -40,8 +40,9 @@ impl ProxyNca {
     /// Creates `proxies` under `path`.
     ///
     /// # Errors
-    /// Fewer than two classes, or vectors without a number.
+    /// Fewer than two classes, vectors without a number, a scale that is not above 0.
     pub fn new(path: &nn::Path, config: ProxyNcaConfig) -> Result<Self> {
+        check_positive("scale", config.scale)?;
         Ok(Self { proxies: proxies(path, config.classes, config.dim)?, config })
     }
 }
@@ -91,8 +92,10 @@ impl ProxyAnchor {
     /// Creates `proxies` under `path`.
     ///
     /// # Errors
-    /// Fewer than two classes, or vectors without a number.
+    /// Fewer than two classes, vectors without a number, an α that is not above 0, a margin that is not finite.
     pub fn new(path: &nn::Path, config: ProxyAnchorConfig) -> Result<Self> {
+        check_positive("alpha", config.alpha)?;
+        check_finite("margin", config.margin)?;
         Ok(Self { proxies: proxies(path, config.classes, config.dim)?, config })
     }
 }
@@ -122,9 +125,7 @@ impl NormalisedSoftmax {
     /// # Errors
     /// Fewer than two classes, vectors without a number, a temperature that is not above 0.
     pub fn new(path: &nn::Path, classes: i64, dim: i64, temperature: f64) -> Result<Self> {
-        if !(temperature > 0.0 && temperature.is_finite()) {
-            return Err(Error::setting("temperature", "finite and above 0", temperature));
-        }
+        check_positive("temperature", temperature)?;
         Ok(Self { temperature, proxies: proxies(path, classes, dim)? })
     }
 }

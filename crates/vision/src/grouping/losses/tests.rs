@@ -173,9 +173,8 @@ fn batches_without_pairs_are_errors_and_never_nan() {
     let rows = plane(&[1.0, 0.5, 0.1]);
     let (one_class, all_different) = (vec![0, 0, 0], vec![0, 1, 2]);
     let margin = Margin::new(&store().root(), MarginConfig::new(3)).unwrap();
-    let losses: [(&dyn MetricLoss, bool); 4] =
-        [(&Triplet::default(), true), (&margin, true), (&Lifted::default(), true), (&NPair::default(), true)];
-    for (loss, _) in losses {
+    let losses: [&dyn MetricLoss; 4] = [&Triplet::default(), &margin, &Lifted::default(), &NPair::default()];
+    for loss in losses {
         for labels in [&one_class, &all_different] {
             let refused = loss.loss(&Embedded::new(&rows, labels).unwrap(), None);
             assert!(matches!(refused, Err(Error::NothingMined { .. })), "{loss:?} {labels:?}");
@@ -211,9 +210,38 @@ fn labels_outside_the_classes_and_bad_settings_are_refused() {
     assert!(Margin::new(&store().root(), MarginConfig::new(0)).is_err());
     assert!(NormalisedSoftmax::new(&store().root(), 2, 2, 0.0).is_err());
     assert!(ProxyAnchor::new(&store().root(), ProxyAnchorConfig::new(1, 2)).is_err());
+    assert!(
+        ProxyAnchor::new(&store().root(), ProxyAnchorConfig { alpha: 0.0, ..ProxyAnchorConfig::new(2, 2) }).is_err()
+    );
+    assert!(ProxyNca::new(&store().root(), ProxyNcaConfig { scale: f64::NAN, ..ProxyNcaConfig::new(2, 2) }).is_err());
+    assert!(Margin::new(&store().root(), MarginConfig { beta: f64::INFINITY, ..MarginConfig::new(2) }).is_err());
     let zero = Tensor::from_slice(&[0.0_f64, 0.0, 1.0, 0.0]).view([2, 2]);
     let refused = MultiSimilarity::default().loss(&Embedded::new(&zero, &[0, 1]).unwrap(), None);
     assert!(matches!(refused, Err(Error::ZeroNorm { position: 0 })));
+}
+
+#[test]
+fn settings_that_make_no_number_are_refused() {
+    let rows = pattern(ITEMS, DIM, 0.0);
+    let labels = labels();
+    let batch = Embedded::new(&rows, &labels).unwrap();
+    let similar = MultiSimilarity::default();
+    let losses: [(&str, &dyn MetricLoss); 10] = [
+        ("alpha", &MultiSimilarity { alpha: 0.0, ..similar }),
+        ("beta", &MultiSimilarity { beta: -1.0, ..similar }),
+        ("base", &MultiSimilarity { base: f64::NAN, ..similar }),
+        ("positive_margin", &Contrastive { positive_margin: f64::NAN, ..Default::default() }),
+        ("negative_margin", &Contrastive { negative_margin: f64::INFINITY, ..Default::default() }),
+        ("margin", &Triplet { margin: f64::NAN, ..Default::default() }),
+        ("margin", &Lifted { margin: f64::NAN }),
+        ("mu", &BinomialDeviance { mu: f64::NAN, ..Default::default() }),
+        ("negative_cost", &BinomialDeviance { negative_cost: 0.0, ..Default::default() }),
+        ("length_penalty", &NPair { length_penalty: f64::NAN }),
+    ];
+    for (name, loss) in losses {
+        let refused = loss.loss(&batch, None);
+        assert!(matches!(refused, Err(Error::Setting { setting, .. }) if setting == name), "{name}: {loss:?}");
+    }
 }
 
 proptest! {

@@ -1,6 +1,6 @@
 //! Triplet loss.
 
-use super::{Averaging, MetricLoss};
+use super::{Averaging, MetricLoss, check_finite};
 use crate::grouping::{Embedded, Mined, Result};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -23,6 +23,7 @@ impl Default for Triplet {
 
 impl MetricLoss for Triplet {
     fn loss(&self, batch: &Embedded, mined: Option<&Mined>) -> Result<Tensor> {
+        check_finite("margin", self.margin)?;
         let (positive, negative) = batch.triplets(mined)?.pick(&batch.distances());
         Ok(self.averaging.mean(&(positive - negative + self.margin).relu(), None))
     }

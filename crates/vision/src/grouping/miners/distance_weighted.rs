@@ -39,9 +39,12 @@ impl Miner for DistanceWeighted {
         if !(self.cut_below > 0.0 && self.cut_below < 2.0) {
             return Err(Error::setting("cut_below", "above 0 and below 2", self.cut_below));
         }
-        let norms = Matrix::new(&batch.anchors().norm_scalaropt_dim(2, [-1], true))?;
-        if let Some(position) = norms.values.iter().position(|norm| (norm - 1.0).abs() > UNIT_TOLERANCE) {
-            return Err(Error::NotUnit { position, norm: norms.values[position] });
+        // Without references these are the same rows twice.
+        for (what, rows) in [("embedding", batch.anchors()), ("reference", batch.references())] {
+            let norms = Matrix::new(&rows.norm_scalaropt_dim(2, [-1], true))?.values;
+            if let Some(position) = norms.iter().position(|norm| (norm - 1.0).abs() > UNIT_TOLERANCE) {
+                return Err(Error::NotUnit { what, position, norm: norms[position] });
+            }
         }
         let distances = Matrix::new(&batch.distances())?;
         let mut triplets = Vec::new();

@@ -170,12 +170,15 @@ fn what_a_miner_cannot_work_on_is_refused() {
     let rng = &mut generator(0, Purpose::Noise, 0);
     let refused = DistanceWeighted::default().mine(&batch, rng);
     assert!(matches!(refused, Err(Error::NotUnit { position: 0, .. })), "{refused:?}");
+    let unit_rows = pattern();
+    let far = Embedded::new(&unit_rows, &labels).unwrap().against(&rows, &labels).unwrap();
+    let refused = DistanceWeighted::default().mine(&far, rng);
+    assert!(matches!(refused, Err(Error::NotUnit { what: "reference", position: 0, .. })), "{refused:?}");
     assert!(DistanceWeighted { cut_below: 2.0, ..Default::default() }.mine(&batch, rng).is_err());
     assert!(SemiHard { margin: 0.0 }.mine(&batch, rng).is_err());
     assert!(MultiSimilarityMiner { epsilon: f64::NAN }.mine(&batch, rng).is_err());
     // One class: nothing to mine, and no panic.
     let one = vec![0; 12];
-    let unit_rows = pattern();
     let batch = Embedded::new(&unit_rows, &one).unwrap();
     let miners: [&dyn Miner; 6] = [
         &AllTriplets,
