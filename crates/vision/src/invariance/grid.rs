@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 /// # Ok::<(), vision::invariance::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written")]
 pub struct ShiftGrid {
     canvas: [usize; 2],
     object: [usize; 2],
@@ -20,6 +21,30 @@ pub struct ShiftGrid {
     subdivisions: usize,
     counts: [usize; 2],
     start: [usize; 2],
+}
+
+/// A grid as it stands in a file, not yet checked.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    canvas: [usize; 2],
+    object: [usize; 2],
+    stride: usize,
+    subdivisions: usize,
+    counts: [usize; 2],
+    start: [usize; 2],
+}
+
+impl TryFrom<Written> for ShiftGrid {
+    type Error = Error;
+
+    fn try_from(written: Written) -> Result<Self> {
+        let Written { canvas, object, stride, subdivisions, counts, start } = written;
+        let shifts = Self::subpixel(canvas, object, stride, subdivisions)?;
+        // Only rolls move an object that fills its canvas.
+        let whole = if canvas == object && subdivisions == 1 { Self::rolls(canvas, stride)? } else { shifts };
+        whole.window(start, counts)
+    }
 }
 
 /// A position that others are compared with.
@@ -85,6 +110,9 @@ impl ShiftGrid {
         if (0..2).any(|axis| object[axis] > canvas[axis]) {
             return Err(Error::ObjectTooLarge { object, canvas });
         }
+        if canvas.iter().any(|side| side.checked_mul(subdivisions).is_none()) {
+            return Err(Error::setting("subdivisions", format!("fewer on {canvas:?}"), subdivisions));
+        }
         let counts = [0, 1].map(|axis| (canvas[axis] - object[axis]) * subdivisions / stride + 1);
         Ok(Self { canvas, object, stride, subdivisions, counts, start: [0, 0] })
     }
@@ -111,7 +139,8 @@ impl ShiftGrid {
     /// # Errors
     /// A part that sticks out or is empty.
     pub fn window(&self, start: [usize; 2], counts: [usize; 2]) -> Result<Self> {
-        let fits = (0..2).all(|axis| counts[axis] > 0 && start[axis] + counts[axis] <= self.counts[axis]);
+        let end = |axis: usize| start[axis].checked_add(counts[axis]);
+        let fits = (0..2).all(|axis| counts[axis] > 0 && end(axis).is_some_and(|end| end <= self.counts[axis]));
         if !fits {
             let expected = format!("a part of {:?} positions", self.counts);
             return Err(Error::setting("window", expected, format!("{counts:?} from {start:?}")));
@@ -231,7 +260,23 @@ mod tests {
         let grid = ShiftGrid::new([10, 10], [3, 3], 1).unwrap();
         assert!(matches!(grid.index(Anchor::At([0, 8])), Err(Error::AnchorOutside { anchor: [0, 8], grid: [8, 8] })));
         assert!(grid.window([4, 0], [5, 1]).is_err());
+        assert!(grid.window([usize::MAX, 0], [2, 1]).is_err());
+        assert!(ShiftGrid::subpixel([10, 10], [3, 3], 1, usize::MAX).is_err());
         assert_eq!(grid.window([4, 1], [2, 2]).unwrap().offset(3), [5, 2]);
+    }
+
+    #[test]
+    fn grids_survive_their_file_and_impossible_ones_are_refused() {
+        let part = ShiftGrid::new([10, 12], [3, 4], 2).unwrap().window([1, 2], [3, 2]).unwrap();
+        let rolls = ShiftGrid::rolls([5, 4], 1).unwrap();
+        for grid in [part, rolls, ShiftGrid::subpixel([6, 6], [4, 4], 1, 4).unwrap()] {
+            let text = serde_json::to_string(&grid).unwrap();
+            assert_eq!(serde_json::from_str::<ShiftGrid>(&text).unwrap(), grid);
+        }
+        let text = serde_json::to_string(&part).unwrap();
+        for (from, to) in [("\"stride\":2", "\"stride\":0"), ("\"counts\":[3,2]", "\"counts\":[4,2]")] {
+            assert!(serde_json::from_str::<ShiftGrid>(&text.replace(from, to)).is_err(), "{to}");
+        }
     }
 
     #[test]

@@ -111,10 +111,13 @@ impl ConvProgram {
     /// A network of these steps.
     ///
     /// # Errors
-    /// A weight that is not `[outputs, inputs, side, side]`, a bias or head of another length, a window or stride of 0, a
-    /// tap within a sum.
+    /// A weight that is not `[outputs, inputs, side, side]`, a bias or head of another length, a window or stride of 0, max
+    /// pooling with more padding than half its window, a tap within a sum.
     pub fn new(steps: Vec<Step>, head: Option<Head>) -> Result<Self> {
         steps.iter().try_for_each(|step| step.check(true))?;
+        if let Some(head) = &head {
+            head.check(steps.iter().rev().find_map(Step::outputs))?;
+        }
         Ok(Self { steps, head })
     }
 
@@ -334,11 +337,26 @@ impl Step {
                 }
                 window(height as usize, *stride, *padding)
             }
+            Self::MaxPool { kernel, padding, .. } if 2 * padding > *kernel => {
+                Err(Error::setting("padding of max pooling", format!("at most half of {kernel}"), padding))
+            }
             Self::MaxPool { kernel, stride, padding } => window(*kernel, *stride, *padding),
             Self::Relu => Ok(()),
             Self::Sum { branch, shortcut } => branch.iter().chain(shortcut).try_for_each(|step| step.check(false)),
             Self::Tap(name) if !top => Err(Error::setting("tap", "outside sums", format!("`{name}`"))),
             Self::Tap(_) => Ok(()),
+        }
+    }
+
+    /// Channels of the map after a step that decides them.
+    fn outputs(&self) -> Option<i64> {
+        match self {
+            Self::Conv { weight, .. } => Some(weight.size()[0]),
+            Self::Sum { branch, shortcut } => {
+                let last = |steps: &[Self]| steps.iter().rev().find_map(Self::outputs);
+                last(branch).or_else(|| last(shortcut))
+            }
+            _ => None,
         }
     }
 

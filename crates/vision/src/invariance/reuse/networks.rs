@@ -15,6 +15,25 @@ pub struct Head {
     pub bias: Option<Tensor>,
 }
 
+impl Head {
+    /// `features`: channels of the last map, where they are known.
+    pub(super) fn check(&self, features: Option<i64>) -> Result<()> {
+        let size = self.weight.size();
+        let &[classes, inputs] = size.as_slice() else {
+            return Err(Error::shape("head", "[classes, features]", format!("{size:?}")));
+        };
+        if let Some(features) = features.filter(|features| *features != inputs) {
+            return Err(Error::shape("head", format!("[{classes}, {features}]"), format!("{size:?}")));
+        }
+        match self.bias.as_ref().map(Tensor::size) {
+            Some(found) if found != [classes] => {
+                Err(Error::shape("bias of the head", format!("[{classes}]"), format!("{found:?}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl ConvProgram {
     /// A ConvNet or a ResNet with projection shortcuts, with the weights of a state dictionary in torchvision's names
     /// ([`state_of`](core_tensor::checkpoint::state_of) a store, or

@@ -130,6 +130,13 @@ fn what_cannot_be_taken_apart_is_refused() {
         ShiftStudy::new(fractions, Placer { blend: crate::invariance::Blend::Alpha, ..study.placer.clone() });
     assert!(matches!(program.run(&fractions, &object(1, [3, 3]), &["conv1"]), Err(Error::NotConvolutional { .. })));
     assert!(ConvProgram::new(vec![Step::MaxPool { kernel: 2, stride: 0, padding: 0 }], None).is_err());
+    let padded = ConvProgram::new(vec![Step::MaxPool { kernel: 3, stride: 1, padding: 2 }], None).unwrap_err();
+    assert!(matches!(padded, Error::Setting { setting: "padding of max pooling", .. }), "{padded}");
+    for (weight, bias) in [([2, 5], 2), ([2, 4], 3)] {
+        let [weight, bias] = [weight.as_slice(), &[bias]].map(|size| Tensor::zeros(size, (Kind::Float, Device::Cpu)));
+        let head = Head { weight, bias: Some(bias) };
+        assert!(matches!(ConvProgram::new(vec![conv(0, 4, 2, 1, 1, 0)], Some(head)), Err(Error::Shape { .. })));
+    }
     let flat =
         Step::Conv { weight: Tensor::zeros([3, 3], (Kind::Float, Device::Cpu)), bias: None, stride: 1, padding: 0 };
     assert!(ConvProgram::new(vec![flat], None).is_err());
