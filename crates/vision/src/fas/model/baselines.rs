@@ -1,7 +1,7 @@
 //! Losses and heads of published detectors, for comparison.
 
 use super::backbone::Backbone;
-use super::data::FasBatch;
+use super::set::FasBatch;
 use core_tensor::nn::{Conv2dConfig, LayerFactory, LinearConfig, Module};
 use core_tensor::train::{Loss, Objective, Progress};
 use tch::nn::Path;

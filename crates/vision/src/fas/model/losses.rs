@@ -1,8 +1,8 @@
 //! What training minimises.
 
-use super::data::FasBatch;
 use super::mining::AttributeMiner;
 use super::network::{Proxy, ProxyFas, ProxyOut};
+use super::set::FasBatch;
 use crate::fas::error::{Error, Result};
 use core_tensor::train::{Loss, Objective, Progress};
 use indexmap::IndexMap;

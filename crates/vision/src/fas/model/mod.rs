@@ -8,10 +8,11 @@ mod attention;
 mod backbone;
 mod baselines;
 mod cdc;
-mod data;
 mod losses;
 mod mining;
 mod network;
+mod set;
+mod source;
 
 pub use attention::{
     Attention, kl_to_standard_normal, logit_normal_mean, logit_normal_sample, precision, softmax_share,
@@ -19,7 +20,8 @@ pub use attention::{
 pub use backbone::{Backbone, PlainBackbone};
 pub use baselines::{DeepPixBis, asymmetric_triplet, reversal_coefficient, reverse_gradient, ssdg_scale};
 pub use cdc::CentralDifference;
-pub use data::{Augment, Columns, DepthPolicy, FasBatch, FasData, FasSource, Policies, ReflectionPolicy, Sampling};
 pub use losses::{Balance, LossWeights, ProxyObjective, ProxyTargets, contrastive_depth, heteroscedastic, proxy_loss};
 pub use mining::{AttributeMiner, MiningStats};
 pub use network::{Branches, Proxy, ProxyConfig, ProxyFas, ProxyOut, Task};
+pub use set::{Columns, DepthPolicy, FasBatch, FasData, Policies, ReflectionPolicy};
+pub use source::{Augment, FasSource, Sampling};

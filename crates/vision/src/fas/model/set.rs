@@ -1,0 +1,259 @@
+//! Pictures with their targets as tensors.
+
+mod file;
+
+use super::losses::ProxyTargets;
+use super::network::Proxy;
+use crate::fas::error::{Error, Result};
+use crate::fas::metrics::Scored;
+use crate::fas::synth::{GeneratorConfig, Rendered};
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+/// What depth an attack is said to have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DepthPolicy {
+    /// None at all: the literature's label.
+    #[default]
+    LiveOnly,
+    /// Its true relative depth: a mask is as deep as a face.
+    Physical,
+}
+
+/// What reflection a face is said to have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReflectionPolicy {
+    /// None at all: the literature's label.
+    #[default]
+    LiveZero,
+    /// Its true reflection.
+    Physical,
+}
+
+/// Both policies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policies {
+    /// Of the depth target.
+    pub depth: DepthPolicy,
+    /// Of the reflection target.
+    pub reflection: ReflectionPolicy,
+}
+
+/// Columns of the attribute table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i64)]
+pub enum Columns {
+    /// Who.
+    Identity = 0,
+    /// Which camera.
+    Camera = 1,
+    /// Which session's light.
+    Light = 2,
+    /// Turned left, frontal, right.
+    Pose = 3,
+    /// Live, print, replay, mask.
+    Species = 4,
+}
+
+/// A data set in memory.
+#[derive(Debug)]
+pub struct FasData {
+    /// `[samples, 3, size, size]`, 8 bit.
+    images: Tensor,
+    live: Tensor,
+    maps: IndexMap<Proxy, Tensor>,
+    attributes: Tensor,
+    pub(super) samples: Vec<Scored>,
+}
+
+/// A batch with everything true about it.
+#[derive(Debug)]
+pub struct FasBatch {
+    /// `[batch, 3, size, size]`, in [0, 1].
+    pub input: Tensor,
+    /// Labels and maps.
+    pub targets: ProxyTargets,
+    /// `[batch, columns]` of whole numbers, see [`Columns`].
+    pub attributes: Tensor,
+}
+
+impl FasData {
+    /// Generated pictures with their maps.
+    ///
+    /// # Errors
+    /// [`Error::LengthMismatch`] for pictures or maps of another size than the configuration's.
+    pub fn from_rendered(pictures: &[Rendered], config: GeneratorConfig, policies: Policies) -> Result<Self> {
+        let (crop, map) = (config.crop as i64, config.map as i64);
+        let count = pictures.len() as i64;
+        let pixels = config.map * config.map;
+        for picture in pictures {
+            let classes = Proxy::Material.channels() as usize;
+            for (what, left, right) in [
+                ("bytes of a picture and of the configuration", picture.image.len(), 3 * config.crop * config.crop),
+                ("values of a depth map and of the configuration", picture.depth.len(), pixels),
+                ("values of a reflection map and of the configuration", picture.reflection.len(), pixels),
+                ("values of a material map and of the configuration", picture.material.len(), classes * pixels),
+            ] {
+                if left != right {
+                    return Err(Error::LengthMismatch { what, left, right });
+                }
+            }
+        }
+        let bytes: Vec<u8> = pictures.iter().flat_map(|picture| picture.image.iter().copied()).collect();
+        let images = Tensor::from_slice(&bytes).view([count, crop, crop, 3]).permute([0, 3, 1, 2]).contiguous();
+        let is_live = |picture: &Rendered| picture.attributes.spec.attack.is_live();
+        let live: Vec<f32> = pictures.iter().map(|p| f32::from(u8::from(is_live(p)))).collect();
+        let gather = |of: &dyn Fn(&Rendered) -> Vec<f32>, channels: i64| {
+            let values: Vec<f32> = pictures.iter().flat_map(of).collect();
+            Tensor::from_slice(&values).view([count, channels, map, map])
+        };
+        let depth = gather(
+            &|p| {
+                if policies.depth == DepthPolicy::LiveOnly && !is_live(p) {
+                    vec![0.0; p.depth.len()]
+                } else {
+                    p.depth.clone()
+                }
+            },
+            1,
+        );
+        let reflection = gather(
+            &|p| {
+                if policies.reflection == ReflectionPolicy::LiveZero && is_live(p) {
+                    vec![0.0; p.reflection.len()]
+                } else {
+                    p.reflection.clone()
+                }
+            },
+            1,
+        );
+        let material = gather(&|p| p.material.clone(), Proxy::Material.channels());
+        let attributes: Vec<i64> = pictures
+            .iter()
+            .flat_map(|picture| {
+                let spec = picture.attributes.spec;
+                let pose = i64::from(picture.attributes.pose_bin());
+                let species = spec.attack.species() as i64;
+                [i64::from(spec.identity), spec.domain as i64, i64::from(spec.session), pose, species]
+            })
+            .collect();
+        let sample = |picture: &Rendered| {
+            let spec = picture.attributes.spec;
+            let species = (!is_live(picture)).then(|| spec.attack.species().name().to_owned());
+            let video = (u64::from(spec.identity) << 32) | u64::from(spec.video);
+            let (bona_fide, subject) = (is_live(picture), Some(spec.identity));
+            Scored { score: f64::NAN, bona_fide, species, subject, video: Some(video) }
+        };
+        Ok(Self {
+            images,
+            live: Tensor::from_slice(&live),
+            maps: IndexMap::from([(Proxy::Depth, depth), (Proxy::Reflection, reflection), (Proxy::Material, material)]),
+            attributes: Tensor::from_slice(&attributes).view([count, 5]),
+            samples: pictures.iter().map(sample).collect(),
+        })
+    }
+
+    /// Samples in it.
+    pub fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// Whether it is empty.
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
+    /// The samples at some positions, as they are.
+    pub fn batch(&self, positions: &[i64]) -> FasBatch {
+        let index = Tensor::from_slice(positions);
+        let take = |tensor: &Tensor| tensor.index_select(0, &index);
+        FasBatch {
+            input: take(&self.images).to_kind(Kind::Float) / 255.0,
+            targets: ProxyTargets {
+                live: take(&self.live),
+                maps: self.maps.iter().map(|(&proxy, map)| (proxy, take(map))).collect(),
+            },
+            attributes: take(&self.attributes),
+        }
+    }
+
+    /// Scores of all samples with who and what they are.
+    ///
+    /// # Errors
+    /// [`Error::LengthMismatch`].
+    pub fn scored(&self, scores: &[f64]) -> Result<Vec<Scored>> {
+        if scores.len() != self.len() {
+            let (left, right) = (scores.len(), self.len());
+            return Err(Error::LengthMismatch { what: "scores and samples", left, right });
+        }
+        let with = |(sample, &score): (&Scored, &f64)| Scored { score, ..sample.clone() };
+        Ok(self.samples.iter().zip(scores).map(with).collect())
+    }
+
+    /// The attribute of a sample.
+    pub fn attribute(&self, sample: usize, column: Columns) -> i64 {
+        self.attributes.int64_value(&[sample as i64, column as i64])
+    }
+
+    /// The samples for which `keep` holds, by position.
+    pub fn positions_where(&self, keep: impl Fn(usize, &Scored) -> bool) -> Vec<i64> {
+        let kept = self.samples.iter().enumerate().filter(|(at, sample)| keep(*at, sample));
+        kept.map(|(at, _)| at as i64).collect()
+    }
+
+    /// Only the samples at some positions.
+    #[must_use]
+    pub fn subset(&self, positions: &[i64]) -> Self {
+        let index = Tensor::from_slice(positions);
+        let take = |tensor: &Tensor| tensor.index_select(0, &index);
+        Self {
+            images: take(&self.images),
+            live: take(&self.live),
+            maps: self.maps.iter().map(|(&proxy, map)| (proxy, take(map))).collect(),
+            attributes: take(&self.attributes),
+            samples: positions.iter().map(|&at| self.samples[at as usize].clone()).collect(),
+        }
+    }
+}
+
+/// Fifteen pictures of three people.
+#[cfg(test)]
+pub(super) fn small(policies: Policies) -> FasData {
+    use crate::fas::synth::{Domain, Generator, Population};
+    let config = GeneratorConfig { raster: 24, crop: 16, map: 4 };
+    let population = Population { domains: vec![Domain::Webcam], identities: 3, live: 2, print: 1, replay: 1, mask: 1 };
+    let pictures = Generator::new(2, config).unwrap().render_all(&population.specs()).unwrap();
+    FasData::from_rendered(&pictures, config, policies).unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_literatures_labels_give_attacks_no_depth_and_faces_no_shine() {
+        let all: Vec<i64> = (0..15).collect();
+        let sums = |policies| {
+            let batch = small(policies).batch(&all);
+            let of = |proxy, class: f64| {
+                let per = batch.targets.maps[&proxy].sum_dim_intlist([1_i64, 2, 3].as_slice(), false, Kind::Float);
+                (per * batch.targets.live.eq(class)).sum(Kind::Float).double_value(&[])
+            };
+            [of(Proxy::Depth, 0.0), of(Proxy::Depth, 1.0), of(Proxy::Reflection, 1.0), of(Proxy::Reflection, 0.0)]
+        };
+        let literature = sums(Policies::default());
+        assert!(literature[0] == 0.0 && literature[1] > 0.0 && literature[2] == 0.0 && literature[3] > 0.0);
+        let physical = Policies { depth: DepthPolicy::Physical, reflection: ReflectionPolicy::Physical };
+        assert!(sums(physical).iter().all(|&sum| sum > 0.0));
+    }
+
+    #[test]
+    fn scores_of_another_number_are_refused() {
+        let refused = small(Policies::default()).scored(&[0.5]);
+        assert!(matches!(refused, Err(Error::LengthMismatch { left: 1, right: 15, .. })));
+    }
+}

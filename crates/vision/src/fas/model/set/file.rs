@@ -1,0 +1,120 @@
+//! A set in one file.
+
+use super::FasData;
+use crate::fas::error::{Error, Result};
+use crate::fas::metrics::Scored;
+use crate::fas::model::Proxy;
+use core_tensor::checkpoint::{Header, SafetensorsFile, read_safetensors, write_safetensors};
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use tch::{Kind, Tensor};
+
+const SCHEMA: &str = "vision.fas.data";
+
+impl FasData {
+    /// Writes the set to a safetensors file.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let mut tensors: IndexMap<String, Tensor> = IndexMap::new();
+        for (name, tensor) in [("images", &self.images), ("live", &self.live), ("attributes", &self.attributes)] {
+            tensors.insert(name.into(), tensor.shallow_clone());
+        }
+        for (proxy, map) in &self.maps {
+            tensors.insert(proxy.name().into(), map.shallow_clone());
+        }
+        let named: Vec<Named> = self.samples.iter().map(Named::of).collect();
+        Ok(write_safetensors(path, &tensors, &Header::new(SCHEMA, 1, named).to_metadata()?)?)
+    }
+
+    /// Reads a set that [`save`](Self::save) wrote.
+    ///
+    /// # Errors
+    /// A file that is missing, malformed, or of something else.
+    pub fn load(path: &Path) -> Result<Self> {
+        let file = SafetensorsFile::open(path)?;
+        let named = Header::<Vec<Named>>::from_metadata(file.metadata(), SCHEMA, 1, path)?.content;
+        let mut tensors = read_safetensors(path)?;
+        let samples = named.len() as i64;
+        // `None` is a side of a square.
+        let mut take = |name: &str, kind: Kind, lengths: &[Option<i64>]| -> Result<Tensor> {
+            let tensor =
+                tensors.swap_remove(name).ok_or_else(|| Error::unreadable(path, format!("no tensor `{name}`")))?;
+            let size = tensor.size();
+            let side = size.last().copied().filter(|&side| side > 0);
+            let expected: Option<Vec<i64>> =
+                std::iter::once(Some(samples)).chain(lengths.iter().map(|length| length.or(side))).collect();
+            if tensor.kind() != kind || expected.as_ref() != Some(&size) {
+                let found = format!("{size:?} of {:?}", tensor.kind());
+                let lengths: Vec<String> = lengths
+                    .iter()
+                    .map(|length| length.map_or(", side".into(), |length| format!(", {length}")))
+                    .collect();
+                let expected = format!("[{samples}{}] of {kind:?}", lengths.concat());
+                return Err(Error::unreadable(path, format!("`{name}`: expected {expected}, found {found}")));
+            }
+            Ok(tensor)
+        };
+        let map = |proxy: Proxy| Ok((proxy, take(proxy.name(), Kind::Float, &[Some(proxy.channels()), None, None])?));
+        let maps = Proxy::ALL.into_iter().map(map).collect::<Result<_>>()?;
+        let images = take("images", Kind::Uint8, &[Some(3), None, None])?;
+        let (live, attributes) = (take("live", Kind::Float, &[])?, take("attributes", Kind::Int64, &[Some(5)])?);
+        Ok(Self { images, live, maps, attributes, samples: named.into_iter().map(Named::into_scored).collect() })
+    }
+}
+
+/// A sample without its score, which JSON could not hold while it is NaN.
+#[derive(Serialize, Deserialize)]
+struct Named {
+    bona_fide: bool,
+    species: Option<String>,
+    subject: Option<u32>,
+    video: Option<u64>,
+}
+
+impl Named {
+    fn of(sample: &Scored) -> Self {
+        let Scored { bona_fide, species, subject, video, .. } = sample.clone();
+        Self { bona_fide, species, subject, video }
+    }
+
+    fn into_scored(self) -> Scored {
+        let Self { bona_fide, species, subject, video } = self;
+        Scored { score: f64::NAN, bona_fide, species, subject, video }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Policies, small};
+    use super::*;
+
+    #[test]
+    fn a_set_survives_its_file_and_another_file_is_refused() {
+        let data = small(Policies::default());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("set.safetensors");
+        data.save(&path).unwrap();
+        let back = FasData::load(&path).unwrap();
+        assert_eq!(back.images, data.images);
+        assert_eq!(back.maps[&Proxy::Material], data.maps[&Proxy::Material]);
+        assert_eq!(back.scored(&[0.5; 15]).unwrap(), data.scored(&[0.5; 15]).unwrap());
+        let some = back.subset(&[3, 4]);
+        assert_eq!((some.len(), some.batch(&[0]).input), (2, data.batch(&[3]).input));
+        let rounded = FasData { live: data.live.to_kind(Kind::Int64), ..data };
+        rounded.save(&path).unwrap();
+        let refused = FasData::load(&path).unwrap_err().to_string();
+        assert!(refused.contains("`live`: expected [15] of Float, found [15] of Int64"), "{refused}");
+        let narrow = FasData {
+            live: rounded.live.to_kind(Kind::Float),
+            images: rounded.images.narrow(3, 0, 8).contiguous(),
+            ..rounded
+        };
+        narrow.save(&path).unwrap();
+        assert!(FasData::load(&path).unwrap_err().to_string().contains("`images`: expected [15, 3, side, side]"));
+        std::fs::write(&path, b"no set").unwrap();
+        assert!(FasData::load(&path).is_err());
+    }
+}
