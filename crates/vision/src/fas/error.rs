@@ -124,14 +124,6 @@ pub enum Error {
         /// What was given.
         value: f64,
     },
-    /// A saved detector that lacks something.
-    #[error("{}: {reason}", file.display())]
-    BadModel {
-        /// The file.
-        file: PathBuf,
-        /// What it lacks.
-        reason: String,
-    },
     /// The operating system refused.
     #[error("cannot {action} {}", path.display())]
     Io {
@@ -148,9 +140,6 @@ pub enum Error {
     /// The tensor core refused.
     #[error(transparent)]
     Core(#[from] core_tensor::Error),
-    /// A JSON text does not fit.
-    #[error(transparent)]
-    Json(#[from] serde_json::Error),
 }
 
 /// What functions of this module return.

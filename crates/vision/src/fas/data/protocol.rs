@@ -37,8 +37,12 @@ impl SplitPlan {
     /// Checks that no person is in two parts.
     ///
     /// # Errors
-    /// [`Error::IdentityLeak`], naming all who are.
+    /// [`Error::IdentityLeak`], naming all who are; [`Error::BadParam`] for a position that there is not.
     pub fn new(specs: &[SceneSpec], [train, dev, test]: [Vec<usize>; 3]) -> Result<Self> {
+        if let Some(&at) = [&train, &dev, &test].into_iter().flatten().find(|&&at| at >= specs.len()) {
+            let (name, expected) = ("position of a picture", "less than the number of pictures");
+            return Err(Error::BadParam { name, expected, value: at as f64 });
+        }
         let people = |part: &[usize]| -> BTreeSet<u32> { part.iter().map(|&at| specs[at].identity).collect() };
         let (a, b, c) = (people(&train), people(&dev), people(&test));
         let mut twice: BTreeSet<u32> = a.intersection(&b).copied().collect();

@@ -193,6 +193,8 @@ fn a_leak_names_the_people() {
     let specs: Vec<SceneSpec> = Population { identities: 2, ..Population::quick() }.specs();
     let leak = SplitPlan::new(&specs, [vec![0], vec![1], vec![20]]).unwrap_err();
     assert!(matches!(&leak, Error::IdentityLeak { ids } if ids == &["0"]), "{leak}");
+    let outside = SplitPlan::new(&specs, [vec![0], vec![specs.len()], vec![]]);
+    assert!(matches!(outside, Err(Error::BadParam { name: "position of a picture", .. })), "{outside:?}");
     assert!(check_disjoint(["a", "b"], ["c"]).is_ok());
     assert!(matches!(check_disjoint(["a", "b"], ["b"]), Err(Error::IdentityLeak { ids }) if ids == ["b"]));
     assert!(Protocol::LeaveOneSpeciesOut(Species::Live).split(&specs).is_err());
