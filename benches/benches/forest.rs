@@ -22,6 +22,7 @@ fn prediction(criterion: &mut Criterion) {
         ("exact", Evaluation::Exact),
         ("integer", Evaluation::Integer),
         ("skip_below_0.05", Evaluation::Skip { below: 0.05 }),
+        ("integer_skip_below_0.05", Evaluation::IntegerSkip { below: 0.05 }),
         ("hard", Evaluation::Hard),
     ] {
         group.bench_function(name, |bencher| bencher.iter(|| model.evaluate(x.view(), evaluation).unwrap()));
@@ -33,7 +34,11 @@ fn prediction(criterion: &mut Criterion) {
     let row = x.row(0).to_vec();
     let mut output = [0.0; CLASSES];
     let mut group = criterion.benchmark_group("forest_predict_one_row");
-    for (name, evaluation) in [("exact", Evaluation::Exact), ("skip_below_0.05", Evaluation::Skip { below: 0.05 })] {
+    for (name, evaluation) in [
+        ("exact", Evaluation::Exact),
+        ("skip_below_0.05", Evaluation::Skip { below: 0.05 }),
+        ("integer_skip_below_0.05", Evaluation::IntegerSkip { below: 0.05 }),
+    ] {
         group.bench_function(name, |bencher| {
             bencher.iter(|| model.predict_one(&row, evaluation, &mut output).unwrap());
         });

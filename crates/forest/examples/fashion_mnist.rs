@@ -64,7 +64,15 @@ fn main() -> Result<(), Failure> {
         measure(&forest, test_x.view(), &test_y, evaluation)?;
     }
     if !preset.starts_with("linear") {
-        measure(&forest, test_x.view(), &test_y, Evaluation::Integer)?;
+        for evaluation in [
+            Evaluation::Integer,
+            Evaluation::IntegerSkip { below: 0.01 },
+            Evaluation::IntegerSkip { below: 0.05 },
+            Evaluation::IntegerSkip { below: 0.1 },
+            Evaluation::IntegerSkip { below: 1.0 },
+        ] {
+            measure(&forest, test_x.view(), &test_y, evaluation)?;
+        }
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Inner products of one gate with one sample or with four.
 
+use crate::simd::multiversion;
+
 /// `[w . row for row in rows]` with the widest instructions there are. All slices have the length of `w`.
 pub(super) fn dots<const N: usize>(w: &[f32], rows: [&[f32]; N]) -> [f32; N] {
     assert!(rows.iter().all(|row| row.len() == w.len()));
@@ -12,6 +14,30 @@ pub(super) fn dots<const N: usize>(w: &[f32], rows: [&[f32]; N]) -> [f32; N] {
         crate::simd::Level::Portable => {}
     }
     dots_portable(w, rows)
+}
+
+/// Codes that [`dots_integer`] takes at a time.
+pub(super) const CODES: usize = 32;
+
+/// The same of integers, exactly. All slices have the length of `w`, a multiple of [`CODES`], and no sum passes 32 bits.
+pub(super) fn dots_integer<const N: usize>(w: &[i16], rows: [&[u8]; N]) -> [i32; N] {
+    assert!(w.len().is_multiple_of(CODES) && rows.iter().all(|row| row.len() == w.len()));
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni") {
+        // SAFETY: the features were detected; the lengths were asserted above.
+        return unsafe { x86::dots_vnni(w, rows) };
+    }
+    rows.map(|row| dot_integer(w, row))
+}
+
+multiversion! {
+    /// The plain form for one row.
+    fn dot_integer(w: &[i16], row: &[u8]) -> i32 = dot_integer_body
+}
+
+#[inline(always)]
+fn dot_integer_body<const FUSED: bool>(w: &[i16], row: &[u8]) -> i32 {
+    w.iter().zip(row).map(|(&w, &x)| i32::from(w) * i32::from(i16::from(x))).sum()
 }
 
 /// The plain form, in 16 lanes.
@@ -69,6 +95,26 @@ pub(super) mod x86 {
         sums.map(|[a, b]| _mm512_reduce_add_ps(_mm512_add_ps(a, b)))
     }
 
+    /// 32 products of 16 bits at a time, pairs of them summed in 32 bits.
+    ///
+    /// # Safety
+    /// AVX-512 BW and VNNI must be there; `w` holds a multiple of 32 numbers, every row as many.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    pub(in super::super) unsafe fn dots_vnni<const N: usize>(w: &[i16], rows: [&[u8]; N]) -> [i32; N] {
+        let mut sums = [_mm512_setzero_si512(); N];
+        for at in (0..w.len()).step_by(super::CODES) {
+            // SAFETY: at + 32 <= the length of every slice.
+            unsafe {
+                let w = _mm512_loadu_si512(w.as_ptr().add(at).cast());
+                for (sum, row) in sums.iter_mut().zip(rows) {
+                    let x = _mm512_cvtepu8_epi16(_mm256_loadu_si256(row.as_ptr().add(at).cast()));
+                    *sum = _mm512_dpwssd_epi32(*sum, x, w);
+                }
+            }
+        }
+        sums.map(|sum| _mm512_reduce_add_epi32(sum))
+    }
+
     /// The same with two accumulators of 8 lanes a row and a scalar end.
     ///
     /// # Safety
@@ -109,8 +155,26 @@ pub(super) mod x86 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
 
     proptest! {
+        #[test]
+        fn every_instruction_set_sums_integers_exactly(seed: u64, chunks in 0usize..30) {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let length = chunks * CODES;
+            // 29 x 32 products of at most 255 x 9,000 stay below 2^31.
+            let w: Vec<i16> = (0..length).map(|_| rng.random_range(-9_000..=9_000)).collect();
+            let rows: [Vec<u8>; 4] = std::array::from_fn(|_| (0..length).map(|_| rng.random()).collect());
+            let found = dots_integer(&w, rows.each_ref().map(|row| row.as_slice()));
+            for (row, found) in rows.iter().zip(found) {
+                let exact: i64 = w.iter().zip(row).map(|(&w, &x)| i64::from(w) * i64::from(x)).sum();
+                prop_assert_eq!(i64::from(found), exact);
+                prop_assert_eq!(i64::from(dot_integer(&w, row)), exact);
+                prop_assert_eq!(i64::from(dots_integer(&w, [row])[0]), exact);
+            }
+        }
+
         #[test]
         fn every_instruction_set_matches_double_precision(
             columns in proptest::collection::vec(proptest::array::uniform5(-1.0f32..1.0), 1..200),

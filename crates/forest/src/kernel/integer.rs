@@ -7,6 +7,8 @@
 //! moves that share of the mass that passes through the gate from one child to the other.
 
 use super::dense::{Scratch, Slack, mix};
+use super::dot::{CODES, dots_integer};
+use super::skip::{Signpost, Visit};
 use super::{Kernel, LANES, TILE};
 use crate::encoder::Encoder;
 use crate::gate::Gate;
@@ -18,9 +20,13 @@ const PAIR: usize = 2;
 /// A kernel's gates in integers.
 #[derive(Clone, Debug)]
 pub(super) struct Integer {
-    /// `[gates / TILE][pairs][TILE][PAIR]`.
+    /// `[gates / TILE][pairs][TILE][PAIR]`, for all gates at once.
     tiles: Vec<i16>,
     pairs: usize,
+    /// The same as `[gates][padded]`, for one gate at a time.
+    rows: Vec<i16>,
+    /// Inputs, rounded up to a multiple of `CODES`.
+    padded: usize,
     /// Per gate: size of a step, sum of the weights, bias, norms of the weights and of what rounding took from them.
     scale: Vec<f32>,
     sum: Vec<f32>,
@@ -32,26 +38,63 @@ pub(super) struct Integer {
     steepest: f32,
 }
 
-/// A block of rows in integers.
+/// Rows in integers.
 #[derive(Default)]
 pub(super) struct Rounded {
-    /// `[pairs][LANES][PAIR]`.
-    x: Vec<i16>,
-    row: Vec<f32>,
-    codes: Vec<i16>,
-    /// Per lane: smallest input, step, norm of what rounding took, norm of the rest.
+    /// `[rows][padded]`, zeros where there is no input.
+    codes: Vec<u8>,
+    /// Per row: smallest input, step, norm of what rounding took, norm of the rest.
     low: Vec<f32>,
     step: Vec<f32>,
     lost: Vec<f32>,
     kept: Vec<f32>,
+    /// One row, scaled.
+    row: Vec<f32>,
+    /// A block's codes as `[pairs][LANES][PAIR]`.
+    x: Vec<i16>,
     /// Per lane, mass that errors of the gates may have moved in the current tree.
     moved: Vec<f32>,
+}
+
+/// Gates and rows in integers, for a walk.
+pub(super) struct Coarse<'a> {
+    pub(super) integer: &'a Integer,
+    pub(super) rounded: &'a Rounded,
+}
+
+impl Signpost for Coarse<'_> {
+    fn scores(&self, gate: usize, group: &[Visit]) -> [f32; 4] {
+        let (integer, rounded) = (self.integer, self.rounded);
+        let row = |i: usize| &rounded.codes[group[i].row as usize * integer.padded..][..integer.padded];
+        let weights = &integer.rows[gate * integer.padded..][..integer.padded];
+        let mut sums = [0; 4];
+        if group.len() == 4 {
+            sums = dots_integer(weights, [row(0), row(1), row(2), row(3)]);
+        } else {
+            for (i, sum) in sums.iter_mut().enumerate().take(group.len()) {
+                [*sum] = dots_integer(weights, [row(i)]);
+            }
+        }
+        let mut scores = [0.0; 4];
+        for ((score, sum), visit) in scores.iter_mut().zip(sums).zip(group) {
+            let row = visit.row as usize;
+            let (step, low) = (rounded.step[row] * integer.scale[gate], rounded.low[row] * integer.sum[gate]);
+            *score = sum as f32 * step + low + integer.bias[gate];
+        }
+        scores
+    }
+
+    fn doubt(&self, gate: usize, row: u32) -> f32 {
+        let (integer, row) = (self.integer, row as usize);
+        let off = integer.norm[gate] * self.rounded.lost[row] + integer.residual[gate] * self.rounded.kept[row];
+        (integer.steepest * off).min(1.0)
+    }
 }
 
 impl Integer {
     pub(super) fn new(kernel: &Kernel, encoder: &Encoder) -> Self {
         let (gates, inputs) = (kernel.bias.len(), kernel.inputs);
-        let pairs = inputs.div_ceil(PAIR);
+        let (pairs, padded) = (inputs.div_ceil(PAIR), inputs.div_ceil(CODES) * CODES);
         // Columns that were scaled one by one have units of their own. Others, such as pixels, are better left alone: their
         // values are often exact in 8 bits, which centring would spoil.
         let scaled = encoder.inverse_scale().iter().any(|&s| s != 1.0);
@@ -62,6 +105,8 @@ impl Integer {
         let mut integer = Self {
             tiles: vec![0; gates.div_ceil(TILE) * TILE * pairs * PAIR],
             pairs,
+            rows: vec![0; gates * padded],
+            padded,
             scale: Vec::with_capacity(gates),
             sum: Vec::with_capacity(gates),
             bias: Vec::with_capacity(gates),
@@ -99,6 +144,7 @@ impl Integer {
             let code = (w / scale).round();
             residual += (w - scale * code).powi(2);
             tile[j / PAIR * TILE * PAIR + gate % TILE * PAIR + j % PAIR] = code as i16;
+            self.rows[gate * self.padded + j] = code as i16;
         }
         self.scale.push(scale as f32);
         self.sum.push(weights.iter().sum::<f64>() as f32);
@@ -107,14 +153,14 @@ impl Integer {
         self.residual.push(residual.sqrt() as f32);
     }
 
-    /// Rows of `width` inputs in integers. Lanes without a row repeat what was there: nobody reads them.
-    fn round(&self, rows: &[f32], width: usize, rounded: &mut Rounded) {
-        rounded.x.resize(self.pairs * LANES * PAIR, 0);
-        rounded.codes.resize(self.pairs * PAIR, 0);
-        for field in [&mut rounded.low, &mut rounded.step, &mut rounded.lost, &mut rounded.kept, &mut rounded.moved] {
-            field.resize(LANES, 0.0);
+    /// Rows of `width` inputs in integers.
+    pub(super) fn round(&self, rows: &[f32], width: usize, rounded: &mut Rounded) {
+        let count = rows.len() / width;
+        rounded.codes.resize(count * self.padded, 0);
+        for field in [&mut rounded.low, &mut rounded.step, &mut rounded.lost, &mut rounded.kept] {
+            field.resize(count, 0.0);
         }
-        for (lane, row) in rows.chunks_exact(width).enumerate() {
+        for (at, row) in rows.chunks_exact(width).enumerate() {
             let row = if self.scaling.is_empty() {
                 row
             } else {
@@ -123,11 +169,22 @@ impl Integer {
                 &rounded.row
             };
             let mut norms = [0.0; 2];
-            let [low, step] = round_row(row, &mut rounded.codes[..width], &mut norms);
-            (rounded.low[lane], rounded.step[lane]) = (low, step);
-            (rounded.lost[lane], rounded.kept[lane]) = (norms[0].sqrt(), norms[1].sqrt() * step);
-            for (pair, code) in rounded.codes.chunks_exact(PAIR).enumerate() {
-                rounded.x[(pair * LANES + lane) * PAIR..][..PAIR].copy_from_slice(code);
+            let [low, step] = round_row(row, &mut rounded.codes[at * self.padded..][..width], &mut norms);
+            (rounded.low[at], rounded.step[at]) = (low, step);
+            (rounded.lost[at], rounded.kept[at]) = (norms[0].sqrt(), norms[1].sqrt() * step);
+        }
+    }
+
+    /// The codes of up to `LANES` rows, one a lane. Lanes without a row repeat what was there: nobody reads them.
+    fn spread(&self, rounded: &mut Rounded) {
+        rounded.x.resize(self.pairs * LANES * PAIR, 0);
+        for field in [&mut rounded.low, &mut rounded.step, &mut rounded.lost, &mut rounded.kept, &mut rounded.moved] {
+            field.resize(LANES, 0.0);
+        }
+        for (lane, codes) in rounded.codes.chunks_exact(self.padded).enumerate() {
+            for (pair, code) in codes.chunks_exact(PAIR).enumerate().take(self.pairs) {
+                let at = (pair * LANES + lane) * PAIR;
+                (rounded.x[at], rounded.x[at + 1]) = (i16::from(code[0]), i16::from(code[1]));
             }
         }
     }
@@ -158,6 +215,7 @@ impl Kernel {
         rounded: &mut Rounded,
     ) {
         integer.round(rows, self.inputs, rounded);
+        integer.spread(rounded);
         integer.scores(rounded, &mut scratch.z);
         output.fill(0.0);
         bounds.fill(0.0);
@@ -192,11 +250,11 @@ impl Kernel {
 multiversion! {
     /// Codes of one row; returns its smallest value and its step, and in `norms` the squared norms of what rounding took
     /// and of the codes.
-    fn round_row(row: &[f32], codes: &mut [i16], norms: &mut [f32; 2]) -> [f32; 2] = round_row_body
+    fn round_row(row: &[f32], codes: &mut [u8], norms: &mut [f32; 2]) -> [f32; 2] = round_row_body
 }
 
 #[inline(always)]
-fn round_row_body<const FUSED: bool>(row: &[f32], codes: &mut [i16], norms: &mut [f32; 2]) -> [f32; 2] {
+fn round_row_body<const FUSED: bool>(row: &[f32], codes: &mut [u8], norms: &mut [f32; 2]) -> [f32; 2] {
     const WIDE: usize = 16;
     let (mut low, mut high) = ([f32::INFINITY; WIDE], [f32::NEG_INFINITY; WIDE]);
     let (chunks, rest) = row.as_chunks::<WIDE>();
@@ -215,7 +273,7 @@ fn round_row_body<const FUSED: bool>(row: &[f32], codes: &mut [i16], norms: &mut
     let step = (high - low) / 255.0;
     let (step, inverse) = if step > 0.0 && step.is_finite() { (step, 1.0 / step) } else { (0.0, 0.0) };
     let (mut lost, mut kept) = ([0.0f32; WIDE], [0.0f32; WIDE]);
-    let mut round = |i: usize, x: f32| -> i16 {
+    let mut round = |i: usize, x: f32| -> u8 {
         // 2^23 * 1.5: adding it rounds to the nearest integer, which then sits in the low mantissa bits.
         const ROUND: f32 = 12_582_912.0;
         let rounded = (x - low) * inverse + ROUND;
@@ -223,7 +281,7 @@ fn round_row_body<const FUSED: bool>(row: &[f32], codes: &mut [i16], norms: &mut
         let error = x - (low + step * value);
         lost[i] += error * error;
         kept[i] += value * value;
-        rounded.to_bits() as i16 & 0xff
+        rounded.to_bits() as u8
     };
     let (chunks, rest) = row.as_chunks::<WIDE>();
     let (code_chunks, code_rest) = codes.as_chunks_mut::<WIDE>();

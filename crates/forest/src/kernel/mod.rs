@@ -1,10 +1,9 @@
 //! Prediction without a framework: trees flattened into contiguous arrays, scaling and temperature folded into the gates.
 //!
 //! Three ways through a tree. *Exact* evaluates every gate as one matrix product per block of samples, then mixes the nodes;
-//! *in integers* it
-//! does the same with rounded inputs and weights and bounds what rounding changed.
+//! *in integers* it does the same with rounded inputs and weights and bounds what rounding changed.
 //! *Skipping* walks only where a sample's mass goes: a child that would get less than a chosen mass hands it to its sibling,
-//! and the mass moved that way bounds the error.
+//! and the mass moved that way bounds the error. It too can go in integers.
 
 mod dense;
 mod dot;
@@ -41,6 +40,12 @@ pub enum Evaluation {
         /// Smallest mass worth following, in [0, 1].
         below: f32,
     },
+    /// [`Skip`](Self::Skip) with the gates' scores as in [`Integer`](Self::Integer): the fastest for single rows, and for
+    /// batches where a threshold spares most gates. Not for linear leaves.
+    IntegerSkip {
+        /// Smallest mass worth following, in [0, 1]; at 1 only the likelier child is.
+        below: f32,
+    },
     /// At every gate only the likelier child: one path a tree.
     Hard,
 }
@@ -49,9 +54,13 @@ impl Evaluation {
     fn threshold(self) -> f32 {
         match self {
             Self::Exact | Self::Integer => 0.0,
-            Self::Skip { below } => below,
+            Self::Skip { below } | Self::IntegerSkip { below } => below,
             Self::Hard => f32::INFINITY,
         }
+    }
+
+    fn in_integers(self) -> bool {
+        matches!(self, Self::Integer | Self::IntegerSkip { .. })
     }
 }
 
@@ -101,6 +110,14 @@ struct KernelTree {
 }
 
 const LEAF: u32 = u32::MAX;
+
+/// What one thread needs, each part once something needs it.
+#[derive(Default)]
+struct Buffers {
+    scratch: Option<dense::Scratch>,
+    walk: skip::Walk,
+    rounded: integer::Rounded,
+}
 
 /// What the kernel has to know besides the trees.
 pub(crate) struct Folding<'a> {
@@ -247,41 +264,66 @@ impl Kernel {
         self.check(x.ncols(), evaluation)?;
         let mut output = Array2::zeros((x.nrows(), self.outputs));
         let mut bounds = vec![0.0; x.nrows()];
+        let block = match evaluation {
+            Evaluation::Exact | Evaluation::Integer => LANES,
+            // The more rows arrive at a gate together, the less often its weights are read; but every thread wants some.
+            _ => (x.nrows() / (4 * rayon::current_num_threads())).clamp(LANES, 4 * LANES),
+        };
         output
-            .axis_chunks_iter_mut(Axis(0), LANES)
+            .axis_chunks_iter_mut(Axis(0), block)
             .into_par_iter()
-            .zip(x.axis_chunks_iter(Axis(0), LANES).into_par_iter())
-            .zip(bounds.par_chunks_mut(LANES))
-            .for_each_init(
-                || (dense::Scratch::new(self), skip::Walk::default(), integer::Rounded::default()),
-                |(scratch, walk, rounded), ((mut output, x), bounds)| {
-                    let copy;
-                    let rows = match x.as_slice() {
-                        Some(rows) => rows,
-                        None => {
-                            copy = x.iter().copied().collect::<Vec<f32>>();
-                            &copy
-                        }
-                    };
-                    if let Some(output) = output.as_slice_mut() {
-                        match (evaluation, &self.integer) {
-                            (Evaluation::Exact, _) => self.dense_block(rows, output, scratch),
-                            (Evaluation::Integer, Some(integer)) => {
-                                self.integer_block(integer, rows, output, bounds, scratch, rounded);
-                            }
-                            _ => {
-                                let threshold = evaluation.threshold();
-                                self.skip_block(rows, threshold, output, bounds, walk);
-                            }
-                        }
+            .zip(x.axis_chunks_iter(Axis(0), block).into_par_iter())
+            .zip(bounds.par_chunks_mut(block))
+            .for_each_init(Buffers::default, |buffers, ((mut output, x), bounds)| {
+                let copy;
+                let rows = match x.as_slice() {
+                    Some(rows) => rows,
+                    None => {
+                        copy = x.iter().copied().collect::<Vec<f32>>();
+                        &copy
                     }
-                },
-            );
+                };
+                if let Some(output) = output.as_slice_mut() {
+                    self.evaluate_block(rows, evaluation, output, bounds, buffers);
+                }
+            });
         Ok(Prediction { output, bounds })
     }
 
-    /// Predicts one row into `output`; returns the bound of [`Prediction::bounds`]. A single row gains nothing from integers,
-    /// so [`Evaluation::Integer`] is exact here.
+    /// Evaluates a block of rows, of up to `LANES` unless it skips; returns the number of gates that a walk visited.
+    fn evaluate_block(
+        &self,
+        rows: &[f32],
+        evaluation: Evaluation,
+        output: &mut [f32],
+        bounds: &mut [f32],
+        buffers: &mut Buffers,
+    ) -> usize {
+        let Buffers { scratch, walk, rounded } = buffers;
+        let threshold = evaluation.threshold();
+        match (evaluation, &self.integer) {
+            (Evaluation::Exact, _) => {
+                self.dense_block(rows, output, scratch.get_or_insert_with(|| dense::Scratch::new(self)));
+            }
+            (Evaluation::Integer, Some(integer)) => {
+                let scratch = scratch.get_or_insert_with(|| dense::Scratch::new(self));
+                self.integer_block(integer, rows, output, bounds, scratch, rounded);
+            }
+            (Evaluation::IntegerSkip { .. }, Some(integer)) => {
+                integer.round(rows, self.inputs, rounded);
+                let signpost = integer::Coarse { integer, rounded };
+                return self.skip_block(rows, &signpost, threshold, output, bounds, walk);
+            }
+            _ => {
+                let signpost = skip::Plain { kernel: self, rows };
+                return self.skip_block(rows, &signpost, threshold, output, bounds, walk);
+            }
+        }
+        0
+    }
+
+    /// Predicts one row into `output`; returns the bound of [`Prediction::bounds`]. A single row that skips nothing gains
+    /// nothing from integers, so [`Evaluation::Integer`] is exact here.
     ///
     /// # Errors
     /// As [`predict`](Self::predict); also when `output` has the wrong length.
@@ -290,9 +332,12 @@ impl Kernel {
         if output.len() != self.outputs {
             return Err(ForestError::Width { expected: self.outputs, found: output.len() });
         }
+        let evaluation = match evaluation {
+            Evaluation::Exact | Evaluation::Integer => Evaluation::Skip { below: 0.0 },
+            other => other,
+        };
         let mut bound = [0.0];
-        let mut walk = skip::Walk::default();
-        self.skip_block(row, evaluation.threshold(), output, &mut bound, &mut walk);
+        self.evaluate_block(row, evaluation, output, &mut bound, &mut Buffers::default());
         Ok(bound[0])
     }
 
@@ -324,26 +369,29 @@ impl Kernel {
     /// As [`predict`](Self::predict).
     pub fn gates_visited(&self, x: ArrayView2<f32>, evaluation: Evaluation) -> Result<f64> {
         self.check(x.ncols(), evaluation)?;
+        let evaluation = match evaluation {
+            Evaluation::Exact => Evaluation::Skip { below: 0.0 },
+            Evaluation::Integer => Evaluation::IntegerSkip { below: 0.0 },
+            other => other,
+        };
         let visited: usize = x
             .axis_chunks_iter(Axis(0), LANES)
             .into_par_iter()
-            .map(|x| {
+            .map_init(Buffers::default, |buffers, x| {
                 let rows: Vec<f32> = x.iter().copied().collect();
                 let mut output = vec![0.0; x.nrows() * self.outputs];
                 let mut bounds = vec![0.0; x.nrows()];
-                let threshold = evaluation.threshold();
-                let mut walk = skip::Walk::default();
-                self.skip_block(&rows, threshold, &mut output, &mut bounds, &mut walk)
+                self.evaluate_block(&rows, evaluation, &mut output, &mut bounds, buffers)
             })
             .sum();
         Ok(visited as f64 / (x.nrows() * self.trees.len()).max(1) as f64)
     }
 
     fn check(&self, width: usize, evaluation: Evaluation) -> Result<()> {
-        if let Evaluation::Skip { below } = evaluation {
+        if let Evaluation::Skip { below } | Evaluation::IntegerSkip { below } = evaluation {
             crate::params::require((0.0..=1.0).contains(&below), "evaluation.below", "a mass in [0, 1]", &below)?;
         }
-        if evaluation == Evaluation::Integer && self.integer.is_none() {
+        if evaluation.in_integers() && self.integer.is_none() {
             return Err(ForestError::Setting {
                 name: "evaluation",
                 expected: "constant leaves for integers",

@@ -161,7 +161,13 @@ proptest! {
     }
 
     #[test]
-    fn integers_stay_within_the_bound_they_return(seed: u64, rows in 1usize..150, (mix, gate, regression) in any_mix(), none: bool) {
+    fn integers_stay_within_the_bound_they_return(
+        seed: u64,
+        rows in 1usize..150,
+        (mix, gate, regression) in any_mix(),
+        none: bool,
+        below in proptest::option::of(0.0f32..1.0),
+    ) {
         let mut case = case(seed, rows, mix, gate, regression)?;
         if none {
             // Inputs that share a unit are rounded as they are.
@@ -169,12 +175,13 @@ proptest! {
             case.encoder = Encoder::fit(case.x.view(), &case.params)?;
         }
         let kernel = case.kernel();
+        let evaluation = below.map_or(Evaluation::Integer, |below| Evaluation::IntegerSkip { below });
         if case.trees.iter().any(|tree| !tree.slopes.is_empty()) {
-            let refused = kernel.predict(case.x.view(), Evaluation::Integer);
+            let refused = kernel.predict(case.x.view(), evaluation);
             prop_assert!(matches!(refused, Err(ForestError::Setting { .. })), "expected a refusal");
             return Ok(());
         }
-        let found = kernel.predict(case.x.view(), Evaluation::Integer)?;
+        let found = kernel.predict(case.x.view(), evaluation)?;
         let size = if regression { 10.0 } else { 1.0 };
         for ((f, w), bound) in found.output.rows().into_iter().zip(case.plain(1.5).rows()).zip(&found.bounds) {
             let distance = f.iter().zip(w).map(|(&f, w)| (f64::from(f) - w).abs());
@@ -185,10 +192,32 @@ proptest! {
             }
         }
         for (i, row) in case.x.axis_chunks_iter(Axis(0), 1).enumerate() {
-            let one = kernel.predict(row, Evaluation::Integer)?;
+            let one = kernel.predict(row, evaluation)?;
             prop_assert_eq!(one.output.row(0), found.output.row(i));
             prop_assert_eq!(one.bounds[0], found.bounds[i]);
+            if below.is_some() {
+                let mut output = vec![0.0; kernel.outputs()];
+                let bound = kernel.predict_one(&row.row(0).to_vec(), evaluation, &mut output)?;
+                prop_assert_eq!(&output[..], found.output.row(i).to_vec());
+                prop_assert_eq!(bound, found.bounds[i]);
+            }
         }
+    }
+
+    /// Both add the same exact sums in other orders of the mixing.
+    #[test]
+    fn skipping_nothing_in_integers_equals_integers(seed: u64, rows in 1usize..300, gate in any_mix().prop_map(|m| m.1)) {
+        let case = case(seed, rows, Mix::Probabilities, gate, false)?;
+        let kernel = case.kernel();
+        let all = kernel.predict(case.x.view(), Evaluation::Integer)?;
+        let nothing = kernel.predict(case.x.view(), Evaluation::IntegerSkip { below: 0.0 })?;
+        for (a, b) in all.output.iter().zip(&nothing.output) {
+            prop_assert!((a - b).abs() < 1e-5, "{a} {b}");
+        }
+        prop_assert_eq!(
+            kernel.gates_visited(case.x.view(), Evaluation::Integer)?,
+            kernel.gates_visited(case.x.view(), Evaluation::IntegerSkip { below: 0.0 })?
+        );
     }
 
     #[test]

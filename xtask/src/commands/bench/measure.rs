@@ -16,7 +16,7 @@ pub(super) struct Measurement {
     pub(super) confidence: f64,
 }
 
-/// What criterion measured since `begun`; older results lie in the same folder and are not this session's.
+/// What criterion measured since `begun`; older results lie in the same folder and are not this run's.
 pub(super) fn measurements(folder: &Path, begun: SystemTime) -> Result<Vec<Measurement>> {
     #[derive(Deserialize)]
     struct Benchmark {
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_this_sessions_measurements_are_read() {
+    fn only_this_runs_measurements_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let new = folder.path().join("group/function/new");
         fs::create_dir_all(&new).unwrap();

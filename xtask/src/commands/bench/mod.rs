@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: criterion's benches, and the same work done by Python peers in the same session.
+//! `cargo xtask bench`: criterion's benches, and the same work done by Python peers in the same run.
 
 mod compare;
 mod environment;
