@@ -44,7 +44,7 @@ fn setting(ask: &Ask) -> anyhow::Result<Setting> {
     let data = ImageSet::grey(&ask.data)?;
     Ok(match ask.tier {
         Tier::Quick => Setting { data, train_images: 5_000, hard_trees: 100, soft_cascade: false, seeds: 3 },
-        Tier::Standard => Setting { data, train_images: 60_000, hard_trees: 500, soft_cascade: true, seeds: 3 },
+        Tier::Standard => Setting { data, train_images: 20_000, hard_trees: 500, soft_cascade: true, seeds: 3 },
         Tier::Paper => Setting { data, train_images: 60_000, hard_trees: 2_000, soft_cascade: true, seeds: 3 },
     })
 }
