@@ -4,8 +4,8 @@
     cargo run --release -p contrast --example attack_case -- autoattack case.safetensors ours.safetensors 500
     python attack_autoattack.py case.safetensors 500 [ours.safetensors]
 
-Prints one JSON object: robust accuracy, wall and CPU seconds; with `ours.safetensors` also what this side's network says of
-our adversarial images, and their distances.
+Needs torch, safetensors, pyautoattack. Prints one JSON object: robust accuracy, wall and CPU seconds; with `ours.safetensors`
+also what this side's network says of our adversarial images, and their distances.
 """
 
 import json

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::classifier::Classifier;
-use super::run::{Adversarial, Attack, Standing, Subject};
+use super::run::{Adversarial, Attack, Standing, Subject, in_parts};
 use super::streams::Streams;
 use super::{Ball, Error, Goal, Loss, Norm, Result};
 
@@ -164,18 +164,15 @@ impl Attack for Apgd {
 
     fn run(&self, model: &dyn Classifier, images: &Tensor, goal: &Goal, seed: u64) -> Result<Adversarial> {
         self.validate()?;
-        let subject = Subject::new(model, &self.ball, images, goal)?;
-        let images = images.detach();
-        if images.numel() == 0 || self.ball.radius == 0.0 {
-            return subject.unmoved(&images, goal, self.ball.norm);
-        }
-        self.loss.check_classes(subject.classes(), goal.targets().is_some())?;
-        let mut found = Found::new(&images);
-        for restart in 0..self.restarts {
-            let streams = Streams::new(derive(seed, Purpose::Noise, restart as u64), &images)?;
-            self.restart(&subject, &images, goal, goal, &streams, &mut found)?;
-        }
-        found.finish(&subject, &images, &self.ball)
+        in_parts(model, &self.ball, images, goal, |subject, images, goal| {
+            self.loss.check_classes(subject.classes(), goal.targets().is_some())?;
+            let mut found = Found::new(images);
+            for restart in 0..self.restarts {
+                let streams = Streams::new(derive(seed, Purpose::Noise, restart as u64), images)?;
+                self.restart(subject, images, goal, goal, &streams, &mut found)?;
+            }
+            Ok(found.finish(subject, images, self.ball.norm))
+        })
     }
 }
 
@@ -219,27 +216,27 @@ impl Attack for ApgdTargeted {
         if goal.targets().is_some() {
             return self.apgd.run(model, images, goal, seed);
         }
-        let ball = self.apgd.ball;
-        let subject = Subject::new(model, &ball, images, goal)?;
-        let images = images.detach();
-        if images.numel() == 0 || ball.radius == 0.0 {
-            return subject.unmoved(&images, goal, ball.norm);
-        }
+        in_parts(model, &self.apgd.ball, images, goal, |subject, images, goal| self.attack(subject, images, goal, seed))
+    }
+}
+
+impl ApgdTargeted {
+    fn attack(&self, subject: &Subject, images: &Tensor, goal: &Goal, seed: u64) -> Result<Adversarial> {
         self.apgd.loss.check_classes(subject.classes(), true)?;
-        let mut found = Found::new(&images);
-        let logits = subject.logits(&images, 0)?;
+        let mut found = Found::new(images);
+        let logits = subject.logits(images, 0)?;
         found.start(goal.reached(&logits));
         for (rank, targets) in nearest_classes(&logits, goal.labels(), self.targets).into_iter().enumerate() {
             let direction = Goal::targeted(goal.labels(), &targets);
             for restart in 0..self.apgd.restarts {
                 let counter = (rank * self.apgd.restarts + restart) as u64;
-                let streams = Streams::new(derive(seed, Purpose::Noise, counter), &images)?;
+                let streams = Streams::new(derive(seed, Purpose::Noise, counter), images)?;
                 // Losses towards different classes cannot be compared: the best point of an earlier class is not kept.
                 found.forget_losses();
-                self.apgd.restart(&subject, &images, goal, &direction, &streams, &mut found)?;
+                self.apgd.restart(subject, images, goal, &direction, &streams, &mut found)?;
             }
         }
-        found.finish(&subject, &images, &ball)
+        Ok(found.finish(subject, images, self.apgd.ball.norm))
     }
 }
 

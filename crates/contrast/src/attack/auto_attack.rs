@@ -15,7 +15,8 @@ use super::{Apgd, ApgdTargeted, Ball, Error, Fab, Goal, Norm, Result, Square};
 #[derive(Debug)]
 pub struct AutoAttack {
     ball: Ball,
-    version: Version,
+    /// None for an ensemble of somebody's own.
+    version: Option<Version>,
     attacks: Vec<Box<dyn Attack>>,
     batch: usize,
 }
@@ -77,10 +78,10 @@ impl AutoAttack {
                 vec![Box::new(Apgd { passes: 20, ..Apgd::new(ball) }), Box::new(Apgd { passes: 20, ..Apgd::dlr(ball) })]
             }
         };
-        Self { ball, version, attacks, batch: 250 }
+        Self { ball, version: Some(version), attacks, batch: 250 }
     }
 
-    /// An ensemble of one's own choice, all in `ball`.
+    /// An ensemble of one's own choice, all in `ball`. It is called `ensemble-…`: only the published ones are AutoAttack.
     ///
     /// # Errors
     /// [`Error::Setting`] when an attack has another ball.
@@ -89,7 +90,7 @@ impl AutoAttack {
             let found = format!("{:?} in `{}`", other.ball(), other.name());
             return Err(Error::setting("ball", "the ensemble's in every attack", found));
         }
-        Ok(Self { ball, version: Version::Standard, attacks, batch: 250 })
+        Ok(Self { ball, version: None, attacks, batch: 250 })
     }
 
     /// Images that go through the model at a time. 250 by default; any other number gives the same result but for the
@@ -172,11 +173,12 @@ impl AutoAttack {
 impl Attack for AutoAttack {
     fn name(&self) -> String {
         let version = match self.version {
-            Version::Standard => "standard",
-            Version::Plus => "plus",
-            Version::Random => "random",
+            Some(Version::Standard) => "autoattack-standard",
+            Some(Version::Plus) => "autoattack-plus",
+            Some(Version::Random) => "autoattack-random",
+            None => "ensemble",
         };
-        format!("autoattack-{version}-{}", self.ball.norm.name())
+        format!("{version}-{}", self.ball.norm.name())
     }
 
     fn ball(&self) -> Ball {

@@ -5,7 +5,7 @@ use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::projection::l1_ball_and_box;
+use super::projection::onto_l1_ball_and_box;
 use super::rows::{broadcast, from_rows, map_rows, to_rows};
 use super::streams::Streams;
 use super::{Error, Result};
@@ -129,17 +129,17 @@ impl Ball {
     /// Checks that images are floats of single or double precision inside the box.
     ///
     /// # Errors
-    /// [`Error::Images`] for another kind or a tensor without a batch dimension, [`Error::InputOutOfBounds`] for pixels
-    /// outside the box or NaN.
+    /// [`Error::Images`] for another kind or fewer than two dimensions, [`Error::InputOutOfBounds`] for pixels outside the
+    /// box or NaN.
     pub fn check_images(&self, images: &Tensor) -> Result<()> {
         let kind = images.f_kind()?;
         if !matches!(kind, Kind::Float | Kind::Double) {
             let expected = "single or double precision".to_owned();
             return Err(Error::Images { expected, found: format!("{kind:?}") });
         }
-        if images.dim() == 0 {
-            let expected = "a batch dimension".to_owned();
-            return Err(Error::Images { expected, found: "a scalar".to_owned() });
+        if images.dim() < 2 {
+            let expected = "a batch of at least one dimension each".to_owned();
+            return Err(Error::Images { expected, found: format!("{:?}", images.size()) });
         }
         if images.numel() == 0 {
             return Ok(());
@@ -158,11 +158,16 @@ impl Ball {
     /// The point of ball and box that replaces `moved`.
     ///
     /// Linf and L1: the exact Euclidean projection onto the intersection. L2: scaled back onto the sphere, then clipped,
-    /// as everybody does it; the result is in both, since `images` are in the box.
+    /// as everybody does it; the result is in both, since `images` are in the box. What rounding to single precision adds
+    /// to an L2 or L1 size is taken back.
     ///
     /// # Errors
-    /// libtorch's, when the shapes differ.
+    /// [`Error::Images`] when the shapes differ.
     pub fn project(&self, images: &Tensor, moved: &Tensor) -> Result<Tensor> {
+        if images.size() != moved.size() {
+            let expected = format!("{:?} as the clean images", images.size());
+            return Err(Error::Images { expected, found: format!("{:?}", moved.size()) });
+        }
         match self.norm {
             Norm::Linf => {
                 let (low, high) = self.bounds(images)?;
@@ -172,15 +177,16 @@ impl Ball {
                 let perturbation = moved.f_sub(images)?;
                 let length = perturbation.flatten(1, -1).linalg_norm(2, [1].as_slice(), false, images.kind());
                 let scale = (length.clamp_min(1e-30).reciprocal() * self.radius).clamp_max(1.0);
-                Ok((images + perturbation * broadcast(&scale, images.dim())).clamp(self.low, self.high))
+                let scaled = images + perturbation * broadcast(&scale, images.dim());
+                self.settle(images, scaled.clamp(self.low, self.high))
             }
             Norm::L1 => {
                 let (pixels, width) = to_rows(images)?;
                 let (radius, low, high) = (self.radius, self.low, self.high);
                 let perturbation = map_rows(&moved.f_sub(images)?, |place, row| {
-                    l1_ball_and_box(row, &pixels[place * width..][..width], radius, low, high);
+                    onto_l1_ball_and_box(row, &pixels[place * width..][..width], radius, low, high);
                 })?;
-                Ok((images + perturbation).clamp(low, high))
+                self.settle(images, (images + perturbation).clamp(low, high))
             }
         }
     }
@@ -241,20 +247,19 @@ impl Ball {
     /// Takes back what rounding to single precision added to the L2 or L1 size of a perturbation.
     ///
     /// Linf needs none of this: one rounding of a pixel is all that can be added.
-    pub(crate) fn settle(&self, images: &Tensor, moved: Tensor) -> Result<Tensor> {
-        if self.norm == Norm::Linf || moved.numel() == 0 {
+    fn settle(&self, images: &Tensor, moved: Tensor) -> Result<Tensor> {
+        if moved.numel() == 0 {
             return Ok(moved);
         }
         let sizes = Vec::<f64>::try_from(self.norm.size(&(&moved - images)).to_device(tch::Device::Cpu))?;
-        // Half of the 1e-6 that is promised; the last digit of a double is left alone, so that it decides nothing.
-        let allowed = self.radius * (1.0 + 5e-7);
+        let allowed = self.radius * ALLOWED;
         if sizes.iter().all(|&size| size <= allowed) {
             return Ok(moved);
         }
         let (pixels, width) = to_rows(images)?;
         let (mut values, _) = to_rows(&moved)?;
         for (place, &size) in sizes.iter().enumerate().filter(|(_, size)| **size > allowed) {
-            let share = self.radius / size * (1.0 - 1e-6);
+            let share = self.radius / size * SHRUNK;
             let clean = &pixels[place * width..][..width];
             for (value, x) in values[place * width..][..width].iter_mut().zip(clean) {
                 *value = x + (*value - x) * share;
@@ -263,6 +268,11 @@ impl Ball {
         Ok(from_rows(&values, &moved).clamp(self.low, self.high))
     }
 }
+
+/// Half of the 1e-6 that is promised may be kept of a budget's excess, so that a double's last digit decides nothing …
+pub(crate) const ALLOWED: f64 = 1.0 + 5e-7;
+/// … and what is beyond is shrunk to a little less than the budget, since it is rounded again.
+pub(crate) const SHRUNK: f64 = 1.0 - 1e-6;
 
 fn scale(row: &mut [f64], to: f64, from: f64) {
     let factor = to / from.max(f64::MIN_POSITIVE);

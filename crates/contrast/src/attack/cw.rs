@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use super::classifier::Classifier;
 use super::loss::margin;
 use super::rows::broadcast;
-use super::run::{Adversarial, Attack, Subject};
+use super::run::{Adversarial, Attack, Subject, in_parts};
 use super::{Ball, Error, Goal, Loss, Norm, Result};
 
 /// How an image is kept inside the box while Adam moves it.
@@ -184,11 +184,12 @@ impl Attack for CwL2 {
     /// The seed is not used: nothing here is random.
     fn run(&self, model: &dyn Classifier, images: &Tensor, goal: &Goal, _seed: u64) -> Result<Adversarial> {
         self.validate()?;
-        let subject = Subject::new(model, &self.ball, images, goal)?;
-        let images = images.detach();
-        if images.numel() == 0 || self.ball.radius == 0.0 {
-            return subject.unmoved(&images, goal, Norm::L2);
-        }
+        in_parts(model, &self.ball, images, goal, |subject, images, goal| self.attack(subject, images, goal))
+    }
+}
+
+impl CwL2 {
+    fn attack(&self, subject: &Subject, images: &Tensor, goal: &Goal) -> Result<Adversarial> {
         Loss::Margin.check_classes(subject.classes(), goal.targets().is_some())?;
         let options = (images.kind(), images.device());
         let count = images.size()[0];
@@ -197,19 +198,19 @@ impl Attack for CwL2 {
             distance: Tensor::full([count], f64::INFINITY, (Kind::Double, images.device())),
         };
         // Where the goal is reached by no change at all, nothing is nearer.
-        best.take(&images, &best.distance.zeros_like(), &goal.reached(&subject.logits(&images, 0)?));
+        best.take(images, &best.distance.zeros_like(), &goal.reached(&subject.logits(images, 0)?));
         let mut constants = Tensor::full([count], self.initial_constant, options);
         let mut low = Tensor::zeros([count], options);
         let mut high = Tensor::full([count], f64::INFINITY, options);
         for _ in 0..self.search_steps {
-            let succeeded = self.descend(&subject, &images, goal, &constants, &mut best)?;
+            let succeeded = self.descend(subject, images, goal, &constants, &mut best)?;
             high = high.minimum(&constants).where_self(&succeeded, &high);
             low = low.where_self(&succeeded, &low.maximum(&constants));
             let middle = (&low + &high) * 0.5;
             constants = middle.where_self(&high.isfinite(), &(&constants * 10.0));
         }
         let success = best.distance.le(self.ball.radius);
-        let found = best.images.where_self(&broadcast(&success, images.dim()), &images);
-        Ok(subject.finish(&images, found, success, None, Norm::L2))
+        let found = best.images.where_self(&broadcast(&success, images.dim()), images);
+        Ok(subject.finish(images, found, success, None, Norm::L2))
     }
 }

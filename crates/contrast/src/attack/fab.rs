@@ -8,9 +8,9 @@ use tch::{Kind, Tensor};
 use super::apgd::nearest_classes;
 use super::classifier::Classifier;
 use super::loss::of_class;
-use super::projection::hyperplane_and_box;
-use super::rows::to_rows;
-use super::run::{Adversarial, Attack, Subject};
+use super::projection::onto_hyperplane_and_box;
+use super::rows::{rounded, to_rows};
+use super::run::{Adversarial, Attack, Subject, in_parts};
 use super::streams::Streams;
 use super::{Ball, Error, Goal, Norm, Result};
 
@@ -133,14 +133,15 @@ impl Walker {
         let mut from_point = vec![0.0; width];
         let mut from_clean = vec![0.0; width];
         let limits = (ball.low, ball.high);
-        hyperplane_and_box(ball.norm, &self.point, normal, offset, limits, &mut from_point);
-        hyperplane_and_box(ball.norm, &self.clean, normal, offset, limits, &mut from_clean);
+        onto_hyperplane_and_box(ball.norm, &self.point, normal, offset, limits, &mut from_point);
+        onto_hyperplane_and_box(ball.norm, &self.clean, normal, offset, limits, &mut from_clean);
         let (near, far) = (size(ball.norm, &from_point).max(1e-8), size(ball.norm, &from_clean).max(1e-8));
         let alpha = (near / (near + far)).min(config.alpha_max);
         for i in 0..width {
             let forward = self.point[i] + config.eta * from_point[i];
             let home = self.clean[i] + config.eta * from_clean[i];
             let mixed = (forward * (1.0 - alpha) + home * alpha).clamp(ball.low, ball.high);
+            // The iterate is kept in the images' own precision.
             self.point[i] = rounded(mixed, single);
         }
     }
@@ -167,11 +168,6 @@ fn size(norm: Norm, change: &[f64]) -> f64 {
     }
 }
 
-/// What the model will see: the iterate is kept in the images' own precision.
-fn rounded(value: f64, single: bool) -> f64 {
-    if single { f64::from(value as f32) } else { value }
-}
-
 fn batch_of(walkers: &[&mut Walker], like: &Tensor) -> Tensor {
     let values: Vec<f64> = walkers.iter().flat_map(|walker| walker.point.iter().copied()).collect();
     let mut shape = like.size();
@@ -194,18 +190,19 @@ impl Attack for Fab {
 
     fn run(&self, model: &dyn Classifier, images: &Tensor, goal: &Goal, seed: u64) -> Result<Adversarial> {
         self.validate()?;
-        let subject = Subject::new(model, &self.ball, images, goal)?;
-        let images = images.detach();
-        if images.numel() == 0 || self.ball.radius == 0.0 {
-            return subject.unmoved(&images, goal, self.ball.norm);
-        }
-        let logits = subject.logits(&images, 0)?;
+        in_parts(model, &self.ball, images, goal, |subject, images, goal| self.attack(subject, images, goal, seed))
+    }
+}
+
+impl Fab {
+    fn attack(&self, subject: &Subject, images: &Tensor, goal: &Goal, seed: u64) -> Result<Adversarial> {
+        let logits = subject.logits(images, 0)?;
         let reached = Vec::<bool>::try_from(goal.reached(&logits).to_device(tch::Device::Cpu))?;
         let classes = match goal {
             Goal::Untargeted { labels } => nearest_classes(&logits, labels, self.targets),
             Goal::Targeted { targets, .. } => vec![targets.shallow_clone()],
         };
-        let (pixels, width) = to_rows(&images)?;
+        let (pixels, width) = to_rows(images)?;
         let rows = pixels.chunks(width).zip(&reached).enumerate();
         let mut walkers: Vec<Walker> = rows
             .map(|(place, (row, &reached))| Walker {
@@ -224,8 +221,8 @@ impl Attack for Fab {
                 let starts = if restart == 0 {
                     pixels.clone()
                 } else {
-                    let streams = Streams::new(derive(seed, Purpose::Noise, rank as u64), &images)?;
-                    to_rows(&self.ball.random_point(&images, &streams, restart as u64)?)?.0
+                    let streams = Streams::new(derive(seed, Purpose::Noise, rank as u64), images)?;
+                    to_rows(&self.ball.random_point(images, &streams, restart as u64)?)?.0
                 };
                 for (walker, start) in walkers.iter_mut().zip(starts.chunks(width)) {
                     walker.target = targets[walker.place];
@@ -236,7 +233,7 @@ impl Attack for Fab {
                 for walker in walkers.drain(..) {
                     if walker.best_size == 0.0 { resting.push(walker) } else { moving.push(walker) }
                 }
-                self.approach(&subject, &mut moving, &images, goal)?;
+                self.approach(subject, &mut moving, images, goal)?;
                 walkers.extend(moving.into_iter().chain(resting));
                 walkers.sort_unstable_by_key(|walker| walker.place);
             }
@@ -247,8 +244,8 @@ impl Attack for Fab {
             .zip(&success)
             .flat_map(|(walker, &success)| if success { &walker.best } else { &walker.clean }.iter().copied())
             .collect();
-        let found = super::rows::from_rows(&found, &images);
+        let found = super::rows::from_rows(&found, images);
         let success = Tensor::from_slice(&success).to_device(images.device());
-        Ok(subject.finish(&images, found, success, None, self.ball.norm))
+        Ok(subject.finish(images, found, success, None, self.ball.norm))
     }
 }

@@ -73,6 +73,15 @@ impl Goal {
         }
     }
 
+    /// The goal of `length` examples from `start` on.
+    pub(crate) fn narrow(&self, start: i64, length: i64) -> Self {
+        let rows = |tensor: &Tensor| tensor.narrow(0, start, length);
+        match self {
+            Self::Untargeted { labels } => Self::Untargeted { labels: rows(labels) },
+            Self::Targeted { labels, targets } => Self::Targeted { labels: rows(labels), targets: rows(targets) },
+        }
+    }
+
     /// Checks numbers, kinds and ranges.
     pub(crate) fn check(&self, examples: i64, classes: i64) -> Result<()> {
         check_classes("labels", self.labels(), examples, classes)?;

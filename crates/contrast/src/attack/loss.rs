@@ -64,8 +64,23 @@ impl Loss {
     /// [`Loss::KullbackLeibler`] needs.
     ///
     /// # Errors
-    /// [`Error::TooFewClasses`], or a custom loss of a wrong shape.
+    /// Logits or clean logits that are not `[batch, classes]`, labels that do not fit them, [`Error::TooFewClasses`], or a
+    /// custom loss of a wrong shape.
     pub fn per_example(&self, logits: &Tensor, goal: &Goal, clean: &Tensor) -> Result<Tensor> {
+        let shape = logits.size();
+        let &[examples, classes] = shape.as_slice() else {
+            return Err(Error::LogitsShape { expected: "[batch, classes]".to_owned(), found: format!("{shape:?}") });
+        };
+        if *self == Self::KullbackLeibler && clean.size() != shape {
+            let expected = format!("clean logits {shape:?}");
+            return Err(Error::LogitsShape { expected, found: format!("{:?}", clean.size()) });
+        }
+        goal.check(examples, classes)?;
+        self.values(logits, goal, clean)
+    }
+
+    /// The same for a goal and logits that were checked before.
+    pub(crate) fn values(&self, logits: &Tensor, goal: &Goal, clean: &Tensor) -> Result<Tensor> {
         let classes = logits.size()[1];
         self.check_classes(classes, goal.targets().is_some())?;
         Ok(match (self, goal) {

@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use super::classifier::Classifier;
 use super::rows::broadcast;
-use super::run::{Adversarial, Attack, Standing, Subject, any, places_of};
+use super::run::{Adversarial, Attack, Standing, Subject, any, in_parts, places_of};
 use super::streams::Streams;
 use super::{Ball, Error, Goal, Result};
 
@@ -42,12 +42,13 @@ impl Attack for RandomPoints {
         if self.points == 0 {
             return Err(Error::setting("points", "at least 1", self.points));
         }
-        let subject = Subject::new(model, &self.ball, images, goal)?;
-        let images = images.detach();
-        if images.numel() == 0 || self.ball.radius == 0.0 {
-            return subject.unmoved(&images, goal, self.ball.norm);
-        }
-        let streams = Streams::new(seed, &images)?;
+        in_parts(model, &self.ball, images, goal, |subject, images, goal| self.attack(subject, images, goal, seed))
+    }
+}
+
+impl RandomPoints {
+    fn attack(&self, subject: &Subject, images: &Tensor, goal: &Goal, seed: u64) -> Result<Adversarial> {
+        let streams = Streams::new(seed, images)?;
         let mut found = images.copy();
         let mut success = Tensor::zeros([images.size()[0]], (Kind::Bool, images.device()));
         for point in 0..self.points {
@@ -56,9 +57,8 @@ impl Attack for RandomPoints {
                 break;
             }
             let places = Vec::<i64>::try_from(standing.places().to_device(tch::Device::Cpu))?;
-            let clean = standing.rows(&images);
+            let clean = standing.rows(images);
             let tried = self.ball.random_point(&clean, &streams.select(&places), point as u64)?;
-            let tried = self.ball.settle(&clean, tried)?;
             let reached = goal.select(standing.places()).reached(&subject.logits(&tried, point)?);
             if any(&reached) {
                 let at = standing.places().index_select(0, &places_of(&reached));
@@ -66,7 +66,7 @@ impl Attack for RandomPoints {
                 let _ = success.index_fill_(0, &at, 1);
             }
         }
-        let found = found.where_self(&broadcast(&success, images.dim()), &images);
-        Ok(subject.finish(&images, found, success, None, self.ball.norm))
+        let found = found.where_self(&broadcast(&success, images.dim()), images);
+        Ok(subject.finish(images, found, success, None, self.ball.norm))
     }
 }

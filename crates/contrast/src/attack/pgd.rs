@@ -184,7 +184,7 @@ impl Pgd {
                 let slope = self.mean_gradient(ascent.point(), step, &mut loss)?;
                 ascent.step(slope.gradient)?;
             }
-            let reached = ascent.settled()?;
+            let reached = ascent.point().copy();
             if self.restarts == 1 {
                 return Ok(reached);
             }
@@ -257,11 +257,6 @@ impl Ascent {
     /// The current iterate.
     pub(crate) fn point(&self) -> &Tensor {
         &self.point
-    }
-
-    /// The current iterate, within the budget to the last digit.
-    pub(crate) fn settled(&self) -> Result<Tensor> {
-        self.ball.settle(&self.images, self.point.copy())
     }
 
     /// One step along a gradient.

@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::classifier::Classifier;
-use super::run::{Adversarial, Attack, Standing, Subject, any, places_of};
+use super::run::{Adversarial, Attack, Standing, Subject, any, in_parts, places_of};
 use super::streams::Streams;
 use super::{Ball, Error, Goal, Pgd, Result, Start};
 
@@ -31,19 +31,20 @@ impl Attack for Pgd {
 
     fn run(&self, model: &dyn Classifier, images: &Tensor, goal: &Goal, seed: u64) -> Result<Adversarial> {
         self.validate()?;
-        let subject = Subject::new(model, &self.ball, images, goal)?;
-        let images = images.detach();
-        if images.numel() == 0 || self.ball.radius == 0.0 {
-            return subject.unmoved(&images, goal, self.ball.norm);
-        }
+        in_parts(model, &self.ball, images, goal, |subject, images, goal| self.attack(subject, images, goal, seed))
+    }
+}
+
+impl Pgd {
+    fn attack(&self, subject: &Subject, images: &Tensor, goal: &Goal, seed: u64) -> Result<Adversarial> {
         self.loss.check_classes(subject.classes(), goal.targets().is_some())?;
         let clean = match self.loss {
-            super::Loss::KullbackLeibler => subject.logits(&images, 0)?,
+            super::Loss::KullbackLeibler => subject.logits(images, 0)?,
             // Nothing reads them.
             _ => Tensor::zeros([images.size()[0], subject.classes()], (images.kind(), images.device())),
         };
-        let streams = Streams::new(seed, &images)?;
-        let mut found = Found::new(&images);
+        let streams = Streams::new(seed, images)?;
+        let mut found = Found::new(images);
         for restart in 0..self.restarts {
             // Later restarts need not look at what is fooled: one success is enough.
             let standing = if restart == 0 {
@@ -54,9 +55,9 @@ impl Attack for Pgd {
             if standing.len() == 0 {
                 break;
             }
-            self.restart(&subject, &images, goal, &clean, &streams, restart, standing, &mut found)?;
+            self.restart(subject, images, goal, &clean, &streams, restart, standing, &mut found)?;
         }
-        Ok(subject.finish(&images, found.images, found.success, Some(found.loss), self.ball.norm))
+        Ok(subject.finish(images, found.images, found.success, Some(found.loss), self.ball.norm))
     }
 }
 
@@ -115,12 +116,12 @@ impl Pgd {
             let slope = self.mean_gradient::<Error>(ascent.point(), step, &mut |point| {
                 // `mean_gradient` has made the point a leaf; the subject only checks and counts.
                 let logits = subject.tracked(point, step)?;
-                reached = Some(goal_now.reached(&logits));
-                self.loss.per_example(&logits, &goal_now, &clean_now)
+                reached = self.early_stop.then(|| goal_now.reached(&logits));
+                self.loss.values(&logits, &goal_now, &clean_now)
             })?;
             let mut gradient = slope.gradient;
-            if let Some(reached) = reached.filter(|reached| self.early_stop && any(reached)) {
-                found.take(&standing, &ascent.settled()?, &reached, &slope.loss, &reached);
+            if let Some(reached) = reached.filter(any) {
+                found.take(&standing, ascent.point(), &reached, &slope.loss, &reached);
                 let stay = standing.drop(&reached);
                 if standing.len() == 0 {
                     return Ok(());
@@ -132,10 +133,10 @@ impl Pgd {
             }
             ascent.step(gradient)?;
         }
-        let reached = ascent.settled()?;
-        let logits = subject.logits(&reached, self.steps)?;
+        let reached = ascent.point();
+        let logits = subject.logits(reached, self.steps)?;
         let loss = subject.loss_value(&logits, &self.loss, &goal_now, &clean_now)?;
-        found.finish(&standing, &reached, &goal_now.reached(&logits), &loss);
+        found.finish(&standing, reached, &goal_now.reached(&logits), &loss);
         Ok(())
     }
 }

@@ -3,13 +3,23 @@
 //! Everything here is in closed form: breakpoints are sorted, or Newton's method runs on a function that is concave and
 //! piecewise linear and so ends after finitely many steps. Nothing iterates to a tolerance.
 
-use super::Norm;
+use super::{Error, Norm, Result};
 
 /// The Euclidean projection of `image + delta` onto `{ |d|₁ ≤ radius, low ≤ image + d ≤ high }`, as a change of `image`.
 ///
 /// `d_i = sign(δ_i) · min(max(|δ_i| − λ, 0), u_i)` with `u_i` the room to the bound that `δ_i` points at and the least
 /// `λ ≥ 0` that keeps the budget.
-pub fn l1_ball_and_box(delta: &mut [f64], image: &[f64], radius: f64, low: f64, high: f64) {
+///
+/// # Errors
+/// [`Error::Images`] unless both are of one length.
+pub fn l1_ball_and_box(delta: &mut [f64], image: &[f64], radius: f64, low: f64, high: f64) -> Result<()> {
+    check_lengths(image, &[("delta", delta.len())])?;
+    onto_l1_ball_and_box(delta, image, radius, low, high);
+    Ok(())
+}
+
+/// [`l1_ball_and_box`] of slices of one length.
+pub(crate) fn onto_l1_ball_and_box(delta: &mut [f64], image: &[f64], radius: f64, low: f64, high: f64) {
     let room = |delta: f64, pixel: f64| (if delta >= 0.0 { high - pixel } else { pixel - low }).max(0.0);
     let clipped: f64 = delta.iter().zip(image).map(|(&d, &x)| d.abs().min(room(d, x))).sum();
     let mut threshold = 0.0;
@@ -51,7 +61,30 @@ pub fn l1_ball_and_box(delta: &mut [f64], image: &[f64], radius: f64, low: f64, 
 /// The smallest change `d` of `image`, measured in `norm`, with `normal · (image + d) = offset` and `image + d` in the box.
 ///
 /// Where the hyperplane misses the box, the corner of the box nearest to it. Written to `change`.
+///
+/// # Errors
+/// [`Error::Images`] unless all three are of one length.
 pub fn hyperplane_and_box(
+    norm: Norm,
+    image: &[f64],
+    normal: &[f64],
+    offset: f64,
+    limits: (f64, f64),
+    change: &mut [f64],
+) -> Result<()> {
+    check_lengths(image, &[("normal", normal.len()), ("change", change.len())])?;
+    onto_hyperplane_and_box(norm, image, normal, offset, limits, change);
+    Ok(())
+}
+
+fn check_lengths(image: &[f64], others: &[(&str, usize)]) -> Result<()> {
+    let Some((name, length)) = others.iter().find(|(_, length)| *length != image.len()) else { return Ok(()) };
+    let expected = format!("as many values as the {name}, {length}");
+    Err(Error::Images { expected, found: image.len().to_string() })
+}
+
+/// [`hyperplane_and_box`] of slices of one length.
+pub(crate) fn onto_hyperplane_and_box(
     norm: Norm,
     image: &[f64],
     normal: &[f64],
@@ -116,9 +149,11 @@ fn newton(
             return multiplier;
         }
         let next = (needed - full) / slope;
-        if next <= multiplier {
+        // In this order NaN ends the search too.
+        if next > multiplier {
+            multiplier = next;
+        } else {
             return multiplier;
         }
-        multiplier = next;
     }
 }

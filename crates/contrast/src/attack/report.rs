@@ -31,9 +31,12 @@ impl Accuracy {
         self.correct as f64 / self.of.max(1) as f64
     }
 
-    /// The 95 % interval of Wilson 1927.
+    /// The 95 % interval of Wilson 1927; of no examples everything from 0 to 1.
     pub fn interval(&self) -> (f64, f64) {
-        let (n, p, z) = (self.of.max(1) as f64, self.share(), 1.959_963_984_540_054_f64);
+        if self.of == 0 {
+            return (0.0, 1.0);
+        }
+        let (n, p, z) = (self.of as f64, self.share(), 1.959_963_984_540_054_f64);
         let centre = (p + z * z / (2.0 * n)) / (1.0 + z * z / n);
         let half = z / (1.0 + z * z / n) * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
         (centre - half, centre + half)
@@ -163,7 +166,9 @@ impl<'a> Evaluator<'a> {
             return Err(Error::setting("batch", "at least 1", self.batch));
         }
         let goal = Goal::untargeted(labels);
-        let ball = self.attacks.first().map_or(Ball::linf(0.0), |attack| attack.ball());
+        // Only its box matters here.
+        let ball = self.attacks.first().map(|attack| attack.ball());
+        let ball = ball.or(self.masking.as_ref().map(|(ball, _)| *ball)).unwrap_or(Ball::linf(0.0));
         let subject = Subject::new(self.model, &ball, images, &goal)?;
         let classes = subject.classes();
         let answers = Vec::<i64>::try_from(labels.to_device(Device::Cpu))?;

@@ -34,3 +34,8 @@ pub(crate) fn broadcast(values: &Tensor, dimensions: usize) -> Tensor {
     shape[0] = -1;
     values.reshape(shape)
 }
+
+/// A value as a model of single precision will see it.
+pub(crate) fn rounded(value: f64, single: bool) -> f64 {
+    if single { f64::from(value as f32) } else { value }
+}

@@ -6,10 +6,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+use super::ball::{ALLOWED, SHRUNK};
 use super::classifier::Classifier;
-use super::projection::l1_ball_and_box;
-use super::rows::{from_rows, to_rows};
-use super::run::{Adversarial, Attack, Subject};
+use super::projection::onto_l1_ball_and_box;
+use super::rows::{from_rows, rounded, to_rows};
+use super::run::{Adversarial, Attack, Subject, in_parts};
 use super::streams::Streams;
 use super::{Ball, Error, Goal, Loss, Norm, Result};
 
@@ -77,7 +78,7 @@ impl Square {
 
 /// Channels, height, width; a batch of vectors is a batch of one row of pixels.
 #[derive(Debug, Clone, Copy)]
-struct Shape {
+pub(super) struct Shape {
     channels: usize,
     height: usize,
     width: usize,
@@ -86,6 +87,8 @@ struct Shape {
 /// One example under attack.
 struct Searcher {
     place: usize,
+    /// Whether the model sees single precision.
+    single: bool,
     rng: ChaCha8Rng,
     clean: Vec<f64>,
     now: Vec<f64>,
@@ -108,21 +111,24 @@ impl Attack for Square {
 
     fn run(&self, model: &dyn Classifier, images: &Tensor, goal: &Goal, seed: u64) -> Result<Adversarial> {
         self.validate()?;
-        let subject = Subject::new(model, &self.ball, images, goal)?;
-        let images = images.detach();
-        if images.numel() == 0 || self.ball.radius == 0.0 {
-            return subject.unmoved(&images, goal, self.ball.norm);
-        }
+        in_parts(model, &self.ball, images, goal, |subject, images, goal| self.attack(subject, images, goal, seed))
+    }
+}
+
+impl Square {
+    fn attack(&self, subject: &Subject, images: &Tensor, goal: &Goal, seed: u64) -> Result<Adversarial> {
         self.loss.check_classes(subject.classes(), goal.targets().is_some())?;
-        let shape = self.shape(&images)?;
-        let streams = Streams::new(seed, &images)?;
-        let (pixels, width) = to_rows(&images)?;
-        let clean_logits = subject.logits(&images, 0)?;
+        let shape = self.shape(images)?;
+        let streams = Streams::new(seed, images)?;
+        let (pixels, width) = to_rows(images)?;
+        let clean_logits = subject.logits(images, 0)?;
+        let single = images.kind() == Kind::Float;
         let mut searchers: Vec<Searcher> = pixels
             .chunks(width)
             .enumerate()
             .map(|(place, row)| Searcher {
                 place,
+                single,
                 rng: streams.generator(place, 0),
                 clean: row.to_vec(),
                 now: row.to_vec(),
@@ -155,7 +161,7 @@ impl Attack for Square {
                 let places = Tensor::from_slice(&places).to_device(images.device());
                 (goal.select(&places), clean_logits.index_select(0, &places))
             });
-            let logits = subject.logits(&proposals(&searchers, &images), query)?;
+            let logits = subject.logits(&proposals(&searchers, images), query)?;
             let value = subject.loss_value(&logits, &self.loss, goal_now, clean_now)?;
             let value = Vec::<f64>::try_from(value.to_kind(Kind::Double).to_device(Device::Cpu))?;
             let reached = Vec::<bool>::try_from(goal_now.reached(&logits).to_device(Device::Cpu))?;
@@ -180,15 +186,15 @@ impl Attack for Square {
                 gathered = None;
             }
         }
-        let moved = self.ball.settle(&images, from_rows(&found, &images))?;
+        let moved = from_rows(&found, images);
         let (success, loss) = (Tensor::from_slice(&success), Tensor::from_slice(&losses).to_kind(images.kind()));
         let (success, loss) = (success.to_device(images.device()), loss.to_device(images.device()));
-        Ok(subject.finish(&images, moved, success, Some(loss), self.ball.norm))
+        Ok(subject.finish(images, moved, success, Some(loss), self.ball.norm))
     }
-}
 
-impl Square {
-    fn shape(&self, images: &Tensor) -> Result<Shape> {
+    /// # Errors
+    /// [`Error::Images`] where windows cannot be laid out.
+    pub(super) fn shape(&self, images: &Tensor) -> Result<Shape> {
         let shape = match images.size().as_slice() {
             [_, pixels] => Shape { channels: 1, height: 1, width: *pixels as usize },
             [_, channels, height, width] => {
@@ -325,12 +331,27 @@ impl Searcher {
                 if length < ball.radius {
                     change.iter_mut().for_each(|value| *value *= ball.radius / length.max(1e-12));
                 }
-                l1_ball_and_box(&mut change, &self.clean, ball.radius, ball.low, ball.high);
+                onto_l1_ball_and_box(&mut change, &self.clean, ball.radius, ball.low, ball.high);
             }
         }
-        for ((proposal, &clean), &change) in self.proposal.iter_mut().zip(&self.clean).zip(&change) {
-            *proposal = (clean + change).clamp(ball.low, ball.high);
+        let size = self.put(ball, &change);
+        // What rounding has added is taken back before the model is asked.
+        if ball.norm != Norm::Linf && size > ball.radius * ALLOWED {
+            let share = ball.radius / size * SHRUNK;
+            change.iter_mut().for_each(|value| *value *= share);
+            self.put(ball, &change);
         }
+    }
+
+    /// Makes a change the proposal, inside the box and in the precision that the model sees, and returns its L2 or L1 size.
+    fn put(&mut self, ball: &Ball, change: &[f64]) -> f64 {
+        let mut sum = 0.0;
+        for ((proposal, &clean), &change) in self.proposal.iter_mut().zip(&self.clean).zip(change) {
+            *proposal = rounded((clean + change).clamp(ball.low, ball.high), self.single);
+            let moved = (*proposal - clean).abs();
+            sum += if ball.norm == Norm::L2 { moved * moved } else { moved };
+        }
+        if ball.norm == Norm::L2 { sum.sqrt() } else { sum }
     }
 }
 

@@ -41,8 +41,9 @@ impl Features {
     /// Shapes or kinds that do not fit, numbers that are not finite.
     pub fn new(vectors: Tensor, labels: Tensor) -> Result<Self> {
         let size = vectors.size();
-        if size.len() != 2 {
-            return Err(Error::mismatch("features", "[samples, features]", format!("{size:?}")));
+        if size.len() != 2 || vectors.f_kind()? != Kind::Float {
+            let found = format!("{:?} {size:?}", vectors.f_kind()?);
+            return Err(Error::mismatch("features", "Float [samples, features]", found));
         }
         if labels.size() != [size[0]] || labels.kind() != Kind::Int64 {
             let found = format!("{:?} {:?}", labels.kind(), labels.size());
@@ -201,6 +202,8 @@ mod tests {
         assert!(matches!(refuse(&good, &good, cold), Error::InvalidTemperature { .. }));
         let nan = Features::new(Tensor::from_slice(&[1.0_f32, f32::NAN]).view([2, 1]), Tensor::from_slice(&[0_i64, 0]));
         assert!(matches!(nan, Err(Error::NotFinite { row: 1, .. })));
+        let double = Features::new(Tensor::from_slice(&[1.0, 2.0]).view([2, 1]), Tensor::from_slice(&[0_i64, 0]));
+        assert!(matches!(double, Err(Error::Mismatch { name, .. }) if name == "features"));
         let short = Features::new(Tensor::from_slice(&[1.0_f32, 2.0]).view([2, 1]), Tensor::from_slice(&[0_i64]));
         assert!(matches!(short, Err(Error::LabelMismatch { .. })));
     }

@@ -4,6 +4,7 @@ use super::error::{Error, Result};
 use core_tensor::nn::Network;
 use core_tensor::optim::{Parameter, parameters};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use tch::nn::VarStore;
 use tch::no_grad;
 
@@ -43,13 +44,15 @@ pub enum Scope {
 pub fn fine_tuned(store: &VarStore, network: &dyn Network, scope: Scope, weight_decay: f64) -> Result<Vec<Parameter>> {
     let prefix = format!("{}.", network.classifier());
     let mut found = false;
+    // What was made to be trained, frozen at present or not: statistics and whatever else a layer holds constant are not.
+    let trainable: HashSet<usize> =
+        store.trainable_variables().iter().map(|tensor| tensor.data_ptr() as usize).collect();
     for (name, mut variable) in store.variables() {
-        let statistics = name.ends_with("running_mean") || name.ends_with("running_var");
         if name.starts_with(&prefix) {
             found = true;
             let _ = no_grad(|| variable.f_zero_())?;
             let _ = variable.set_requires_grad(true);
-        } else if !statistics {
+        } else if trainable.contains(&(variable.data_ptr() as usize)) {
             let _ = variable.set_requires_grad(scope == Scope::Full);
         }
     }
@@ -85,6 +88,19 @@ mod tests {
 
     fn copies(store: &VarStore) -> Vec<(String, Tensor)> {
         store.variables().into_iter().map(|(name, tensor)| (name, tensor.detach().copy())).collect()
+    }
+
+    #[test]
+    fn full_fine_tuning_trains_what_was_made_to_be_trained_and_nothing_else() {
+        let (store, network) = network();
+        // A constant of a layer of somebody's own, which is no statistic by its name.
+        let constant = store.root().zeros_no_train("filter", &[3]);
+        let mut store = store;
+        store.freeze();
+        let parameters = fine_tuned(&store, network.as_ref(), Scope::Full, 0.0).unwrap();
+        assert!(!constant.requires_grad() && parameters.iter().all(|parameter| parameter.name != "filter"));
+        assert_eq!(parameters.len(), store.trainable_variables().len());
+        assert!(store.trainable_variables().iter().all(Tensor::requires_grad));
     }
 
     #[test]

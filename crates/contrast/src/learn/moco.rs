@@ -231,9 +231,17 @@ impl<'a> MoCo<'a> {
     fn step(&mut self, batch: &ViewBatch) -> Result<Loss> {
         let (first, second) = batch.halves();
         let rows = first.size()[0] * if self.config.symmetric { 2 } else { 1 };
+        if rows == 0 {
+            return Err(Error::mismatch("views", "at least one image", shape(&batch.views)));
+        }
         if self.config.queue % rows != 0 {
             let expected = format!("a multiple of the {rows} keys a step");
             return Err(Error::setting("queue", expected, self.config.queue));
+        }
+        // After batches of another size.
+        let place = self.state.place.int64_value(&[0]);
+        if place % rows != 0 {
+            return Err(Error::mismatch("place", format!("a multiple of the {rows} keys a step"), place.to_string()));
         }
         self.move_key_encoder()?;
         let unit = |embeddings: &Tensor| unit_rows(embeddings);
@@ -296,6 +304,14 @@ impl Observer for MomentumState {
             if found.size() != tensor.size() {
                 return Err(core_tensor::Error::tensor(name, format!("{:?}", tensor.size()), shape(found)));
             }
+        }
+        let (place, queue) = (state["place"].to_kind(Kind::Int64).int64_value(&[0]), self.state.queue.size()[0]);
+        if !(0..queue).contains(&place) {
+            return Err(core_tensor::Error::tensor(
+                "place",
+                format!("a row of the queue, 0..{queue}"),
+                place.to_string(),
+            ));
         }
         no_grad(|| {
             for (name, mut tensor) in own {

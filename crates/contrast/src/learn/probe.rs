@@ -44,6 +44,11 @@ pub struct LinearHead {
     pub weight: Tensor,
     /// `[classes]`, `f32`.
     pub bias: Tensor,
+    /// The largest component of the objective's gradient where the fit ended.
+    pub residual: f64,
+    /// Whether that is within [`ProbeConfig::tolerance`], or the objective could not be lowered any further in `f64`. If not,
+    /// the iterations ran out, and the head is not the optimum.
+    pub converged: bool,
 }
 
 impl LinearHead {
@@ -86,11 +91,12 @@ pub fn linear_probe(train: &Features, classes: i64, config: ProbeConfig) -> Resu
         let varies = deviation.f_gt(1e-12)?;
         let scale = varies.to_kind(Kind::Double) / deviation.f_clamp_min(1e-12)?;
         let problem = Regression::new(&((&vectors - &mean) * &scale), &train.labels, classes, config.ridge)?;
-        let solution = minimise(&problem, config)?;
-        let (weight, bias) = problem.split(&solution);
+        let Minimum { point, residual, converged } = minimise(&problem, config)?;
+        let (weight, bias) = problem.split(&point);
         let weight = weight * &scale;
         let bias = bias - (&weight * &mean).f_sum_dim_intlist([1].as_slice(), false, Kind::Double)?;
-        Ok(LinearHead { weight: weight.to_kind(Kind::Float), bias: bias.to_kind(Kind::Float) })
+        let (weight, bias) = (weight.to_kind(Kind::Float), bias.to_kind(Kind::Float));
+        Ok(LinearHead { weight, bias, residual, converged })
     })
 }
 
@@ -141,16 +147,26 @@ impl Regression {
     }
 }
 
+/// Where a minimisation ended.
+struct Minimum {
+    point: Tensor,
+    /// Largest component of the gradient there.
+    residual: f64,
+    converged: bool,
+}
+
 /// Limited-memory BFGS (Nocedal and Wright, *Numerical Optimization*, algorithm 7.4) with backtracking to sufficient decrease.
-fn minimise(problem: &Regression, config: ProbeConfig) -> Result<Tensor> {
+fn minimise(problem: &Regression, config: ProbeConfig) -> Result<Minimum> {
     const MEMORY: usize = 10;
     let [rows, columns] = problem.size();
     let dot = |a: &Tensor, b: &Tensor| a.dot(b).double_value(&[]);
     let mut point = Tensor::f_zeros([rows * columns], (Kind::Double, problem.inputs.device()))?;
     let (mut value, mut gradient) = problem.at(&point)?;
+    let largest = |gradient: &Tensor| gradient.abs().max().double_value(&[]);
+    let mut exhausted = false;
     let mut history: VecDeque<(Tensor, Tensor, f64)> = VecDeque::new();
     for _ in 0..config.iterations {
-        if gradient.abs().max().double_value(&[]) <= config.tolerance {
+        if largest(&gradient) <= config.tolerance {
             break;
         }
         let mut direction = gradient.neg();
@@ -180,7 +196,10 @@ fn minimise(problem: &Regression, config: ProbeConfig) -> Result<Tensor> {
             length /= 2.0;
         }
         // No decrease is left to the precision of f64.
-        let Some((next, next_value, next_gradient)) = reached else { break };
+        let Some((next, next_value, next_gradient)) = reached else {
+            exhausted = true;
+            break;
+        };
         let (step, change) = (&next - &point, &next_gradient - &gradient);
         let product = dot(&step, &change);
         if product > 1e-12 * dot(&change, &change).sqrt() * dot(&step, &step).sqrt() {
@@ -191,7 +210,8 @@ fn minimise(problem: &Regression, config: ProbeConfig) -> Result<Tensor> {
         }
         (point, value, gradient) = (next, next_value, next_gradient);
     }
-    Ok(point)
+    let residual = largest(&gradient);
+    Ok(Minimum { point, residual, converged: exhausted || residual <= config.tolerance })
 }
 
 #[cfg(test)]
@@ -216,6 +236,15 @@ mod tests {
         // A gradient of at most 1e-6 at a curvature of 3/16, then f32.
         assert!((odds(0) - 3.0_f64.ln()).abs() < 1e-4 && (odds(1) + 3.0_f64.ln()).abs() < 1e-4);
         assert_eq!(head.accuracy(&train).unwrap(), 75.0);
+        assert!(head.converged && head.residual <= 1e-6);
+    }
+
+    #[test]
+    fn a_fit_that_runs_out_of_iterations_says_so() {
+        let vectors = Tensor::from_slice(&[1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0]).view([8, 1]);
+        let train = features(vectors, &[1, 1, 1, 0, 0, 0, 0, 1]);
+        let head = linear_probe(&train, 2, ProbeConfig { iterations: 1, ..ProbeConfig::default() }).unwrap();
+        assert!(!head.converged && head.residual > 1e-6);
     }
 
     #[test]
@@ -249,8 +278,9 @@ mod tests {
             let problem = Regression::new(&inputs, &Tensor::from_slice(&labels), 3, 1e-3).unwrap();
             // Below about 1e-8 the decrease is lost in the rounding of the value.
             let config = ProbeConfig { tolerance: 1e-7, ..ProbeConfig::default() };
-            let solution = minimise(&problem, config).unwrap();
-            prop_assert!(problem.at(&solution).unwrap().1.abs().max().double_value(&[]) <= 1e-7);
+            let found = minimise(&problem, config).unwrap();
+            prop_assert!(found.converged && found.residual <= 1e-7);
+            prop_assert!(problem.at(&found.point).unwrap().1.abs().max().double_value(&[]) <= 1e-7);
             // Anywhere: central differences of step 1e-5 have an error of about 1e-10.
             let point = Tensor::arange(18, (Kind::Double, Device::Cpu)).cos();
             let gradient = problem.at(&point).unwrap().1;

@@ -222,8 +222,14 @@ impl<'a> SemiSupervised<'a> {
     }
 
     fn step(&self, batch: &SemiBatch, step: u64) -> Result<Loss> {
+        let (rows, soft) = (batch.input.size().first().copied().unwrap_or(0), batch.soft.size());
+        let labelled = batch.target.size().first().copied().unwrap_or(0);
+        if batch.target.dim() != 1 || soft.len() != 2 || soft[0] != rows || labelled > rows {
+            let expected = format!("[{rows}, classes], of which at most all are labelled");
+            let found = format!("{soft:?} and labels {:?}", batch.target.size());
+            return Err(Error::mismatch("soft labels", expected, found));
+        }
         // What the attack moves away from: labels where there are any, else the most likely pseudo-label.
-        let labelled = batch.target.size()[0];
         let guessed = batch.soft.f_argmax(1, false)?;
         let rest = guessed.narrow(0, labelled, guessed.size()[0] - labelled);
         let labels = Tensor::f_cat(&[&batch.target, &rest], 0)?;

@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 use super::Apgd;
 use crate::attack::rows::broadcast;
 use crate::attack::run::{Adversarial, Evaluation, Standing, Subject, any, places_of};
-use crate::attack::{Ball, Goal, Norm, Result};
+use crate::attack::{Goal, Norm, Result};
 
 /// The result so far, of the whole batch.
 pub(super) struct Found {
@@ -33,9 +33,8 @@ impl Found {
         let _ = self.loss.fill_(f64::NEG_INFINITY);
     }
 
-    pub(super) fn finish(self, subject: &Subject, clean: &Tensor, ball: &Ball) -> Result<Adversarial> {
-        let images = ball.settle(clean, self.images)?;
-        Ok(subject.finish(clean, images, self.success, Some(self.loss), ball.norm))
+    pub(super) fn finish(self, subject: &Subject, clean: &Tensor, norm: Norm) -> Adversarial {
+        subject.finish(clean, self.images, self.success, Some(self.loss), norm)
     }
 }
 
@@ -74,45 +73,24 @@ struct State {
 
 impl State {
     fn keep(&mut self, stay: &Tensor) {
-        let State {
-            clean,
-            bounds,
-            point,
-            previous,
-            gradient,
-            loss,
-            best,
-            best_gradient,
-            best_loss,
-            eta,
-            rises,
-            reduced,
-            best_then,
-            share,
-            support,
-        } = self;
         let all = [
-            clean,
-            point,
-            previous,
-            gradient,
-            loss,
-            best,
-            best_gradient,
-            best_loss,
-            eta,
-            rises,
-            reduced,
-            best_then,
-            share,
-            support,
+            &mut self.clean,
+            &mut self.point,
+            &mut self.previous,
+            &mut self.gradient,
+            &mut self.loss,
+            &mut self.best,
+            &mut self.best_gradient,
+            &mut self.best_loss,
+            &mut self.eta,
+            &mut self.rises,
+            &mut self.reduced,
+            &mut self.best_then,
+            &mut self.share,
+            &mut self.support,
         ];
-        for tensor in all {
-            *tensor = tensor.index_select(0, stay);
-        }
-        if let Some((low, high)) = bounds {
-            *bounds = Some((low.index_select(0, stay), high.index_select(0, stay)));
-        }
+        let bounds = self.bounds.iter_mut().flat_map(|(low, high)| [low, high]);
+        all.into_iter().chain(bounds).for_each(|tensor| *tensor = tensor.index_select(0, stay));
     }
 }
 
@@ -202,12 +180,17 @@ impl Climber<'_> {
     }
 
     fn evaluate(&self, point: &Tensor, direction: &Goal, step: usize) -> Result<Evaluation> {
-        let loss = |logits: &Tensor| self.config.loss.per_example(logits, direction, logits);
+        let loss = |logits: &Tensor| self.config.loss.values(logits, direction, logits);
         let mut first = self.subject.evaluate(point, step, loss)?;
         for _ in 1..self.config.passes {
             let next = self.subject.evaluate(point, step, loss)?;
             let _ = first.gradient.g_add_(&next.gradient);
             let _ = first.loss.g_add_(&next.loss);
+        }
+        if self.config.passes > 1 {
+            let share = 1.0 / self.config.passes as f64;
+            first.gradient = first.gradient.g_mul_scalar_(share);
+            first.loss = first.loss.g_mul_scalar_(share);
         }
         Ok(first)
     }

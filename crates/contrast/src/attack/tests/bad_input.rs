@@ -85,6 +85,8 @@ fn models_that_answer_wrongly() {
     assert!(matches!(error, Error::NoGradient) && error.to_string().contains("Square"), "{error}");
     let error = run(&pgd.clone().with_loss(Loss::Dlr), &images, &labels);
     assert!(matches!(error, Error::TooFewClasses { needed: 3, found: 2, .. }), "{error}");
+    let vector = run(&pgd, &images.get(0), &labels.narrow(0, 0, 1));
+    assert!(matches!(vector, Error::Images { .. }), "{vector}");
     let half = pgd.run(&linear(Kind::Half), &images.to_kind(Kind::Half), &goal, 0).unwrap_err();
     assert!(matches!(half, Error::Images { .. }), "{half}");
 }
@@ -106,4 +108,29 @@ fn an_empty_batch_is_an_empty_result() {
     let (none, no_labels) = (images.narrow(0, 0, 0), labels.narrow(0, 0, 0));
     let found = Pgd::new(Ball::linf(0.1)).run(&linear(Kind::Double), &none, &Goal::untargeted(&no_labels), 0).unwrap();
     assert_eq!((found.images.size(), found.success.size()), (vec![0, 3], vec![0]));
+}
+
+#[test]
+fn losses_of_logits_and_labels_that_do_not_fit() {
+    let logits = Tensor::from_slice(&[1.0, 0.0, 0.0, 1.0]).reshape([2, 2]);
+    let labels = Tensor::from_slice(&[0_i64, 1]);
+    let goal = Goal::untargeted(&labels);
+    for loss in [Loss::CrossEntropy, Loss::Margin, Loss::KullbackLeibler] {
+        let of = |logits: &Tensor, goal: &Goal| loss.per_example(logits, goal, &logits.detach()).unwrap_err();
+        assert!(matches!(of(&logits.get(0), &goal), Error::LogitsShape { .. }), "{loss:?}");
+        for wrong in [labels.narrow(0, 0, 1), &labels + 1] {
+            assert!(matches!(of(&logits, &Goal::untargeted(&wrong)), Error::LabelMismatch { .. }), "{loss:?}");
+        }
+    }
+    let fewer = Loss::KullbackLeibler.per_example(&logits, &goal, &logits.narrow(0, 0, 1));
+    assert!(matches!(fewer, Err(Error::LogitsShape { .. })));
+}
+
+#[test]
+fn points_of_another_shape_than_their_images() {
+    let (images, _) = points(Kind::Double);
+    for ball in [Ball::linf(0.1), Ball::l2(0.1), Ball::l1(0.1)] {
+        let refused = ball.project(&images, &images.narrow(0, 0, 1));
+        assert!(matches!(refused, Err(Error::Images { .. })), "{ball:?}");
+    }
 }

@@ -250,6 +250,8 @@ fn the_versions_hold_the_published_attacks() {
     let plus = ["apgd-ce-linf", "apgd-dlr-linf", "fab-t-linf", "square-linf", "apgd-t-dlr-linf"];
     assert_eq!(names(Version::Plus, linf), plus);
     assert_eq!(names(Version::Random, linf), ["apgd-ce-linf", "apgd-dlr-linf"]);
+    assert_eq!(AutoAttack::of(linf, Vec::new()).unwrap().name(), "ensemble-linf");
+    assert_eq!(AutoAttack::standard(linf).name(), "autoattack-standard-linf");
     let other = AutoAttack::of(linf, vec![Box::new(Pgd::new(Ball::l2(1.0)))]);
     assert!(matches!(other, Err(Error::Setting { setting: "ball", .. })));
 }
@@ -289,4 +291,59 @@ fn settings_outside_their_range() {
     let model = |x: &Tensor| x.flatten(1, -1).narrow(1, 0, 3);
     let error = Square::new(ball).run(&model, &volume, &Goal::untargeted(&labels), 0).unwrap_err();
     assert!(matches!(error, Error::Images { .. }), "{error}");
+}
+
+#[test]
+fn a_point_that_rounding_put_outside_the_ball_fools_nobody() {
+    // A model that is fooled by images more than 7e-7 of the budget outside the L2 or L1 ball, by no other. In single
+    // precision a projection alone leaves some of them there.
+    let images = uniform(&[24, 1, 28, 28], 3, (0.2, 0.8), Kind::Float);
+    let labels = Tensor::zeros([24], (Kind::Int64, tch::Device::Cpu));
+    for ball in [Ball::l2(0.5), Ball::l1(5.0)] {
+        let model = |x: &Tensor| {
+            // The two images of the first look, and the batch itself.
+            let clean = if x.size()[0] == 24 { images.shallow_clone() } else { x.detach() };
+            let change = (x.to_kind(Kind::Double) - clean.to_kind(Kind::Double)).flatten(1, -1);
+            let order = if ball.norm == Norm::L2 { 2.0 } else { 1.0 };
+            let size = (change + 1e-300).linalg_norm(order, [1].as_slice(), true, Kind::Double);
+            let excess = size - ball.radius * (1.0 + 7e-7);
+            Tensor::cat(&[excess.neg(), excess], 1).to_kind(Kind::Float)
+        };
+        let attacks: [Box<dyn Attack>; 3] = [
+            Box::new(Pgd::new(ball).with_steps(3).stopping_early()),
+            Box::new(Apgd { loss: Loss::Margin, ..Apgd::new(ball) }.with_steps(3)),
+            Box::new(Square::new(ball).with_queries(10)),
+        ];
+        for attack in attacks {
+            let found = attack.run(&model, &images, &Goal::untargeted(&labels), 1).unwrap();
+            assert_eq!(found.survivors(), 1.0, "{}", attack.name());
+        }
+    }
+}
+
+#[test]
+fn gradients_of_several_passes_are_averaged() {
+    let net = SmallNet::new(5, Kind::Double);
+    let data = net.data(6, 6, Kind::Double);
+    // Of a model that is not random the mean of two passes is either of them: doubling and halving are exact.
+    let apgd = Apgd::new(Ball::l2(0.2)).with_steps(8);
+    let (once, twice) = (attack(&apgd, &net, &data, 1), attack(&Apgd { passes: 2, ..apgd.clone() }, &net, &data, 1));
+    assert_eq!((once.images, once.loss.unwrap()), (twice.images, twice.loss.unwrap()));
+}
+
+#[test]
+fn a_large_batch_is_attacked_in_parts_as_if_it_were_whole() {
+    let net = SmallNet::new(5, Kind::Double);
+    let (images, labels) = net.data(200, 6, Kind::Double);
+    let attack = Pgd::new(Ball::linf(0.03)).with_steps(3);
+    let whole = attack.run(&net.eval(), &images, &Goal::untargeted(&labels), 1).unwrap();
+    // Two images of the first look and one more; three steps and a last look.
+    assert_eq!((whole.forward, whole.backward), (3 + 200 * 4, 200 * 3));
+    for start in [0, 90, 150] {
+        let goal = Goal::untargeted(&labels.narrow(0, start, 50));
+        let part = attack.run(&net.eval(), &images.narrow(0, start, 50), &goal, 1).unwrap();
+        // Another batch size rounds otherwise, by 1e-16 a step.
+        assert!(difference(&whole.images.narrow(0, start, 50), &part.images) < 1e-12);
+        assert_eq!(values(&whole.success.narrow(0, start, 50)), values(&part.success));
+    }
 }

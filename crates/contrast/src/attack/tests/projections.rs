@@ -2,7 +2,7 @@
 
 use super::models::uniform;
 use crate::attack::projection::{hyperplane_and_box, l1_ball_and_box};
-use crate::attack::{Ball, Norm};
+use crate::attack::{Ball, Error, Norm};
 use proptest::prelude::*;
 use tch::{Kind, Tensor};
 
@@ -17,7 +17,7 @@ fn l1_projection_meets_the_hand_computed_values() {
     for (radius, expected) in [(0.5, [0.4, -0.1, 0.0, 0.0]), (1.0, [0.5, -0.3, 0.2, 0.0]), (9.0, [0.5, -0.3, 0.2, 0.0])]
     {
         let mut delta = [0.6, -0.3, 0.2, 0.0];
-        l1_ball_and_box(&mut delta, &[0.5; 4], radius, 0.0, 1.0);
+        l1_ball_and_box(&mut delta, &[0.5; 4], radius, 0.0, 1.0).unwrap();
         close(&delta, &expected, 1e-12);
     }
 }
@@ -33,7 +33,7 @@ fn hyperplane_projection_meets_the_hand_computed_values() {
     ];
     for (norm, expected) in cases {
         let mut change = [f64::NAN; 3];
-        hyperplane_and_box(norm, &[0.2, 0.8, 0.5], &[1.0, -2.0, 0.5], 0.5, (0.0, 1.0), &mut change);
+        hyperplane_and_box(norm, &[0.2, 0.8, 0.5], &[1.0, -2.0, 0.5], 0.5, (0.0, 1.0), &mut change).unwrap();
         close(&change, &expected, 1e-9);
     }
 }
@@ -42,9 +42,20 @@ fn hyperplane_projection_meets_the_hand_computed_values() {
 fn a_hyperplane_that_misses_the_box_gives_the_nearest_corner() {
     for norm in [Norm::Linf, Norm::L2, Norm::L1] {
         let mut change = [f64::NAN; 2];
-        hyperplane_and_box(norm, &[0.25, 0.5], &[1.0, -1.0], 7.0, (0.0, 1.0), &mut change);
+        hyperplane_and_box(norm, &[0.25, 0.5], &[1.0, -1.0], 7.0, (0.0, 1.0), &mut change).unwrap();
         close(&change, &[0.75, -0.5], 1e-12);
     }
+}
+
+#[test]
+fn a_weight_that_is_not_a_number_ends_the_search_and_slices_of_other_lengths_are_refused() {
+    for norm in [Norm::Linf, Norm::L2, Norm::L1] {
+        let mut change = [0.0; 2];
+        hyperplane_and_box(norm, &[0.25, 0.5], &[f64::NAN, 1.0], 0.1, (0.0, 1.0), &mut change).unwrap();
+        let short = hyperplane_and_box(norm, &[0.25, 0.5], &[1.0], 0.1, (0.0, 1.0), &mut change);
+        assert!(matches!(short, Err(Error::Images { .. })));
+    }
+    assert!(matches!(l1_ball_and_box(&mut [0.1; 3], &[0.5; 2], 1.0, 0.0, 1.0), Err(Error::Images { .. })));
 }
 
 fn size(norm: Norm, change: &[f64]) -> f64 {
@@ -64,7 +75,7 @@ proptest! {
         other in prop::collection::vec(-1.0..1.0_f64, 5),
     ) {
         let mut nearest = delta.clone();
-        l1_ball_and_box(&mut nearest, &image, radius, 0.0, 1.0);
+        l1_ball_and_box(&mut nearest, &image, radius, 0.0, 1.0).unwrap();
         prop_assert!(size(Norm::L1, &nearest) <= radius + 1e-9);
         for (d, x) in nearest.iter().zip(&image) {
             prop_assert!((0.0..=1.0).contains(&(x + d)) || (x + d).abs() < 1e-12 || (x + d - 1.0).abs() < 1e-12);
@@ -88,7 +99,7 @@ proptest! {
         let away: Vec<f64> = other.iter().zip(&image).map(|(a, b)| a - b).collect();
         for norm in [Norm::Linf, Norm::L2, Norm::L1] {
             let mut change = vec![0.0; 5];
-            hyperplane_and_box(norm, &image, &normal, offset, (0.0, 1.0), &mut change);
+            hyperplane_and_box(norm, &image, &normal, offset, (0.0, 1.0), &mut change).unwrap();
             let reached: f64 = (0..5).map(|i| normal[i] * (image[i] + change[i])).sum();
             prop_assert!((reached - offset).abs() < 1e-9, "{norm:?}: {reached} is not {offset}");
             prop_assert!((0..5).all(|i| (-1e-12..=1.0 + 1e-12).contains(&(image[i] + change[i]))));

@@ -63,6 +63,7 @@ fn intervals_are_wilsons() {
     assert!((low - 0.4691).abs() < 1e-4 && (high - 0.5309).abs() < 1e-4, "{low} {high}");
     let (low, high) = Accuracy { correct: 0, of: 20 }.interval();
     assert!(low.abs() < 1e-12 && high > 0.1);
+    assert_eq!(Accuracy { correct: 0, of: 0 }.interval(), (0.0, 1.0));
 }
 
 #[test]
@@ -104,6 +105,20 @@ fn numbers_beyond_what_a_tensor_counts_mean_all_and_a_batch_of_none_is_refused()
 fn looks(model: &dyn Classifier, data: &(Tensor, Tensor)) -> RobustnessReport {
     let config = MaskingConfig { queries: 300, points: 20, apgd_steps: 20, ..MaskingConfig::default() };
     Evaluator::new(model, 2).look_for_masking(Ball::linf(0.04), config).run(&data.0, &data.1).unwrap()
+}
+
+#[test]
+fn looks_alone_take_their_box_from_their_ball_and_vectors_have_no_windows() {
+    // Six pixels in [−1, 1], five classes.
+    let weights = uniform(&[5, 6], 1, (-1.0, 1.0), Kind::Double);
+    let model = |x: &Tensor| x.matmul(&weights.tr());
+    let images = uniform(&[8, 6], 2, (-1.0, 1.0), Kind::Double);
+    let labels = model(&images).argmax(-1, false);
+    let config = MaskingConfig { queries: 10, points: 5, apgd_steps: 5, ..MaskingConfig::default() };
+    let ball = Ball::l2(0.3).within(-1.0, 1.0);
+    let report = Evaluator::new(&model, 2).look_for_masking(ball, config).run(&images, &labels).unwrap();
+    let not_run = report.masking.iter().filter(|check| check.evidence.contains("3 × 3"));
+    assert!(not_run.clone().count() == 2 && not_run.into_iter().all(|check| check.passed.is_none()));
 }
 
 fn flags(report: &RobustnessReport) -> Vec<&str> {

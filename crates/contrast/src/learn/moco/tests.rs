@@ -167,6 +167,18 @@ fn towers_and_settings_that_do_not_fit_are_refused() {
     let mut moco = MoCo::embedding(embeds, (&query_store, &key_store), 3, config(8, 0.9), 0).unwrap();
     let error = moco.loss(&batch(3, 0.0), &Progress::default()).unwrap_err().to_string();
     assert!(error.contains("queue is 8") && error.contains("multiple of the 3 keys"), "{error}");
+    assert!(moco.loss(&batch(0, 0.0), &Progress::default()).is_err());
+    // Two keys in, four more would cover row 2 to 5 and in the end run over.
+    moco.loss(&batch(2, 0.0), &Progress::default()).unwrap();
+    let error = moco.loss(&batch(4, 0.0), &Progress::default()).unwrap_err().to_string();
+    assert!(error.contains("place"), "{error}");
+    // Nor is a place taken from a file that is no row of the queue.
+    let mut keeper = moco.keeper();
+    for place in [-1_i64, 8] {
+        let mut state = keeper.state();
+        state.insert("place".to_owned(), Tensor::from_slice(&[place]));
+        assert!(keeper.load_state(&state).unwrap_err().to_string().contains("place"));
+    }
 }
 
 proptest! {

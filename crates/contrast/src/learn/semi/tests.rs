@@ -32,6 +32,23 @@ fn soft_labels_are_softened_by_the_temperature() {
 }
 
 #[test]
+fn batches_whose_parts_do_not_fit_are_refused() {
+    let weight = Tensor::from_slice(&[1.0_f32, -1.0]).view([2, 1]);
+    let logits: Logits = Box::new(|x, _| x.linear(&weight, None::<Tensor>));
+    let mut objective = SemiSupervised::of(logits, SemiConfig::default(), 0).unwrap();
+    // Two labels or one, three images, soft labels of one or two of them.
+    for (labels, soft) in [(vec![0_i64, 1], vec![1.0_f32, 0.0]), (vec![0], vec![1.0, 0.0, 0.0, 1.0])] {
+        let batch = SemiBatch {
+            input: Tensor::from_slice(&[0.5_f32, 0.5, 0.5]).view([3, 1]),
+            target: Tensor::from_slice(&labels),
+            soft: Tensor::from_slice(&soft).view([-1, 2]),
+        };
+        let error = objective.loss(&batch, &Progress::default()).unwrap_err();
+        assert!(error.to_string().contains("soft labels") || format!("{error:?}").contains("soft labels"), "{error:?}");
+    }
+}
+
+#[test]
 fn the_attack_turns_from_labels_and_guesses() {
     // f(x) = (x, −x) of a single pixel: the attack lowers x where the label is 0 and raises it where it is 1.
     let weight = Tensor::from_slice(&[1.0_f32, -1.0]).view([2, 1]);
