@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
 use super::Result;
-use super::rows::{from_rows, to_rows};
+use super::rows::from_rows;
 
 /// The streams of one batch.
 #[derive(Debug, Clone)]
@@ -48,8 +48,9 @@ impl Streams {
         counter: u64,
         fill: impl Fn(&mut ChaCha8Rng, &mut [f64]) + Sync,
     ) -> Result<Tensor> {
-        let (mut values, width) = to_rows(&like.zeros_like())?;
-        if width > 0 {
+        let mut values = vec![0.0; like.numel()];
+        if !values.is_empty() {
+            let width = (values.len() / self.keys.len().max(1)).max(1);
             let rows = values.par_chunks_mut(width).enumerate();
             rows.for_each(|(place, row)| fill(&mut self.generator(place, counter), row));
         }

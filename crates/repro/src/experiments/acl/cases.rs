@@ -181,10 +181,10 @@ fn standard(set: ImageSet) -> Case {
         projector: ProjectorConfig { widths: vec![features, 64], batch_norm: true },
         normalise: false,
         halve: false,
-        unlabelled: 9600,
+        unlabelled: 7680,
         probe: 5000,
         views: SimClrAugmentation::small_grey([28, 28]),
-        measure: Measure { attacked: 300, budgets: vec![4.0 / 255.0, RADIUS, 0.05, BEYOND], steps: 20, shifts },
+        measure: Measure { attacked: 300, budgets: vec![RADIUS, 0.05, BEYOND], steps: 20, shifts },
     };
     let base = PretrainParams::small(&setting, 2, 64);
     let mut case = Case { network: "ResNet 8-16-32", seeds: 3, setting, pretrainings: Vec::new(), tunings: Vec::new() };
