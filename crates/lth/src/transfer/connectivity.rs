@@ -97,7 +97,7 @@ mod tests {
         let path = LinearPath::between(&weights(-1.0), &weights(1.0), &store, 5, error).unwrap();
         assert_eq!(path.points, [(0.0, 0.0), (0.25, 0.5625), (0.5, 1.0), (0.75, 0.5625), (1.0, 0.0)]);
         assert_eq!(path.barrier(), 1.0);
-        // The same valley: no point lies above the mean of the ends.
+        // On a slope from 1 to 3 the highest point is an end, 1 above the mean of both; on level ground nothing is.
         let slope =
             LinearPath::between(&weights(1.0), &weights(3.0), &store, 3, || Ok(weight.double_value(&[0]))).unwrap();
         assert_eq!(slope.barrier(), 1.0);

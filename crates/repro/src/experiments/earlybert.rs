@@ -24,7 +24,7 @@ use core_tensor::text::glue::Task;
 
 const PAPER: &str = "earlybert";
 /// Counted up whenever the code computes something else from the same parameters.
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
 
 /// The experiment.
 pub(super) struct EarlyBert;

@@ -201,8 +201,8 @@ pub(crate) fn final_metrics(evaluation: Evaluation) -> Metrics {
     Metrics::from([("test_accuracy".into(), evaluation.accuracy), ("test_loss".into(), evaluation.cross_entropy)])
 }
 
-/// Stops a training in the middle of an epoch, for re-trainings whose length is not a whole number of epochs.
-struct StopAfter(u64);
+/// Stops a training after so many steps, in the middle of an epoch too.
+pub(crate) struct StopAfter(pub(crate) u64);
 
 impl Observer for StopAfter {
     fn name(&self) -> &str {

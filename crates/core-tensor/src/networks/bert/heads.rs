@@ -8,8 +8,7 @@ use crate::{Error, Result};
 use tch::nn::{Init as TchInit, Path};
 use tch::{Kind, Reduction, Tensor};
 
-/// The label of tokens that enter no loss.
-pub const IGNORED: i64 = -100;
+pub use crate::text::masked::IGNORED;
 
 /// Classes of sentences or sentence pairs, or one number: parameters under `bert` and `classifier`.
 #[derive(Debug)]

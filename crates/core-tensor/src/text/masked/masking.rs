@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::text::SpecialTokens;
 use crate::{Error, Result};
 
-/// The label of a token that is not to be guessed; libtorch's cross-entropy leaves it out.
+/// The label of a token that is not to be guessed and enters no loss; libtorch's cross-entropy leaves it out.
 pub const IGNORED: i64 = -100;
 
 /// How tokens are chosen and hidden.

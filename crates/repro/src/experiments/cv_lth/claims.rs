@@ -32,7 +32,7 @@ pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
         let name = format!("cv-lth-layers-{}.csv", finished.run.seed);
         section.attachments.push(Attachment {
             name,
-            title: "Overlap of masks, layer by layer, last round".into(),
+            title: "Overlap of each pair of masks, layer by layer, last round".into(),
             bytes,
         });
     }
@@ -147,7 +147,7 @@ impl View<'_> {
         for other in self.settings.objectives.iter().skip(1).map(|objective| objective.name()) {
             let excess = of(&format!("jaccard_{other}_5"))?.minus(&of(&format!("chance_{other}_5"))?);
             let statement =
-                format!("Masks of supervised and {other} pre-training overlap no more than chance at 67.2 %");
+                format!("Masks of supervised and {other} pre-training overlap at most 0.03 more than chance at 67.2 %");
             claims.push(
                 Claim::new(&format!("T3a-{other}"), &statement)
                     .paper(

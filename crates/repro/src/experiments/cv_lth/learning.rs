@@ -1,12 +1,13 @@
 //! Training for a number of steps, whatever the batches.
 
 use super::settings::Settings;
+use crate::experiments::training::StopAfter;
 use crate::{Device, RunContext};
 use core_tensor::data::BatchSource;
 use core_tensor::nn::{Network, Standard};
-use core_tensor::optim::{Optimizer, Schedule, Sgd, SgdConfig, parameters};
+use core_tensor::optim::{Schedule, Sgd, SgdConfig, parameters};
 use core_tensor::seed::{Purpose, seed_libtorch};
-use core_tensor::train::{Control, Objective, Observer, StepContext, TrainConfig, Trainer};
+use core_tensor::train::{Objective, Observer, TrainConfig, Trainer};
 use tch::nn::VarStore;
 
 /// L2 decay of every training.
@@ -72,16 +73,4 @@ pub(super) fn train<B>(
     trainer.observe(&mut limit);
     trainer.fit(source)?;
     Ok(())
-}
-
-struct StopAfter(u64);
-
-impl Observer for StopAfter {
-    fn name(&self) -> &str {
-        "length"
-    }
-
-    fn after_step(&mut self, step: &StepContext, _: &mut dyn Optimizer) -> core_tensor::Result<Control> {
-        Ok(if step.progress.step + 1 >= self.0 { Control::Stop } else { Control::Continue })
-    }
 }

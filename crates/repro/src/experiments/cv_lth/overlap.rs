@@ -33,10 +33,33 @@ pub(super) fn measure(params: &Params, context: &mut RunContext) -> anyhow::Resu
             metrics
                 .insert(format!("zero_kernels_{}_{round}", other.name()), Profile::of(&mask).zero_kernels().1 as f64);
             if round == settings.rounds {
-                profile.push_str(&comparison.to_csv());
+                append(&mut profile, &format!("{}-{}", first.name(), other.name()), &comparison.to_csv());
             }
         }
     }
     context.save_artifact("layers.csv", |path| Ok(std::fs::write(path, &profile)?))?;
     Ok(metrics)
+}
+
+/// One table of all pairs: their name in front of each row, the header once.
+fn append(table: &mut String, pair: &str, csv: &str) {
+    for (number, line) in csv.lines().enumerate() {
+        let front = if number == 0 { "pair" } else { pair };
+        if number > 0 || table.is_empty() {
+            table.push_str(&format!("{front},{line}\n"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_of_several_pairs_has_one_header() {
+        let mut table = String::new();
+        append(&mut table, "supervised-simclr", "layer,jaccard\nconv2,0.5\n");
+        append(&mut table, "supervised-moco", "layer,jaccard\nconv2,0.25\n");
+        assert_eq!(table, "pair,layer,jaccard\nsupervised-simclr,conv2,0.5\nsupervised-moco,conv2,0.25\n");
+    }
 }

@@ -22,7 +22,7 @@ pub(super) struct Params {
     pub(super) objective: Objective,
 }
 
-/// The first round of the task's own masks is where perturbations are tried.
+/// What the task's own mask of the first round found is exchanged for.
 const PERTURBATIONS: [(&str, Perturbation); 3] =
     [("flip", Perturbation::Flip(0.1)), ("complement", Perturbation::Complement), ("random", Perturbation::Random)];
 

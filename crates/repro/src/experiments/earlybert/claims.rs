@@ -27,7 +27,7 @@ pub(super) fn judge(_: &Ask, results: &Results) -> anyhow::Result<Section> {
             .paper(exists, ABSTRACT)
             .test(every("share of neurons on the right side", Relation::AtLeast(0.97)), "")
             .judge(&planted(&format!("majority_neurons_{early}"))?)?,
-        Claim::new("Q1c", "Too late is as bad as too early: once an easy task is learned, only the penalty is left")
+        Claim::new("Q1c", "Later is worse: once an easy task is learned, only the penalty is left")
             .paper("not in the abstract: why early", OURS)
             .test(mean("neurons right after 200 steps − after 100, easy task", Relation::Below(0.0)), "")
             .judge(
@@ -62,10 +62,6 @@ pub(super) fn judge(_: &Ask, results: &Results) -> anyhow::Result<Section> {
             .paper("not in the abstract: the mechanism", OURS)
             .test(mean("A(λ = 0) − A(λ = 1e-4)", Relation::Within(crate::Interval { lo: -5.0, hi: 5.0 })), POINTS)
             .judge(&recall("no_penalty_0")?.minus(&recall("early_bird_0")?))?,
-        Claim::new("Q2f", "Search and re-training take at least 35 % fewer multiply-accumulates than full training")
-            .paper("35 to 45 % less training time", ABSTRACT)
-            .test(every("1 − (search + re-training) / full, equal lengths", Relation::AtLeast(0.35)), "")
-            .judge(&recall("saved_macs_0")?)?,
         Claim::new("Q3a", "Masks settle early: from step 4 on they are within 0.15 of the one after 20 steps")
             .paper("tickets emerge early in training", ABSTRACT)
             .test(every("largest distance from step 4 on, heads and neurons", Relation::AtMost(0.15)), "")
@@ -95,8 +91,7 @@ pub(super) fn judge(_: &Ask, results: &Results) -> anyhow::Result<Section> {
     section.tables.push(arms(results, &downstream)?);
     section.tables.push(recovery(results, early, late)?);
     section.notes.extend([
-        "The body of the paper was not at hand; thresholds are ours, and the paper's figures are those of its abstract."
-            .into(),
+        "Thresholds are ours; the paper's figures are those of its abstract.".into(),
         "The tasks of claims Q are generated: counting tokens with planted dead heads and neurons, and key-value recall. \
          No sentence enters them."
             .into(),
@@ -154,15 +149,23 @@ fn arms(results: &Results, params: &recall::Params) -> anyhow::Result<Table> {
             rows.push(vec![label, share.clone(), of(&format!("{metric}_{index}"), 1)?]);
         }
     }
-    rows.push(vec!["every other layer".into(), "0.5".into(), of("layer_drop", 1)?]);
+    rows.push(vec!["every other layer".into(), format!("{:.3}", recall::layer_drop_share()?), of("layer_drop", 1)?]);
     Ok(Table {
         title: "Key-value recall after re-training".into(),
-        caption:
-            "Test accuracy in percent, 64 training examples; mean ± half the 95 % interval over seeds. Chance: 25."
-                .into(),
+        caption: format!(
+            "Test accuracy in percent, {} training examples; mean ± half the 95 % interval over seeds. Chance: 25. Search and \
+             re-training of the first early bird take {} of the multiply-accumulates of as long a training of the full model.",
+            params.examples,
+            cell(&recall_saved(results)?, 3),
+        ),
         header: ["ticket", "MACs, share of full", "accuracy (%)"].map(String::from).to_vec(),
         rows,
     })
+}
+
+/// Search and re-training, in multiply-accumulates of full training.
+fn recall_saved(results: &Results) -> anyhow::Result<Vec<f64>> {
+    Ok(results.samples("saved_macs_0", |run| run.kind == "recall")?.map(|saved| 1.0 - saved).values())
 }
 
 fn recovery(results: &Results, early: u64, late: u64) -> anyhow::Result<Table> {

@@ -324,7 +324,7 @@ fn watch(params: &Params, seed: u64, context: &mut RunContext, start: Start<'_>)
     let groups = bert_groups(config, "bert.");
     let found = search.found().ok_or_else(|| anyhow::anyhow!("the search ended without a ticket"))?;
     let steps: Vec<u64> = search.trace().steps.keys().copied().collect();
-    let (mut largest, mut at_end) = ([0.0_f64; 2], [0.0; 2]);
+    let mut largest = [0.0_f64; 2];
     for step in &steps {
         let drawn = params.draw().draw(&search.trace().scores(*step, &groups)?)?;
         let distance = drawn.mask.distance(&found.drawn.mask)?;
@@ -332,7 +332,6 @@ fn watch(params: &Params, seed: u64, context: &mut RunContext, start: Start<'_>)
         if *step > found.step {
             largest = [largest[0].max(distance[0]), largest[1].max(distance[1])];
         }
-        at_end = distance;
     }
     // Heads alone, half of them, without re-training.
     let last = steps.last().ok_or_else(|| anyhow::anyhow!("nothing was recorded"))?;
@@ -348,8 +347,6 @@ fn watch(params: &Params, seed: u64, context: &mut RunContext, start: Start<'_>)
         random += loss(&heads_only.random(&groups, derive(seed, Purpose::Mask, 10 + number))?)? / 4.0;
     }
     Ok(Metrics::from([
-        ("heads_distance_at_end".into(), at_end[0]),
-        ("neurons_distance_at_end".into(), at_end[1]),
         ("largest_heads_distance".into(), largest[0]),
         ("largest_neurons_distance".into(), largest[1]),
         ("cut_loss_early_bird".into(), loss(&heads_only.draw(&scores)?.mask)?),

@@ -129,7 +129,8 @@ impl Corpus {
     }
 }
 
-/// A stretch of an endless stream of batches, so that a training can stop and go on between stretches.
+/// A stretch of an endless stream of batches, pass after pass over the corpus, so that a training can stop and go on
+/// between stretches.
 struct Chunks<'a> {
     loader: &'a MaskedLoader,
     chunk: u64,
@@ -148,10 +149,14 @@ impl BatchSource for Chunks<'_> {
     ) -> core_tensor::Result<Box<dyn Iterator<Item = core_tensor::Result<MaskedBatch>> + '_>> {
         let whole = self.loader.batches_per_epoch();
         let first = epoch * self.chunk;
-        let (pass, start) = (first / whole, first % whole);
-        let this = self.loader.epoch(pass)?.skip(start as usize);
-        let next = self.loader.epoch(pass + 1)?;
-        Ok(Box::new(this.chain(next).take(self.chunk as usize)))
+        let pass = |pass| -> Box<dyn Iterator<Item = core_tensor::Result<MaskedBatch>> + '_> {
+            match self.loader.epoch(pass) {
+                Ok(batches) => batches,
+                Err(error) => Box::new(std::iter::once(Err(error))),
+            }
+        };
+        // A loader has at least one batch a pass, so that small corpora are passed over as often as a chunk takes.
+        Ok(Box::new((first / whole..).flat_map(pass).skip((first % whole) as usize).take(self.chunk as usize)))
     }
 }
 
@@ -316,4 +321,29 @@ pub(super) fn artifact(finished: &Finished) -> anyhow::Result<(WordPiece, NamedT
     let pieces = WordPiece::from_file(&finished.artifact("vocab.txt")?, Casing::Lower)?;
     let config = BertConfig::from_file(&finished.artifact("config.json")?)?;
     Ok((pieces, read_state(&finished.artifact("model.safetensors")?)?, config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_corpus_is_passed_over_as_often_as_a_chunk_takes() {
+        let tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"].map(str::to_owned);
+        let pieces = WordPiece::from_tokens(tokens.to_vec(), Casing::Lower, "test").unwrap();
+        // Twelve tokens in sequences of four, two a batch: three batches a pass.
+        let inputs = full_sequences(&[vec![vec![5; 12]]], &pieces, 4).unwrap();
+        let loader = MaskedLoader::new(inputs, &pieces, Masking::default(), TokenLoaderConfig::training(2), 0).unwrap();
+        assert_eq!(loader.batches_per_epoch(), 3);
+        let order = |batches: &mut dyn Iterator<Item = core_tensor::Result<MaskedBatch>>| -> Vec<Vec<usize>> {
+            batches.map(|batch| batch.unwrap().index).collect()
+        };
+        let chunks = Chunks { loader: &loader, chunk: 8 };
+        let mut found = order(&mut chunks.epoch(0).unwrap());
+        assert_eq!(found.len(), 8);
+        found.extend(order(&mut chunks.epoch(1).unwrap()));
+        let mut passes: Vec<_> = (0..6).flat_map(|pass| order(&mut loader.epoch(pass).unwrap())).collect();
+        passes.truncate(16);
+        assert_eq!(found, passes);
+    }
 }

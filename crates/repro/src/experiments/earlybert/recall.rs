@@ -222,6 +222,16 @@ fn layer_drop(task: &Downstream) -> anyhow::Result<Model> {
     Model::with(&config, HEAD, &weights)
 }
 
+/// Share of the multiply-accumulates that every other layer takes.
+pub(super) fn layer_drop_share() -> anyhow::Result<f64> {
+    let full = shape();
+    let kept = every_other(full.num_hidden_layers, full.num_hidden_layers / 2).len();
+    let macs = |config: &BertConfig| -> anyhow::Result<f64> {
+        Ok(config.workload("recall", PAIRS as i64 + 1)?.macs()? as f64)
+    };
+    Ok(macs(&BertConfig { num_hidden_layers: kept, ..shape() })? / macs(&full)?)
+}
+
 fn pre_train(params: &Params, model: &Model, held_out: &Tokens, seed: u64) -> anyhow::Result<u64> {
     let draw = |random: &mut ChaCha8Rng| draw(params.pre_batch, false, random);
     let source = Drawn { draw, steps: params.pre_chunk, seed };

@@ -41,12 +41,6 @@ pub(super) fn judge(results: &Results, ran: bool) -> anyhow::Result<Section> {
         &|| Ok(tuned(early, "dev_score")?.minus(&tuned(Arm::Full, "dev_score")?)),
     )?;
     add(
-        Claim::new("S1b", "Search and re-training take at least 45 % fewer multiply-accumulates")
-            .paper("35 to 45 % less training time", ABSTRACT)
-            .test(Test::every("1 − (search + re-training) / full", Relation::AtLeast(0.45)), ""),
-        &|| Ok(tuned(early, "saved_macs")?),
-    )?;
-    add(
         Claim::new("S1c", "Search and re-training take at least 35 % less time by the clock")
             .paper("35 to 45 % less training time", ABSTRACT)
             .test(mean("1 − (search + re-training) / full, seconds", Relation::AtLeast(0.35)), "")
@@ -56,22 +50,28 @@ pub(super) fn judge(results: &Results, ran: bool) -> anyhow::Result<Section> {
     add(
         Claim::new("S1d", "Cut without re-training, half of the heads cost less loss than random halves do")
             .paper("structured winning tickets exist", ABSTRACT)
-            .test(mean("loss(early bird) − mean loss(four random)", Relation::AtMost(0.0)), "nats"),
+            .test(mean("loss(early bird) − mean loss(four random)", Relation::Below(0.0)), "nats"),
         &|| Ok(tuned(Arm::Watch, "cut_loss_early_bird")?.minus(&tuned(Arm::Watch, "cut_loss_random")?)),
     )?;
     add(
-        Claim::new("S1e", "From the draw to the end of the epoch the mask moves by at most 0.15")
-            .paper("tickets emerge early in training", ABSTRACT)
-            .test(Test::every("largest distance, heads and neurons", Relation::AtMost(0.15)), ""),
+        Claim::new(
+            "S1e",
+            "From the draw to the end of the epoch the mask is never further than 0.15 from the one drawn",
+        )
+        .paper("tickets emerge early in training", ABSTRACT)
+        .test(Test::every("largest distance, heads and neurons", Relation::AtMost(0.15)), ""),
         &|| {
-            let heads = tuned(Arm::Watch, "heads_distance_at_end")?;
-            Ok(heads.combine(&tuned(Arm::Watch, "neurons_distance_at_end")?, f64::max))
+            let heads = tuned(Arm::Watch, "largest_heads_distance")?;
+            Ok(heads.combine(&tuned(Arm::Watch, "largest_neurons_distance")?, f64::max))
         },
     )?;
     add(
-        Claim::new("S2", "Pre-trained from random weights, the ticket's loss is no worse than a random one's")
-            .paper("the method applies to pre-training", ABSTRACT)
-            .test(mean("loss(early bird) − loss(random)", Relation::AtMost(0.02)), "nats"),
+        Claim::new(
+            "S2",
+            "Pre-trained from random weights, the ticket's loss is at most 0.02 nats above a random one's",
+        )
+        .paper("the method applies to pre-training", ABSTRACT)
+        .test(mean("loss(early bird) − loss(random)", Relation::AtMost(0.02)), "nats"),
         &|| Ok(pre("early-bird", "validation_loss")?.minus(&pre("random", "validation_loss")?)),
     )?;
     let spans = |metric: &str| results.samples(metric, |run| run.kind == "spans");
@@ -96,11 +96,6 @@ pub(super) fn judge(results: &Results, ran: bool) -> anyhow::Result<Section> {
     if ran {
         section.tables.push(arms(results)?);
         section.curves.push(stability(results));
-        section.notes.push(
-            "Half an hour on two cores does not get masked-word training past the plateau of word frequencies; a search \
-             there says what a search costs, not that pre-training has winning tickets."
-                .into(),
-        );
     }
     Ok(section)
 }

@@ -5,6 +5,7 @@
 //! question names a type, and the answer is that entity. One hop of attention finds it.
 
 use super::training::Clip;
+use crate::experiments::training::StopAfter;
 use crate::{Metrics, RunContext};
 use core_tensor::checkpoint::state_of;
 use core_tensor::data::BatchSource;
@@ -250,24 +251,6 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     keep("random", task.ticket(&theta, &draw.random(&groups, derive(seed, Purpose::Mask, 0))?)?);
     context.progress(3, 3, "");
     Ok(metrics)
-}
-
-/// Stops a training before its data end.
-struct StopAfter(u64);
-
-impl Observer for StopAfter {
-    fn name(&self) -> &str {
-        "length"
-    }
-
-    fn after_step(
-        &mut self,
-        step: &core_tensor::train::StepContext,
-        _: &mut dyn core_tensor::optim::Optimizer,
-    ) -> core_tensor::Result<core_tensor::train::Control> {
-        use core_tensor::train::Control;
-        Ok(if step.progress.step + 1 >= self.0 { Control::Stop } else { Control::Continue })
-    }
 }
 
 #[cfg(test)]
