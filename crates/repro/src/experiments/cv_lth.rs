@@ -54,16 +54,20 @@ impl Experiment for CvLth {
                 let params = pretraining::Params { settings: settings.clone(), objective };
                 let run = ask.run(PAPER, objective.pretraining(), seed, &params)?.at_revision(REVISION);
                 let source = plan.add_weighted(run, objective.effort());
-                let params = transfer::Params { settings: settings.clone(), objective };
-                let run = ask.run(PAPER, objective.transfer(), seed, &params)?.at_revision(REVISION);
-                plan.add_weighted(run.needing("source", &source), 4.0);
-                if objective == Objective::Supervised {
+                if settings.transfers.contains(&objective) {
+                    let params = transfer::Params { settings: settings.clone(), objective: Some(objective) };
+                    let run = ask.run(PAPER, objective.transfer(), seed, &params)?.at_revision(REVISION);
+                    plan.add_weighted(run.needing("source", &source), 5.0);
+                }
+                if objective == Objective::Supervised && settings.scenes.is_some() {
                     let params = scenes::Params { settings: settings.clone() };
                     let run = ask.run(PAPER, "scenes", seed, &params)?.at_revision(REVISION);
                     plan.add_weighted(run.needing("source", &source), 4.0);
                 }
                 sources.push((objective, source));
             }
+            let params = transfer::Params { settings: settings.clone(), objective: None };
+            plan.add_weighted(ask.run(PAPER, transfer::FRESH, seed, &params)?.at_revision(REVISION), 3.0);
             let params = overlap::Params { settings: settings.clone() };
             let mut run = ask.run(PAPER, "overlap", seed, &params)?.at_revision(REVISION);
             for (objective, source) in &sources {
@@ -78,7 +82,7 @@ impl Experiment for CvLth {
         match run.kind.as_str() {
             "overlap" => overlap::measure(&run.params()?, context),
             "scenes" => scenes::measure(&run.params()?, run.seed, context),
-            kind if Objective::ALL.iter().any(|objective| objective.transfer() == kind) => {
+            kind if kind == transfer::FRESH || Objective::ALL.iter().any(|objective| objective.transfer() == kind) => {
                 transfer::measure(&run.params()?, run.seed, context)
             }
             _ => pretraining::measure(&run.params()?, run.seed, context),
@@ -100,8 +104,9 @@ mod tests {
     fn plans_pair_every_transfer_with_the_pre_training_of_its_seed() {
         let empty = tempfile::tempdir().unwrap();
         let ask = |tier| Ask { tier, seeds: None, device: Device::Cpu, data: DataRoot::at(empty.path()) };
-        // Three seeds of two objectives and their transfers, scenes, overlap; with MoCo two more.
-        for (tier, runs) in [(Tier::Quick, 3 * 6), (Tier::Standard, 3 * 8), (Tier::Paper, 0)] {
+        // Three seeds of two objectives, a transfer, one from fresh weights, overlap; then of three objectives and their
+        // transfers, with scenes.
+        for (tier, runs) in [(Tier::Quick, 3 * 5), (Tier::Standard, 3 * 9), (Tier::Paper, 0)] {
             let plan = CvLth.plan(&ask(tier)).unwrap();
             let ids: BTreeSet<_> = plan.runs.iter().map(|planned| planned.run.id()).collect();
             assert_eq!((ids.len(), plan.runs.len()), (runs, runs), "{tier}");

@@ -25,7 +25,8 @@ const WIDTH: i64 = 32;
 
 pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
     let settings = &params.settings;
-    let [count, tests, steps, repeats, side] = settings.scenes;
+    let scenes = settings.scenes.ok_or_else(|| anyhow::anyhow!("these settings have no scenes"))?;
+    let [count, tests, steps, repeats, side] = scenes;
     let source = context.needed("source")?;
     let pretrained = read_state(&source.artifact(WEIGHTS)?)?;
     let (ticket, _) = MaskSet::load(&source.artifact(&mask_file(ROUND))?)?;

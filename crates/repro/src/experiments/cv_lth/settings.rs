@@ -29,6 +29,8 @@ pub(super) struct Settings {
     /// Images are averaged over 2 × 2 pixels.
     pub(super) halved: bool,
     pub(super) objectives: Vec<Objective>,
+    /// Those of them whose backbones and masks are transferred.
+    pub(super) transfers: Vec<Objective>,
     pub(super) seeds: u64,
     /// Classes of the pre-training, by number.
     pub(super) source: Vec<usize>,
@@ -50,8 +52,8 @@ pub(super) struct Settings {
     pub(super) transferred: Vec<u32>,
     /// Rounds whose masks are found on the downstream task itself.
     pub(super) found: Vec<u32>,
-    /// Training scenes, test scenes, steps, repeats, side of a scene.
-    pub(super) scenes: [usize; 5],
+    /// Training scenes, test scenes, steps, repeats, side of a scene; none where scenes are left out.
+    pub(super) scenes: Option<[usize; 5]>,
     /// The feature map that segmentation and detection look at.
     pub(super) tap: String,
 }
@@ -100,21 +102,22 @@ impl Settings {
             images: ImageSet::grey(&ask.data)?,
             halved: true,
             objectives: vec![Objective::Supervised, Objective::SimClr],
+            transfers: vec![Objective::Supervised],
             seeds: 3,
             source: vec![0, 2, 4, 6, 5],
             target: vec![1, 3, 7, 8, 9],
             source_images: 6000,
-            pretraining_steps: 300,
-            round_steps: 40,
+            pretraining_steps: 250,
+            round_steps: 30,
             rounds: 10,
             batch_size: 64,
             labels: 10,
             draws: 3,
-            fine_steps: 60,
+            fine_steps: 50,
             test_images: 1000,
             transferred: vec![3, 5, 10],
             found: vec![6, 10],
-            scenes: [256, 128, 120, 2, 32],
+            scenes: None,
             tap: "conv3".to_owned(),
         };
         match ask.tier {
@@ -127,6 +130,7 @@ impl Settings {
     fn standard(data: &DataRoot, quick: Self) -> anyhow::Result<Self> {
         let longer = Self {
             objectives: Objective::ALL.to_vec(),
+            transfers: Objective::ALL.to_vec(),
             source_images: 15_000,
             pretraining_steps: 800,
             round_steps: 100,
@@ -135,7 +139,7 @@ impl Settings {
             fine_steps: 120,
             test_images: 4000,
             transferred: vec![1, 3, 5, 6, 8, 10],
-            scenes: [1000, 300, 200, 3, 64],
+            scenes: Some([1000, 300, 200, 3, 64]),
             ..quick
         };
         let Some(images) = ImageSet::cifar(data)? else { return Ok(longer) };
@@ -146,12 +150,14 @@ impl Settings {
             halved: false,
             seeds: 2,
             source_images: 5000,
-            pretraining_steps: 400,
-            round_steps: 50,
+            pretraining_steps: 300,
+            round_steps: 30,
             draws: 4,
             labels: 50,
+            fine_steps: 60,
             test_images: 1000,
-            scenes: [500, 200, 100, 3, 32],
+            transferred: vec![3, 5, 8, 10],
+            scenes: Some([500, 200, 100, 3, 32]),
             tap: "layer2".to_owned(),
             ..longer
         })

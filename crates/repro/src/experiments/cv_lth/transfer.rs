@@ -9,7 +9,7 @@ use core_tensor::data::{Augmentation, Dataset, Loader, LoaderConfig, OnDevice};
 use core_tensor::optim::NamedTensors;
 use core_tensor::train::{CrossEntropy, Observer, evaluate};
 use lth::criterion::Magnitude;
-use lth::transfer::{LinearPath, Perturbation, largest_matching};
+use lth::transfer::{LinearPath, Matching, Perturbation, largest_matching};
 use lth::{Imp, ImpConfig, MaskObserver, MaskSet, copies, restore};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -19,66 +19,64 @@ use std::collections::BTreeMap;
 #[serde(deny_unknown_fields)]
 pub(super) struct Params {
     pub(super) settings: Settings,
-    pub(super) objective: Objective,
+    /// What the backbone was pre-trained by; nothing for fresh weights, which have no masks but the task's own.
+    pub(super) objective: Option<Objective>,
 }
 
+/// The kind of a run that starts from fresh weights.
+pub(super) const FRESH: &str = "transfer from fresh weights";
 /// What the task's own mask of the first round found is exchanged for.
 const PERTURBATIONS: [(&str, Perturbation); 3] =
     [("flip", Perturbation::Flip(0.1)), ("complement", Perturbation::Complement), ("random", Perturbation::Random)];
 
 pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
     let settings = &params.settings;
-    let source = context.needed("source")?;
-    let pretrained = read_state(&source.artifact(WEIGHTS)?)?;
-    let masks: BTreeMap<u32, MaskSet> = settings
-        .transferred
-        .iter()
-        .map(|&round| Ok((round, MaskSet::load(&source.artifact(&mask_file(round))?)?.0)))
-        .collect::<anyhow::Result<_>>()?;
+    let (mut pretrained, mut masks) = (None, BTreeMap::<u32, MaskSet>::new());
+    if params.objective.is_some() {
+        let source = context.needed("source")?;
+        pretrained = Some(read_state(&source.artifact(WEIGHTS)?)?);
+        for &round in &settings.transferred {
+            masks.insert(round, MaskSet::load(&source.artifact(&mask_file(round))?)?.0);
+        }
+    }
     let [labelled, test] = settings.images_of(context.data(), &settings.target)?;
     let test = Settings::some(&test, settings.test_images)?;
     let device = context.device();
     let bench = Bench { settings, test, device: device.into() };
-
-    // The task's own masks come from a draw of labels that no score is taken on.
-    let search = settings.draw(&labelled, seed, 1_000_000)?;
-    let start = |draw: u64, pretrained: Option<&NamedTensors>| -> anyhow::Result<(Model, NamedTensors)> {
+    // Heads, and fresh weights, depend on the draw alone, so that all runs of a seed are paired.
+    let start = |draw: u64| -> anyhow::Result<(Model, NamedTensors)> {
         let model = Model::new(settings, 7_000_000 + seed * 1000 + draw, device)?;
-        if let Some(weights) = pretrained {
+        if let Some(weights) = &pretrained {
             load_backbone(weights, &model.store)?;
         }
         let start = copies(&state_of(&model.store));
         Ok((model, start))
     };
-    let own = |pretrained: Option<&NamedTensors>| -> anyhow::Result<BTreeMap<u32, MaskSet>> {
-        let (model, start) = start(1_000_000, pretrained)?;
-        bench.search(&model, &start, &search, seed)
-    };
-    let (own_pretrained, own_fresh) = (own(Some(&pretrained))?, own(None)?);
 
+    // The task's own masks come from a draw of labels that no score is taken on.
+    let own = {
+        let (model, begin) = start(1_000_000)?;
+        bench.search(&model, &begin, &settings.draw(&labelled, seed, 1_000_000)?, seed)?
+    };
     let mut scores = BTreeMap::<String, Vec<f64>>::new();
     for draw in 0..settings.draws {
         let labels = settings.draw(&labelled, seed, draw)?;
-        let (from_pretrained, from_fresh) = (start(draw, Some(&pretrained))?, start(draw, None)?);
-        let mut score = |name: String, (model, start): &(Model, NamedTensors), mask: &MaskSet| -> anyhow::Result<()> {
-            scores.entry(name).or_default().push(bench.fine_tuned(model, start, mask, &labels, draw)?);
+        let (model, begin) = start(draw)?;
+        let mut score = |name: String, mask: &MaskSet| -> anyhow::Result<()> {
+            scores.entry(name).or_default().push(bench.fine_tuned(&model, &begin, mask, &labels, draw)?);
             Ok(())
         };
-        let whole = MaskSet::ones_like(&prunable().select_from(&from_pretrained.0.store)?);
-        score("dense".into(), &from_pretrained, &whole)?;
-        score("dense_fresh".into(), &from_fresh, &whole)?;
+        score("dense".into(), &MaskSet::ones_like(&prunable().select_from(&model.store)?))?;
         for (round, mask) in &masks {
-            score(format!("ticket_{round}"), &from_pretrained, mask)?;
-            score(format!("random_{round}"), &from_pretrained, &mask.shuffle_within_layers(seed * 100 + draw))?;
+            score(format!("ticket_{round}"), mask)?;
+            score(format!("random_{round}"), &mask.shuffle_within_layers(seed * 100 + draw))?;
         }
-        for (masks, start, name) in [(&own_pretrained, &from_pretrained, "own"), (&own_fresh, &from_fresh, "fresh")] {
-            for (round, mask) in masks {
-                score(format!("{name}_{round}"), start, mask)?;
-            }
-            if let Some((_, mask)) = masks.iter().next() {
-                for (label, perturbation) in PERTURBATIONS {
-                    score(format!("{name}_{label}"), start, &perturbation.apply(mask, seed * 100 + draw)?)?;
-                }
+        for (round, mask) in &own {
+            score(format!("own_{round}"), mask)?;
+        }
+        if let Some(mask) = own.values().next() {
+            for (label, perturbation) in PERTURBATIONS {
+                score(format!("own_{label}"), &perturbation.apply(mask, seed * 100 + draw)?)?;
             }
         }
         context.progress(draw + 1, settings.draws, "");
@@ -88,33 +86,41 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     for (name, values) in &scores {
         metrics.insert(name.clone(), values.iter().sum::<f64>() / values.len() as f64);
     }
+    let labels = settings.draw(&labelled, seed, 0)?;
+    let (model, begin) = start(0)?;
+    if let Some(mask) = own.values().next() {
+        metrics.insert("own_barrier".into(), bench.barrier(&model, &begin, mask, &labels)?);
+    }
+    if pretrained.is_some() {
+        matching(&masks, &scores, &mut metrics)?;
+        // A mask that keeps everything is no mask: the same training without one.
+        let without = bench.trained(&model, &begin, None, &labels, 0)?;
+        metrics.insert("identity".into(), without - scores["dense"][0]);
+    }
+    Ok(metrics)
+}
+
+/// How far each ticket is above the line of matching, and the largest sparsity that is.
+fn matching(
+    masks: &BTreeMap<u32, MaskSet>,
+    scores: &BTreeMap<String, Vec<f64>>,
+    metrics: &mut Metrics,
+) -> anyhow::Result<()> {
     let dense = &scores["dense"];
-    let curve: Vec<(f64, Vec<f64>)> =
-        masks.iter().map(|(round, mask)| (mask.sparsity(), scores[&format!("ticket_{round}")].clone())).collect();
-    for ((sparsity, values), round) in curve.iter().zip(masks.keys()) {
-        let verdict = lth::transfer::Matching::new(values, dense)?;
+    let mut curve = Vec::new();
+    for (round, mask) in masks {
+        let values = &scores[&format!("ticket_{round}")];
+        let verdict = Matching::new(values, dense)?;
         metrics.insert(format!("margin_{round}"), verdict.margin());
-        metrics.insert(format!("sparsity_{round}"), *sparsity);
+        metrics.insert(format!("sparsity_{round}"), mask.sparsity());
         metrics.insert("dense_std".into(), verdict.dense_std);
+        curve.push((mask.sparsity(), values.clone()));
     }
     let bracket = largest_matching(&curve, dense)?;
     // 0: not even the densest ticket matches. 1: the sparsest one does.
     metrics.insert("matching".into(), bracket.matching.unwrap_or(0.0));
     metrics.insert("failing".into(), bracket.failing.unwrap_or(1.0));
-
-    // A mask that keeps everything is no mask: the same training without one.
-    let labels = settings.draw(&labelled, seed, 0)?;
-    let (model, begin) = start(0, Some(&pretrained))?;
-    let without = bench.trained(&model, &begin, None, &labels, 0)?;
-    metrics.insert("identity".into(), without - dense[0]);
-
-    for (masks, pretrained, name) in [(&own_pretrained, Some(&pretrained), "own"), (&own_fresh, None, "fresh")] {
-        if let Some(mask) = masks.values().next() {
-            let (model, begin) = start(0, pretrained)?;
-            metrics.insert(format!("{name}_barrier"), bench.barrier(&model, &begin, mask, &labels)?);
-        }
-    }
-    Ok(metrics)
+    Ok(())
 }
 
 /// What every training of a run shares.
