@@ -11,7 +11,9 @@
 //! column's name; a pair of which one does not see the object does not see it at all, and becomes a background cell.
 //!
 //! Later layers see everything, so that nothing is shared any more. From the layer at which that is cheaper, maps are put
-//! together position by position and go through libtorch's convolutions as usual. Batch norms are folded into the convolutions.
+//! together position by position, some at a time, and nothing is left to share but the way a convolution is computed: those of 3 × 3
+//! with stride 1 take a third of the multiplications ([Winograd's](https://arxiv.org/abs/1509.09308)) where channels are many. Batch
+//! norms are folded into the convolutions.
 //!
 //! ```
 //! use core_tensor::networks::{Architecture, ConvNetConfig};
@@ -36,52 +38,21 @@
 
 mod axis;
 mod networks;
+mod ready;
+mod step;
 mod table;
+mod winograd;
 
 pub use networks::Head;
+pub use step::Step;
 
 use super::scene::Background;
 use super::{Error, Motion, Result, ShiftGrid, ShiftMaps, ShiftStudy, Sprite};
 use axis::Axis;
 use indexmap::IndexMap;
+use ready::Ready;
 use table::Table;
 use tch::{Kind, Tensor, no_grad};
-
-/// One step of a convolutional network in evaluation mode.
-#[derive(Debug)]
-pub enum Step {
-    /// A convolution without groups, `[outputs, inputs, side, side]`, zero padding.
-    Conv {
-        /// The weight.
-        weight: Tensor,
-        /// `[outputs]`.
-        bias: Option<Tensor>,
-        /// Stride in both directions.
-        stride: usize,
-        /// Zeros on each side.
-        padding: usize,
-    },
-    /// Negative values become 0.
-    Relu,
-    /// The largest value of a square window.
-    MaxPool {
-        /// Side of the window.
-        kernel: usize,
-        /// Stride in both directions.
-        stride: usize,
-        /// Padding on each side.
-        padding: usize,
-    },
-    /// The sum of two branches; an empty one is the identity.
-    Sum {
-        /// One branch.
-        branch: Vec<Step>,
-        /// The other.
-        shortcut: Vec<Step>,
-    },
-    /// Names the map at this point; its feature is the mean over all places.
-    Tap(String),
-}
 
 /// A convolutional network as a list of steps, followed by global average pooling (`avgpool`) and, with a head, a linear
 /// classifier (`logits`).
@@ -96,7 +67,7 @@ pub struct ConvProgram {
 pub struct Savings {
     /// Multiply-accumulates of the plain evaluation.
     pub naive: f64,
-    /// Multiply-accumulates with reuse.
+    /// Multiply-accumulates with reuse, Winograd's changes of basis included.
     pub reused: f64,
     /// Top-level steps that are computed on distinct cells; the rest is computed position by position.
     pub shared_steps: usize,
@@ -180,20 +151,21 @@ impl ConvProgram {
         no_grad(|| {
             let mut found = Vec::new();
             let map = core_tensor::nn::channels_last(images);
-            self.finish(&self.steps, map, &mut |name, tensor| found.push((name.to_owned(), tensor)))?;
+            let steps = Ready::plain(&self.steps);
+            self.finish(&steps, map, &mut |name, tensor| found.push((name.to_owned(), tensor)))?;
             Ok(found)
         })
     }
 
     /// Runs steps on dense maps, then the head.
-    fn finish(&self, steps: &[Step], map: Tensor, found: &mut dyn FnMut(&str, Tensor)) -> Result<()> {
+    fn finish(&self, steps: &[Ready], map: Tensor, found: &mut dyn FnMut(&str, Tensor)) -> Result<()> {
         let mut map = map;
         for (index, step) in steps.iter().enumerate() {
-            if let Step::Tap(name) = step {
+            if let Some(name) = step.tap() {
                 found(name, mean_over_places(&map)?);
                 continue;
             }
-            map = step.on_map(map, index > 0)?;
+            map = step.run(map, index > 0)?;
         }
         self.pooled(mean_over_places(&map)?, found)
     }
@@ -231,24 +203,21 @@ impl ConvProgram {
         let positions = grid.len() as f64;
         let (mut rows, mut columns) = (pixels[0].clone(), pixels[1].clone());
         let mut channels = object.picture().channels();
-        // After each step: MACs of the step on a map and on distinct cells, and values of the table.
         let mut costs = Vec::new();
         for step in &self.steps {
-            let (dense, shared, largest) = step.count(&mut rows, &mut columns, &mut channels)?;
-            costs.push((dense * positions, shared, largest));
+            costs.push(step.count(&mut rows, &mut columns, &mut channels)?);
         }
-        let cost = |shared: usize| {
-            let table: f64 = costs[..shared].iter().map(|cost| cost.1 * GATHER).sum();
-            table + costs[shared..].iter().map(|cost| cost.0).sum::<f64>()
+        let total = |shared: usize, gather: f64| {
+            let table: f64 = costs[..shared].iter().map(|cost| cost.shared * gather).sum();
+            table + costs[shared..].iter().map(|cost| cost.quick * positions).sum::<f64>()
         };
-        let shared = (0..=costs.len()).min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap_or(0);
+        let shared = (0..=costs.len()).min_by(|a, b| total(*a, GATHER).total_cmp(&total(*b, GATHER))).unwrap_or(0);
         Ok(Plan {
             pixels,
             shared,
-            naive: costs.iter().map(|cost| cost.0).sum(),
-            reused: costs[..shared].iter().map(|cost| cost.1).sum::<f64>()
-                + costs[shared..].iter().map(|cost| cost.0).sum::<f64>(),
-            largest: costs[..shared].iter().map(|cost| cost.2).max().unwrap_or(0),
+            naive: costs.iter().map(|cost| cost.plain * positions).sum(),
+            reused: total(shared, 1.0),
+            largest: costs[..shared].iter().map(|cost| cost.largest).max().unwrap_or(0),
         })
     }
 
@@ -288,9 +257,10 @@ impl ConvProgram {
             self.pooled(table.means(grid)?, &mut keep)?;
         } else {
             let batch = study.batch.max(1);
+            let rest = Ready::quick(rest, table.side())?;
             for start in (0..grid.len()).step_by(batch) {
                 let maps = table.maps(grid, start..(start + batch).min(grid.len()))?;
-                self.finish(rest, maps, &mut keep)?;
+                self.finish(&rest, maps, &mut keep)?;
             }
         }
         for (layer, parts) in parts {
@@ -310,146 +280,6 @@ struct Plan {
 
 fn mean_over_places(map: &Tensor) -> Result<Tensor> {
     Ok(map.f_mean_dim([2_i64, 3].as_slice(), false, Kind::Float)?)
-}
-
-impl Step {
-    fn check(&self, top: bool) -> Result<()> {
-        let window = |kernel: usize, stride: usize, padding: usize| {
-            let found = format!("window {kernel}, stride {stride}, padding {padding}");
-            let fine = kernel > 0 && stride > 0 && padding < kernel;
-            if fine {
-                Ok(())
-            } else {
-                Err(Error::setting("step", "window and stride above 0, less padding than window", found))
-            }
-        };
-        match self {
-            Self::Conv { weight, bias, stride, padding } => {
-                let size = weight.size();
-                let &[outputs, _, height, width] = size.as_slice() else {
-                    return Err(Error::shape("weight", "[outputs, inputs, side, side]", format!("{size:?}")));
-                };
-                if height != width || size.contains(&0) {
-                    return Err(Error::shape("weight", "[outputs, inputs, side, side]", format!("{size:?}")));
-                }
-                if let Some(found) = bias.as_ref().map(Tensor::size).filter(|found| *found != [outputs]) {
-                    return Err(Error::shape("bias", format!("[{outputs}]"), format!("{found:?}")));
-                }
-                window(height as usize, *stride, *padding)
-            }
-            Self::MaxPool { kernel, padding, .. } if 2 * padding > *kernel => {
-                Err(Error::setting("padding of max pooling", format!("at most half of {kernel}"), padding))
-            }
-            Self::MaxPool { kernel, stride, padding } => window(*kernel, *stride, *padding),
-            Self::Relu => Ok(()),
-            Self::Sum { branch, shortcut } => branch.iter().chain(shortcut).try_for_each(|step| step.check(false)),
-            Self::Tap(name) if !top => Err(Error::setting("tap", "outside sums", format!("`{name}`"))),
-            Self::Tap(_) => Ok(()),
-        }
-    }
-
-    /// Channels of the map after a step that decides them.
-    fn outputs(&self) -> Option<i64> {
-        match self {
-            Self::Conv { weight, .. } => Some(weight.size()[0]),
-            Self::Sum { branch, shortcut } => {
-                let last = |steps: &[Self]| steps.iter().rev().find_map(Self::outputs);
-                last(branch).or_else(|| last(shortcut))
-            }
-            _ => None,
-        }
-    }
-
-    /// Window, stride and padding of a step that has them.
-    fn window(&self) -> Option<[usize; 3]> {
-        match self {
-            Self::Conv { weight, stride, padding, .. } => Some([weight.size()[2] as usize, *stride, *padding]),
-            Self::MaxPool { kernel, stride, padding } => Some([*kernel, *stride, *padding]),
-            _ => None,
-        }
-    }
-
-    /// Moves the axes through this step. Returns MACs on one map, MACs on all distinct cells, values of the largest table.
-    fn count(&self, rows: &mut Axis, columns: &mut Axis, channels: &mut usize) -> Result<(f64, f64, usize)> {
-        if let Self::Sum { branch, shortcut } = self {
-            let start = (rows.clone(), columns.clone(), *channels);
-            let mut total = (0.0, 0.0, 0);
-            let mut ends = Vec::new();
-            for side in [branch, shortcut] {
-                let (mut rows, mut columns, mut channels) = start.clone();
-                for step in side {
-                    let (dense, shared, largest) = step.count(&mut rows, &mut columns, &mut channels)?;
-                    total = (total.0 + dense, total.1 + shared, total.2.max(largest));
-                }
-                ends.push((rows, columns, channels));
-            }
-            let [first, second] = [&ends[0], &ends[1]];
-            let sizes = |end: &(Axis, Axis, usize)| [end.0.cells(), end.1.cells(), end.2];
-            if sizes(first) != sizes(second) {
-                let (expected, found) = (format!("{:?}", sizes(first)), format!("{:?}", sizes(second)));
-                return Err(Error::shape("second branch of a sum (height, width, channels)", expected, found));
-            }
-            (*rows, *columns, *channels) = (first.0.joined(&second.0).0, first.1.joined(&second.1).0, first.2);
-            total.2 = total.2.max(axis::cell_count(rows, columns) * *channels);
-            return Ok(total);
-        }
-        let Some([kernel, stride, padding]) = self.window() else { return Ok((0.0, 0.0, 0)) };
-        *rows = rows.windows(kernel, stride, padding)?.0;
-        *columns = columns.windows(kernel, stride, padding)?.0;
-        let distinct = axis::cell_count(rows, columns);
-        let Self::Conv { weight, .. } = self else { return Ok((0.0, 0.0, distinct * *channels)) };
-        let [outputs, inputs] = [0, 1].map(|axis| weight.size()[axis] as usize);
-        if inputs != *channels {
-            return Err(Error::shape("weight", format!("{channels} inputs"), format!("{inputs}")));
-        }
-        *channels = outputs;
-        let macs = (outputs * inputs * kernel * kernel) as f64;
-        Ok((macs * (rows.cells() * columns.cells()) as f64, macs * distinct as f64, distinct * outputs))
-    }
-
-    /// `owned`: whether the map may be overwritten.
-    fn on_map(&self, map: Tensor, owned: bool) -> Result<Tensor> {
-        let both = |value: usize| [value as i64; 2];
-        Ok(match self {
-            Self::Conv { weight, bias, stride, padding } => {
-                map.f_conv2d(weight, bias.as_ref(), both(*stride), both(*padding), [1, 1], 1)?
-            }
-            Self::Relu if owned => {
-                let mut map = map;
-                map.f_relu_()?
-            }
-            Self::Relu => map.f_relu()?,
-            Self::MaxPool { kernel, stride, padding } => {
-                map.f_max_pool2d(both(*kernel), both(*stride), both(*padding), [1, 1], false)?
-            }
-            Self::Sum { branch, shortcut } => {
-                let run = |steps: &[Self]| {
-                    let start = map.shallow_clone();
-                    steps.iter().enumerate().try_fold(start, |map, (index, step)| step.on_map(map, index > 0))
-                };
-                let (mut sum, other) = (run(branch)?, run(shortcut)?);
-                if branch.is_empty() { sum.f_add(&other)? } else { sum.f_add_(&other)? }
-            }
-            Self::Tap(_) => map,
-        })
-    }
-
-    fn on_table(&self, table: Table) -> Result<Table> {
-        match self {
-            Self::Conv { weight, bias, stride, padding } => table.conv(weight, bias.as_ref(), *stride, *padding),
-            Self::Relu => table.relu(),
-            Self::MaxPool { kernel, stride, padding } => table.max_pool(*kernel, *stride, *padding),
-            Self::Sum { branch, shortcut } => {
-                let run = |steps: &[Self]| {
-                    // The first step of a branch must not overwrite what the other branch reads.
-                    let start = table.shared_copy(matches!(steps.first(), Some(Self::Relu)))?;
-                    steps.iter().try_fold(start, |table, step| step.on_table(table))
-                };
-                run(branch)?.sum(run(shortcut)?)
-            }
-            Self::Tap(_) => Ok(table),
-        }
-    }
 }
 
 #[cfg(test)]

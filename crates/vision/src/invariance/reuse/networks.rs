@@ -80,7 +80,8 @@ fn folded(state: &IndexMap<String, Tensor>, conv: &str, norm: &str, shape: [i64;
     let bias = part("bias")? - part("running_mean")? * &scale;
     let weight = weight.to_kind(tch::Kind::Double) * scale.f_view([-1, 1, 1, 1])?;
     Ok(Step::Conv {
-        weight: weight.to_kind(tch::Kind::Float),
+        // As libtorch's convolutions on maps with channels last want it.
+        weight: core_tensor::nn::channels_last(&weight.to_kind(tch::Kind::Float)),
         bias: Some(bias.to_kind(tch::Kind::Float)),
         stride,
         padding: shape[2] as usize / 2,

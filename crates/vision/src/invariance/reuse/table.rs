@@ -14,8 +14,8 @@ pub(super) struct Table {
     values: Tensor,
 }
 
-/// Values gathered at a time: 32 MB, which stays near the caches while it is multiplied.
-const GATHERED: usize = 1 << 23;
+/// Values gathered at a time: 8 MB, which stays in the caches while it is multiplied.
+const GATHERED: usize = 1 << 21;
 
 impl Table {
     /// The pixels.
@@ -62,11 +62,11 @@ impl Table {
         let (outputs, kernel) = (size[0], size[2]);
         // [taps · inputs, outputs], taps row by row as windows are gathered.
         let matrix = weight.f_permute([2, 3, 1, 0])?.f_reshape([-1, outputs])?.f_contiguous()?;
-        self.windowed(kernel as usize, stride, padding, outputs, |gathered, count, _| {
+        self.windowed(kernel as usize, stride, padding, outputs, |gathered, count, _, values| {
             let flat = gathered.f_view([count, -1])?;
             Ok(match bias {
-                Some(bias) => bias.f_addmm(&flat, &matrix)?,
-                None => flat.f_matmul(&matrix)?,
+                Some(bias) => bias.f_addmm_out(values, &flat, &matrix)?,
+                None => flat.f_mm_out(values, &matrix)?,
             })
         })
     }
@@ -74,10 +74,11 @@ impl Table {
     /// Max pooling: what lies beyond the border is replaced by something in the window.
     pub(super) fn max_pool(&self, kernel: usize, stride: usize, padding: usize) -> Result<Self> {
         let channels = self.values.size()[1];
-        self.windowed(kernel, stride, padding, channels, |gathered, count, outside| {
+        let beyond = cell_count(&self.rows, &self.columns) as i64;
+        self.windowed(kernel, stride, padding, channels, |gathered, count, index, values| {
             let windows = gathered.f_view([count, (kernel * kernel) as i64, channels])?;
-            let outside = outside.f_view([count, (kernel * kernel) as i64, 1])?;
-            Ok(windows.f_masked_fill(&outside, f64::NEG_INFINITY)?.f_amax([1_i64], false)?)
+            let outside = index.f_eq(beyond)?.f_view([count, (kernel * kernel) as i64, 1])?;
+            Ok(windows.f_masked_fill(&outside, f64::NEG_INFINITY)?.f_amax_out(values, [1_i64], false)?)
         })
     }
 
@@ -107,15 +108,15 @@ impl Table {
         Ok(Self { rows, columns, values })
     }
 
-    /// Applies `compute` to gathered windows `[count · taps, channels]`, their number, and which taps lie outside
-    /// `[count · taps]`.
+    /// Applies `compute` to gathered windows `[count · taps, channels]`, their number, and the cells that they were gathered from
+    /// `[count · taps]`, the cell after the last being what lies outside; it writes to `[count, outputs]`.
     fn windowed(
         &self,
         kernel: usize,
         stride: usize,
         padding: usize,
         outputs: i64,
-        compute: impl Fn(&Tensor, i64, &Tensor) -> Result<Tensor>,
+        compute: impl Fn(&Tensor, i64, &Tensor, &Tensor) -> Result<Tensor>,
     ) -> Result<Self> {
         let (rows, row_windows) = self.rows.windows(kernel, stride, padding)?;
         let (columns, column_windows) = self.columns.windows(kernel, stride, padding)?;
@@ -137,10 +138,14 @@ impl Table {
             let some = chunk.min(count - start);
             let index = Tensor::f_from_slice(&index[start * taps..(start + some) * taps])?;
             let gathered = self.values.f_index_select(0, &index)?;
-            let beyond = index.f_eq(outside as i64)?;
-            values.f_narrow(0, start as i64, some as i64)?.f_copy_(&compute(&gathered, some as i64, &beyond)?)?;
+            let _ = compute(&gathered, some as i64, &index, &values.f_narrow(0, start as i64, some as i64)?)?;
         }
         Ok(Self { rows, columns, values })
+    }
+
+    /// Height and width of the map.
+    pub(super) fn side(&self) -> [usize; 2] {
+        [self.rows.cells(), self.columns.cells()]
     }
 
     /// Means over all places of the map, `[positions, channels]`.

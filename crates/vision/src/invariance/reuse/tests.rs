@@ -72,6 +72,17 @@ fn networks_of_the_house_give_what_they_give_naively() {
 }
 
 #[test]
+fn wide_networks_give_what_they_give_naively() {
+    // Where channels are many, the convolutions after the shared ones are Winograd's: some positions of the published size.
+    let whole = ShiftGrid::new([96, 96], [32, 32], 1).unwrap();
+    let study = ShiftStudy::new(whole.window([30, 63], [2, 2]).unwrap(), Placer::white_imagenet());
+    let architecture =
+        Architecture::ResNet(ResNetConfig { widths: vec![16, 32, 48, 64], ..ResNetConfig::imagenet(18, 3).unwrap() });
+    let layers = ["layer2", "layer3", "layer4", "logits"];
+    assert!(compare(&architecture, &study, &object(3, [32, 32]), &layers) < 1e-4);
+}
+
+#[test]
 fn backgrounds_crops_and_rolls_are_exact_too() {
     let net = Architecture::ConvNet(ConvNetConfig { in_channels: 1, widths: vec![3, 4], classes: 2 });
     let layers = ["conv1", "conv2", "logits"];
