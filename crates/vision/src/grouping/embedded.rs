@@ -2,6 +2,7 @@
 
 use super::head::unit;
 use super::{Error, Result};
+use core_tensor::autograd::with_backward;
 use tch::{Kind, Tensor};
 
 /// Embeddings `[n, d]` with one label each, checked once, so that losses and miners need not.
@@ -131,7 +132,7 @@ impl<'a> Embedded<'a> {
     pub fn cosines(&self) -> Result<Tensor> {
         let anchors = directions(self.anchors)?;
         Ok(match self.references {
-            None => anchors.matmul(&anchors.tr()),
+            None => products(&anchors)?,
             Some((references, _)) => anchors.matmul(&directions(references)?.tr()),
         })
     }
@@ -245,6 +246,13 @@ pub(super) fn all_triplets(batch: &Embedded) -> Vec<[usize; 3]> {
         }
     }
     triplets
+}
+
+/// Inner products of all pairs of rows. Both factors being the same, their gradients are one product, not two.
+fn products(rows: &Tensor) -> Result<Tensor> {
+    let saved = rows.detach();
+    let value = saved.f_matmul(&saved.f_tr()?)?;
+    Ok(with_backward(&[rows], &value, move |gradient| vec![Some((gradient + gradient.tr()).matmul(&saved))])?)
 }
 
 /// Unit vectors, refusing those without a direction.

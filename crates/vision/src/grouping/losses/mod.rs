@@ -23,8 +23,9 @@ pub use proxy::{NormalisedSoftmax, ProxyAnchor, ProxyAnchorConfig, ProxyNca, Pro
 pub use triplet::Triplet;
 
 use super::{Embedded, Error, Mined, Result};
+use core_tensor::autograd::with_backward;
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Kind, Tensor, no_grad};
 
 /// A loss on embeddings with class labels.
 pub trait MetricLoss: std::fmt::Debug {
@@ -74,11 +75,19 @@ impl Averaging {
     }
 }
 
-/// `ln(1 + Σ exp(logit))` over the entries of `mask` along `dim`; 0 where there is none.
-fn log_one_plus_sum_exp(logits: &Tensor, mask: &Tensor, dim: i64) -> Tensor {
-    let kept = logits.masked_fill(&mask.logical_not(), f64::NEG_INFINITY);
-    let one = logits.narrow(dim, 0, 1).zeros_like();
-    Tensor::cat(&[kept, one], dim).logsumexp([dim].as_slice(), false)
+/// `ln(1 + Σ exp(logit))` over the entries of `mask` along `dim`; 0 where there is none. Its gradient is each entry's share of what
+/// is in the logarithm, kept from the way forward.
+fn log_one_plus_sum_exp(logits: &Tensor, mask: &Tensor, dim: i64) -> Result<Tensor> {
+    let (shares, value) = no_grad(|| {
+        let kept = logits.f_masked_fill(&mask.f_logical_not()?, f64::NEG_INFINITY)?;
+        let largest = kept.f_amax([dim], true)?.f_clamp_min(0.0)?;
+        let mut shares = kept.f_sub(&largest)?;
+        let _ = shares.f_exp_()?;
+        let total = shares.f_sum_dim_intlist([dim].as_slice(), true, None::<Kind>)? + (-&largest).f_exp()?;
+        let value = (largest + total.f_log()?).f_squeeze_dim(dim)?;
+        Ok::<_, Error>((shares.f_div_(&total)?, value))
+    })?;
+    Ok(with_backward(&[logits], &value, move |gradient| vec![Some(gradient.unsqueeze(dim) * &shares)])?)
 }
 
 /// The mean of `values` where `mask`, 0 of nothing.

@@ -31,8 +31,8 @@ impl MetricLoss for MultiSimilarity {
         check_finite("base", self.base)?;
         let masks = batch.masks(mined)?;
         let excess = batch.cosines()? - self.base;
-        let positive = log_one_plus_sum_exp(&(&excess * -self.alpha), &masks.positive, 1) / self.alpha;
-        let negative = log_one_plus_sum_exp(&(&excess * self.beta), &masks.negative, 1) / self.beta;
+        let positive = log_one_plus_sum_exp(&(&excess * -self.alpha), &masks.positive, 1)? / self.alpha;
+        let negative = log_one_plus_sum_exp(&(&excess * self.beta), &masks.negative, 1)? / self.beta;
         Ok((positive + negative).mean(excess.kind()))
     }
 }

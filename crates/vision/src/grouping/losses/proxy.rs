@@ -105,8 +105,8 @@ impl MetricLoss for ProxyAnchor {
         let ProxyAnchorConfig { alpha, margin, classes, .. } = self.config;
         let cosines = to_proxies(batch, &self.proxies)?;
         let own = one_hot(batch, classes);
-        let positive = log_one_plus_sum_exp(&((&cosines - margin) * -alpha), &own, 0);
-        let negative = log_one_plus_sum_exp(&((&cosines + margin) * alpha), &own.logical_not(), 0);
+        let positive = log_one_plus_sum_exp(&((&cosines - margin) * -alpha), &own, 0)?;
+        let negative = log_one_plus_sum_exp(&((&cosines + margin) * alpha), &own.logical_not(), 0)?;
         Ok(masked_mean(&positive, &own.any_dim(0, false)) + negative.mean(None::<Kind>))
     }
 }
