@@ -139,17 +139,35 @@ impl<T: Mix> Raster<T> {
                 padded[radius..radius + width].copy_from_slice(source);
                 padded[radius + width..].fill(source[width - 1]);
             }
-            for (k, &weight) in kernel.iter().enumerate() {
-                let source = if along_rows {
+            let source = |k: usize| {
+                if along_rows {
                     &T::numbers(&padded)[k * T::LANES..]
                 } else {
                     let row = (j + k).saturating_sub(radius).min(height - 1);
                     T::numbers(&self.data[row * width..(row + 1) * width])
-                };
-                target.iter_mut().zip(source).for_each(|(value, &other)| *value += weight * other);
-            }
+                }
+            };
+            weighted(target, kernel, source);
         }
         out
+    }
+}
+
+/// `target[i] = Σ_k kernel[k] · source(k)[i]`, some numbers at a time, so that sums stay in registers.
+fn weighted<'a>(target: &mut [f32], kernel: &[f32], source: impl Fn(usize) -> &'a [f32]) {
+    const BLOCK: usize = 16;
+    let (blocks, rest) = target.as_chunks_mut::<BLOCK>();
+    for (block, sums) in blocks.iter_mut().enumerate() {
+        let mut values = [0.0_f32; BLOCK];
+        for (k, &weight) in kernel.iter().enumerate() {
+            let others = &source(k)[block * BLOCK..][..BLOCK];
+            values.iter_mut().zip(others).for_each(|(value, &other)| *value += weight * other);
+        }
+        *sums = values;
+    }
+    let start = blocks.len() * BLOCK;
+    for (k, &weight) in kernel.iter().enumerate() {
+        rest.iter_mut().zip(&source(k)[start..]).for_each(|(value, &other)| *value += weight * other);
     }
 }
 
@@ -181,6 +199,25 @@ mod tests {
             for i in 0..6 {
                 let expected = raster.sample(i as f32 / 2.0 - 0.25, j as f32 / 2.0 - 0.25);
                 assert!((doubled.data[j * 6 + i] - expected).abs() < 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn convolution_is_the_sum_over_its_window() {
+        // Rows longer and shorter than what is summed at a time.
+        for width in [5, 16, 21] {
+            let data: Vec<Rgb> = (0..width * 4).map(|at| [at as f32, (at * at % 7) as f32, 1.0]).collect();
+            let raster = Raster { width, height: 4, data };
+            let kernel = [0.25, 0.5, -1.0];
+            for (along_rows, [dx, dy]) in [(true, [1, 0]), (false, [0, 1])] {
+                let found = raster.convolved(&kernel, along_rows);
+                for (at, value) in found.data.iter().enumerate() {
+                    let (x, y) = ((at % width) as isize, (at / width) as isize);
+                    let tap = |k: isize| raster.clamped(x + (k - 1) * dx, y + (k - 1) * dy);
+                    let expected: Rgb = std::array::from_fn(|c| (0..3).map(|k| kernel[k] * tap(k as isize)[c]).sum());
+                    assert_eq!(*value, expected);
+                }
             }
         }
     }

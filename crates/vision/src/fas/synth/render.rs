@@ -171,7 +171,7 @@ pub(crate) fn render(
             }
         }
     }
-    shade(surface, view, light, &hits, &mut scene, jitter);
+    shade(surface, view, (light, extent.high), &hits, &mut scene, jitter);
     let covered = |x: usize, y: usize| {
         let quarters = [[-0.25, -0.25], [0.25, -0.25], [-0.25, 0.25], [0.25, 0.25]];
         let met = quarters.iter().filter(|[dx, dy]| {
@@ -218,10 +218,11 @@ fn dot(a: [f32; 3], b: [f32; 3]) -> f32 {
     a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 }
 
+/// `top`: the highest point of the surface, above which nothing is in a lamp's way.
 fn shade(
     surface: &Surface,
     view: &View,
-    light: &Light,
+    (light, top): (&Light, f32),
     hits: &[(usize, [f32; 3], [f32; 3])],
     scene: &mut Scene,
     jitter: &mut Stream,
@@ -232,7 +233,6 @@ fn shade(
         .iter()
         .map(|lamp| LocalLamp { direction: view.to_object(lamp.direction), colour: lamp.colour, spread: lamp.spread })
         .collect();
-    let top = surface.extent().map_or(0.0, |extent| extent.high);
     let mut irradiance = Raster::filled(size, size, [0.0_f32; 3]);
     let mut scatters = Raster::filled(size, size, 0_u8);
     for &(at, point, to_eye) in hits {
