@@ -70,7 +70,7 @@ pub(super) struct Study {
 }
 
 /// Weights of the diversity loss to choose from.
-pub(super) const LAMBDAS: [f64; 4] = [0.0, 0.005, 0.02, 0.05];
+pub(super) const LAMBDAS: [f64; 3] = [0.0, 0.02, 0.05];
 pub(super) const GROUPS: i64 = 4;
 pub(super) const POOLED: Head = Head::Baseline { how: BaselineKind::PooledLinear, groups: GROUPS };
 pub(super) const UNGROUPED: Head = Head::Baseline { how: BaselineKind::PooledLinear, groups: 1 };

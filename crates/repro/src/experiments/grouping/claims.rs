@@ -48,7 +48,7 @@ fn notes(tier: Tier, source: Option<Source>) -> Vec<String> {
     }
     if tier == Tier::Standard {
         notes.push(
-            "λ is the one of {0, 0.005, 0.02, 0.05} with the highest mean R@1 on 27 characters held out of training, \
+            "λ is the one of {0, 0.02, 0.05} with the highest mean R@1 on 27 characters held out of training, \
              chosen for each loss and kind of image."
                 .into(),
         );
