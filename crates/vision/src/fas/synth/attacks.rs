@@ -320,7 +320,7 @@ pub(crate) fn mask(victim: &Face, wearer: &Face, material: MaskMaterial, draw: &
     let mut surface = wearer.surface.clone();
     let mm = 2.0 * surface.half_x / surface.height.width as f32;
     let moulded = blurred_present(&victim.surface.height, softening / mm);
-    let smooth = victim.surface.albedo.blurred(1.0);
+    let smooth = victim.surface.albedo.clone().blurred(1.0);
     let present = || smooth.data.iter().zip(&moulded.data).filter(|(_, h)| **h > MISS).map(|(colour, _)| colour);
     let count = present().count().max(1) as f32;
     let mean: Rgb = std::array::from_fn(|c| present().map(|colour| colour[c]).sum::<f32>() / count);

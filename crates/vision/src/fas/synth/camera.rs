@@ -40,18 +40,20 @@ pub(crate) fn shoot(scene: &Scene, exposure: &Exposure, draw: &mut Stream) -> Sh
     let mut image = scene.radiance.doubled();
     interfere(&mut image, scene, exposure);
     image.data.iter_mut().for_each(|pixel| *pixel = pixel.map(|c| c * gain));
-    image = image.blurred(model.blur);
+    let mut spare = Raster { width: 0, height: 0, data: Vec::new() };
+    image.blur(model.blur, &mut spare);
     let motion = draw.uniform(0.0, model.motion);
     let upright = draw.chance(0.5);
     if motion > 0.3 {
-        image = image.convolved(&smear(motion), upright);
+        image.convolve(&smear(motion), upright, &mut spare);
+        std::mem::swap(&mut image, &mut spare);
     }
     let mut image = demosaiced(&mosaic(&image, model, draw));
     develop(&mut image, exposure, draw);
     if model.denoise > 0.0 {
-        image = image.blurred(model.denoise);
+        image.blur(model.denoise, &mut spare);
     }
-    sharpen(&mut image, model.sharpen);
+    sharpen(&mut image, model.sharpen, &mut spare);
     let mut picture = jpeg::round_trip(&image, model.quality + draw.n(4.0));
     picture.data.iter_mut().for_each(|pixel| *pixel = pixel.map(|c| ((c * 255.0 + 0.5) as u8) as f32 / 255.0));
     Shot { picture, gain }
@@ -117,21 +119,23 @@ fn mosaic(image: &Raster<Rgb>, model: &CameraModel, draw: &mut Stream) -> Raster
 
 /// Bilinear interpolation of an RGGB mosaic.
 fn demosaiced(raw: &Raster<f32>) -> Raster<Rgb> {
-    let (width, height) = (raw.width as isize, raw.height as isize);
-    let mut out = Raster::filled(raw.width, raw.height, [0.0; 3]);
+    let (width, height) = (raw.width, raw.height);
+    let mut out = Raster::filled(width, height, [0.0; 3]);
     // Reflects at borders, which keeps the parity and so the colour.
-    let mirror = |x: isize, size: isize| if x < 0 { -x } else if x >= size { 2 * size - 2 - x } else { x } as usize;
+    let around = |x: usize, size: usize| {
+        [if x == 0 { 1 } else { x - 1 }, x, if x + 1 == size { size.saturating_sub(2) } else { x + 1 }]
+    };
     for j in 0..height {
-        let rows = [mirror(j - 1, height), j as usize, mirror(j + 1, height)].map(|row| row * raw.width);
-        for i in 0..width {
-            let columns = [mirror(i - 1, width), i as usize, mirror(i + 1, width)];
-            let at = |row: usize, column: usize| raw.data[rows[row] + columns[column]];
+        let rows = around(j, height).map(|row| &raw.data[row * width..(row + 1) * width]);
+        for (i, value) in out.data[j * width..(j + 1) * width].iter_mut().enumerate() {
+            let columns = around(i, width);
+            let at = |row: usize, column: usize| rows[row][columns[column]];
             let here = at(1, 1);
             let sides = 0.5 * (at(1, 0) + at(1, 2));
             let ends = 0.5 * (at(0, 1) + at(2, 1));
             let cross = 0.5 * (sides + ends);
             let corners = 0.25 * (at(0, 0) + at(0, 2) + at(2, 0) + at(2, 2));
-            out.data[(j * width + i) as usize] = match (j % 2, i % 2) {
+            *value = match (j % 2, i % 2) {
                 (0, 0) => [here, cross, corners],
                 (0, _) => [sides, here, ends],
                 (_, 0) => [ends, here, sides],
@@ -160,12 +164,13 @@ fn develop(image: &mut Raster<Rgb>, exposure: &Exposure, draw: &mut Stream) {
 }
 
 /// Unsharp masking with a Gaussian of 1.2 pixels.
-fn sharpen(image: &mut Raster<Rgb>, gain: f32) {
+fn sharpen(image: &mut Raster<Rgb>, gain: f32, spare: &mut Raster<Rgb>) {
     if gain <= 0.0 {
         return;
     }
     let kernel = gaussian(1.2);
-    let smooth = image.convolved(&kernel, true).convolved(&kernel, false);
+    image.convolve(&kernel, true, spare);
+    let smooth = spare.convolved(&kernel, false);
     for (pixel, smooth) in image.data.iter_mut().zip(&smooth.data) {
         *pixel = std::array::from_fn(|c| (pixel[c] + gain * (pixel[c] - smooth[c])).clamp(0.0, 1.0));
     }

@@ -1,6 +1,6 @@
 //! The loss of a JPEG round trip: blocks, quantisation, halved chroma. No bitstream is made.
 
-use super::plane::{Raster, Rgb};
+use super::plane::{Raster, Rgb, between};
 use std::sync::LazyLock;
 
 /// ITU-T T.81, annex K: luminance and chrominance, in rows.
@@ -53,11 +53,12 @@ pub(crate) fn round_trip(image: &Raster<Rgb>, quality: f32) -> Raster<Rgb> {
     quantise(&mut blue, &steps(&CHROMINANCE));
     quantise(&mut red, &steps(&CHROMINANCE));
     let mut out = Raster::filled(width, height, [0.0; 3]);
+    let columns: Vec<_> = (0..width).map(|i| between(i as f32 * 0.5 - 0.25, half_width)).collect();
     for j in 0..height {
-        for i in 0..width {
+        let row = between(j as f32 * 0.5 - 0.25, half_height);
+        for (i, &column) in columns.iter().enumerate() {
             let y = luma.data[j * width + i] + 128.0;
-            let (cx, cy) = (i as f32 * 0.5 - 0.25, j as f32 * 0.5 - 0.25);
-            let (cb, cr) = (blue.sample(cx, cy), red.sample(cx, cy));
+            let (cb, cr) = (blue.mixed(column, row), red.mixed(column, row));
             let rgb = [y + 1.402 * cr, y - 0.344_136 * cb - 0.714_136 * cr, y + 1.772 * cb];
             out.data[j * width + i] = rgb.map(|value| (value / 255.0).clamp(0.0, 1.0));
         }

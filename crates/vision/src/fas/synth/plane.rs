@@ -78,11 +78,12 @@ impl<T: Copy> Raster<T> {
 impl<T: Mix> Raster<T> {
     /// Bilinear interpolation at continuous pixel coordinates, whose integers are pixel centres; clamped to the border.
     pub(crate) fn sample(&self, x: f32, y: f32) -> T {
-        let x = x.clamp(0.0, self.width as f32 - 1.0);
-        let y = y.clamp(0.0, self.height as f32 - 1.0);
-        let column = (x as usize).min(self.width.saturating_sub(2));
-        let row = (y as usize).min(self.height.saturating_sub(2));
-        let (fx, fy) = (x - column as f32, y - row as f32);
+        self.mixed(between(x, self.width), between(y, self.height))
+    }
+
+    /// As [`sample`](Self::sample), with the neighbours along each axis from [`between`].
+    #[inline]
+    pub(crate) fn mixed(&self, (column, fx): (usize, f32), (row, fy): (usize, f32)) -> T {
         let at = row * self.width + column;
         let (right, below) = (usize::from(self.width > 1), if self.height > 1 { self.width } else { 0 });
         T::default()
@@ -117,19 +118,37 @@ impl<T: Mix> Raster<T> {
     }
 
     /// Gaussian blur of standard deviation `sigma` pixels, borders repeated.
-    pub(crate) fn blurred(&self, sigma: f32) -> Self {
+    pub(crate) fn blurred(mut self, sigma: f32) -> Self {
+        let mut spare = Self { width: self.width, height: self.height, data: Vec::new() };
+        self.blur(sigma, &mut spare);
+        self
+    }
+
+    /// As [`blurred`](Self::blurred), in place; `spare` is overwritten.
+    pub(crate) fn blur(&mut self, sigma: f32, spare: &mut Self) {
         if sigma < 0.05 {
-            return self.clone();
+            return;
         }
         let kernel = gaussian(sigma);
-        self.convolved(&kernel, true).convolved(&kernel, false)
+        self.convolve(&kernel, true, spare);
+        spare.convolve(&kernel, false, self);
     }
 
     /// Convolution along rows or columns with a symmetric kernel of odd length, borders repeated.
     pub(crate) fn convolved(&self, kernel: &[f32], along_rows: bool) -> Self {
+        let mut out = Self { width: self.width, height: self.height, data: Vec::new() };
+        self.convolve(kernel, along_rows, &mut out);
+        out
+    }
+
+    /// As [`convolved`](Self::convolved), into a raster whose memory is used again.
+    pub(crate) fn convolve(&self, kernel: &[f32], along_rows: bool, out: &mut Self) {
         let radius = kernel.len() / 2;
         let (width, height) = (self.width, self.height);
-        let mut out = Self::filled(width, height, T::default());
+        (out.width, out.height) = (width, height);
+        // Where nothing is summed into, what was there before must go.
+        out.data.clear();
+        out.data.resize(width * height, T::default());
         let mut padded = vec![T::default(); width + 2 * radius];
         for j in 0..height {
             let target = T::numbers_mut(&mut out.data[j * width..(j + 1) * width]);
@@ -149,7 +168,6 @@ impl<T: Mix> Raster<T> {
             };
             weighted(target, kernel, source);
         }
-        out
     }
 }
 
@@ -169,6 +187,14 @@ fn weighted<'a>(target: &mut [f32], kernel: &[f32], source: impl Fn(usize) -> &'
     for (k, &weight) in kernel.iter().enumerate() {
         rest.iter_mut().zip(&source(k)[start..]).for_each(|(value, &other)| *value += weight * other);
     }
+}
+
+/// Where bilinear interpolation at a coordinate looks along an axis: the first of two neighbours, and the second's weight.
+#[inline]
+pub(crate) fn between(coordinate: f32, length: usize) -> (usize, f32) {
+    let coordinate = coordinate.clamp(0.0, length as f32 - 1.0);
+    let first = (coordinate as usize).min(length.saturating_sub(2));
+    (first, coordinate - first as f32)
 }
 
 /// A normalised Gaussian kernel reaching to three standard deviations.
@@ -225,7 +251,7 @@ mod tests {
     #[test]
     fn blurring_keeps_a_constant_and_the_sum_of_an_inner_spot() {
         let flat = Raster::filled(9, 7, 0.25_f32);
-        assert!(flat.blurred(1.3).data.iter().all(|value| (value - 0.25).abs() < 1e-6));
+        assert!(flat.clone().blurred(1.3).data.iter().all(|value| (value - 0.25).abs() < 1e-6));
         let mut spot = Raster::filled(31, 31, 0.0_f32);
         spot.data[15 * 31 + 15] = 1.0;
         let sum: f32 = spot.blurred(1.5).data.iter().sum();

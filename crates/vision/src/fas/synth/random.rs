@@ -89,14 +89,13 @@ pub(crate) fn value_noise(stream: &mut Stream, width: usize, height: usize, cell
     let rows = cells * height / width + 3;
     let lattice: Vec<f32> = (0..columns * rows).map(|_| stream.uniform(-1.0, 1.0)).collect();
     let scale = cells as f32 / width as f32;
+    let places: Vec<(usize, f32)> = (0..width).map(|i| i as f32 * scale).map(|x| (x as usize, x.fract())).collect();
     let mut out = Vec::with_capacity(width * height);
     for j in 0..height {
         let y = j as f32 * scale;
         let (row, fy) = (y as usize, y.fract());
         let (upper, lower) = (&lattice[row * columns..], &lattice[(row + 1) * columns..]);
-        for i in 0..width {
-            let x = i as f32 * scale;
-            let (column, fx) = (x as usize, x.fract());
+        for &(column, fx) in &places {
             let top = upper[column] + fx * (upper[column + 1] - upper[column]);
             let bottom = lower[column] + fx * (lower[column + 1] - lower[column]);
             out.push(top + fy * (bottom - top));
