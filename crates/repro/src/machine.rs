@@ -1,6 +1,7 @@
 //! Where a report was made.
 
 use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -39,8 +40,9 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// The commit of the sources that this program was built from, with `-dirty` when tracked files differ; `None` when they
-/// are gone, or without Git. Not of the working folder, which may belong to something else.
+/// The commit of the sources that this program was built from, with `-dirty` when tracked files differ, or `older than` it
+/// when it was made after the program was; `None` when the sources are gone, or without Git. Not of the working folder,
+/// which may belong to something else.
 pub(crate) fn commit() -> Option<String> {
     let git = |arguments: &[&str]| {
         let output = Command::new("git")
@@ -52,12 +54,36 @@ pub(crate) fn commit() -> Option<String> {
         Some(String::from_utf8_lossy(&output.stdout).trim().to_string())
     };
     let commit = git(&["rev-parse", "HEAD"])?;
+    let made = git(&["log", "-1", "--format=%ct"])?.parse().ok().map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds))?;
+    let built = std::env::current_exe().and_then(std::fs::metadata).and_then(|file| file.modified()).ok()?;
     let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|lines| !lines.is_empty());
-    Some(if changed { format!("{commit}-dirty") } else { commit })
+    Some(described(&commit, made, built, changed))
+}
+
+fn described(commit: &str, made: SystemTime, built: SystemTime, changed: bool) -> String {
+    match (built < made, changed) {
+        (true, _) => format!("older than {commit}"),
+        (false, true) => format!("{commit}-dirty"),
+        (false, false) => commit.to_owned(),
+    }
 }
 
 fn entry(path: &str, key: &str) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;
     let line = text.lines().find(|line| line.starts_with(key))?;
     line.split_once(':').map(|(_, value)| value.trim().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_does_not_claim_a_commit_that_is_younger_than_itself() {
+        let (early, late) = (UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1));
+        assert_eq!(described("abc", late, early, false), "older than abc");
+        assert_eq!(described("abc", late, early, true), "older than abc");
+        assert_eq!(described("abc", early, late, true), "abc-dirty");
+        assert_eq!(described("abc", early, early, false), "abc");
+    }
 }
