@@ -54,7 +54,8 @@ pub(crate) fn commit() -> Option<String> {
         Some(String::from_utf8_lossy(&output.stdout).trim().to_string())
     };
     let commit = git(&["rev-parse", "HEAD"])?;
-    let made = git(&["log", "-1", "--format=%ct"])?.parse().ok().map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds))?;
+    let made =
+        git(&["log", "-1", "--format=%ct"])?.parse().ok().map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds))?;
     let built = std::env::current_exe().and_then(std::fs::metadata).and_then(|file| file.modified()).ok()?;
     let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|lines| !lines.is_empty());
     Some(described(&commit, made, built, changed))
