@@ -1,12 +1,13 @@
 //! Rounding to a uniform grid in one pass over memory, and the passes beside it.
 //!
-//! Each function is a plain loop that the compiler vectorises, compiled twice: for every processor, and for those with
-//! AVX2. Both give the same bits, and so does any number of threads: noise is drawn by position. `composed.rs` has the same
-//! as tensor operations, which the tests compare with.
+//! Each function is a plain loop that the compiler vectorises, compiled three times: for every processor, and for those
+//! with AVX2 and AVX-512. All give the same bits, and so does any number of threads: noise is drawn by position.
+//! `composed.rs` has the same as tensor operations, which the tests compare with.
 
 use super::noise::Stream;
-use rayon::prelude::*;
+use super::threads::share;
 use std::mem::MaybeUninit;
+use std::sync::{Mutex, PoisonError};
 
 /// The levels `min + k·step`, `k` from 0 to `steps`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,7 +57,7 @@ fn parallel(len: usize) -> bool {
     len >= 4 * CHUNK && tch::get_num_threads() > 1
 }
 
-/// Defines a function whose body is compiled for AVX2 too.
+/// Defines a function whose body is compiled for AVX2 and AVX-512 too.
 macro_rules! vectorised {
     ($(#[$doc:meta])* $name:ident = $body:ident($($argument:ident: $kind:ty),*) $(-> $result:ty)?) => {
         $(#[$doc])*
@@ -67,6 +68,14 @@ macro_rules! vectorised {
                 fn wide($($argument: $kind),*) $(-> $result)? {
                     $body($($argument),*)
                 }
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+                fn wider($($argument: $kind),*) $(-> $result)? {
+                    $body($($argument),*)
+                }
+                if has_avx512() {
+                    // SAFETY: the processor has what the function needs.
+                    return unsafe { wider($($argument),*) };
+                }
                 if std::arch::is_x86_feature_detected!("avx2") {
                     // SAFETY: the processor has what the function needs.
                     return unsafe { wide($($argument),*) };
@@ -75,6 +84,12 @@ macro_rules! vectorised {
             $body($($argument),*)
         }
     };
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    use std::arch::is_x86_feature_detected as has;
+    has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl")
 }
 
 vectorised!(nearest = nearest_body(source: &[f32], target: &mut [MaybeUninit<f32>], grid: Grid));
@@ -149,24 +164,28 @@ fn product_body(values: &[f32], gradient: &[f32], grid: Grid) -> f64 {
 
 /// The least and greatest value.
 pub(super) fn scan(values: &[f32]) -> Extent {
-    let nothing = || Extent { low: f32::INFINITY, high: f32::NEG_INFINITY, finite: true };
-    let found = if parallel(values.len()) {
-        values.par_chunks(CHUNK).map(extent).reduce(nothing, |a, b| Extent {
-            low: a.low.min(b.low),
-            high: a.high.max(b.high),
-            finite: a.finite && b.finite,
-        })
-    } else {
-        extent(values)
-    };
-    found.with_finite_width()
+    if !parallel(values.len()) {
+        return extent(values).with_finite_width();
+    }
+    let nothing = Extent { low: f32::INFINITY, high: f32::NEG_INFINITY, finite: true };
+    let found = Mutex::new(nothing);
+    share(values.chunks(CHUNK), |part| {
+        let part = extent(part);
+        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+        *found = Extent {
+            low: found.low.min(part.low),
+            high: found.high.max(part.high),
+            finite: found.finite && part.finite,
+        };
+    });
+    found.into_inner().unwrap_or_else(PoisonError::into_inner).with_finite_width()
 }
 
 /// Rounds all of `source` to one grid. Every element of `target` is written.
 pub(super) fn round(source: &[f32], target: &mut [MaybeUninit<f32>], grid: Grid, mode: Mode) {
     if parallel(source.len()) {
-        let chunks = target.par_chunks_mut(CHUNK).zip(source.par_chunks(CHUNK)).enumerate();
-        chunks.for_each(|(index, (target, source))| round_part(source, target, grid, mode, index * CHUNK));
+        let chunks = target.chunks_mut(CHUNK).zip(source.chunks(CHUNK)).enumerate();
+        share(chunks, |(index, (target, source))| round_part(source, target, grid, mode, index * CHUNK));
     } else {
         round_part(source, target, grid, mode, 0);
     }
@@ -183,7 +202,7 @@ pub(super) fn round_rows(source: &[f32], target: &mut [MaybeUninit<f32>], grids:
         round_part(&source[first..first + length], target, grids[index], mode, first);
     };
     if parallel(source.len()) {
-        target.par_chunks_mut(length).enumerate().for_each(|(index, target)| row(index, target));
+        share(target.chunks_mut(length).enumerate(), |(index, target)| row(index, target));
     } else {
         target.chunks_mut(length).enumerate().for_each(|(index, target)| row(index, target));
     }
@@ -200,15 +219,18 @@ fn round_part(source: &[f32], target: &mut [MaybeUninit<f32>], grid: Grid, mode:
 /// Per row and grid, the scalar product of the gradient with the rounded values: `[rows][grids]`, row-major.
 pub(super) fn products(values: &[f32], gradient: &[f32], rows: usize, grids: &[Grid]) -> Vec<f32> {
     let length = values.len() / rows.max(1);
-    if length == 0 {
-        return vec![0.0; rows * grids.len()];
+    let mut sums = vec![0.0; rows * grids.len()];
+    if length == 0 || grids.is_empty() {
+        return sums;
     }
-    let row = |(values, gradient): (&[f32], &[f32])| -> Vec<f32> {
-        grids.iter().map(|grid| product(values, gradient, *grid) as f32).collect()
+    let row = |(sums, (values, gradient)): (&mut [f32], (&[f32], &[f32]))| {
+        sums.iter_mut().zip(grids).for_each(|(sum, grid)| *sum = product(values, gradient, *grid) as f32);
     };
+    let per_row = sums.chunks_mut(grids.len()).zip(values.chunks(length).zip(gradient.chunks(length)));
     if parallel(values.len()) {
-        values.par_chunks(length).zip(gradient.par_chunks(length)).flat_map_iter(row).collect()
+        share(per_row, row);
     } else {
-        values.chunks(length).zip(gradient.chunks(length)).flat_map(row).collect()
+        per_row.for_each(row);
     }
+    sums
 }

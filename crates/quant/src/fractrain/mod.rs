@@ -17,8 +17,8 @@
 //! | run the result with integers | [`export_int8`], [`Int8Model`] |
 //!
 //! # How it is built
-//! Rounding is one pass over memory (`kernel.rs`), compiled for AVX2 too, with noise drawn by position, so that neither
-//! threads nor vectors change a bit of it. Gradients are rounded in a hook on a layer's output, and everything that is
+//! Rounding is one pass over memory (`kernel.rs`), compiled for AVX2 and AVX-512 too, on the threads that libtorch computes
+//! with (`threads.rs`), with noise drawn by position, so that neither threads nor vectors change a bit of it. Gradients are rounded in a hook on a layer's output, and everything that is
 //! straight-through is a graph node of its own that copies nothing ([`core_tensor::autograd::with_backward`]).
 //!
 //! A layer cannot return an error from its forward pass. A NaN or an infinity therefore passes unrounded and is noted;
@@ -42,6 +42,7 @@ mod noise;
 mod norm;
 mod precision;
 mod schedule;
+mod threads;
 
 pub use affine::{Affine, Granularity, GridKind, QParams, Rounding, round_per_sample};
 pub use config::{QuantConfig, RangeRule};
