@@ -72,12 +72,21 @@ impl CostLedger {
     }
 
     /// Adds a step of `batch` samples.
-    fn add(&mut self, batch: f64, precision: Precision) {
+    ///
+    /// # Errors
+    /// Gates of which no pass was ever finished.
+    fn add(&mut self, batch: f64, precision: Precision) -> Result<()> {
+        let passed = match &self.gates {
+            Some(gates) => Some(gates.last_pass().ok_or_else(|| {
+                Error::config("objective", "one that finishes the gates' passes, as `WithGateCost` does", "another")
+            })?),
+            None => None,
+        };
         *self.phases.entry(precision).or_default() += batch;
         self.epoch.1 += batch;
-        let Some((histogram, macs, cp)) = self.gates.as_ref().and_then(Gates::last_pass) else {
+        let Some((histogram, macs, cp)) = passed else {
             self.epoch.0 += batch * precision.cost_percent();
-            return;
+            return Ok(());
         };
         self.epoch.0 += batch * cp;
         let total: u64 = macs.iter().sum();
@@ -87,6 +96,7 @@ impl CostLedger {
             sums.resize(row.len(), 0.0);
             sums.iter_mut().zip(row).for_each(|(sum, count)| *sum += count as f64);
         }
+        Ok(())
     }
 
     /// Everything so far, in full-precision MACs: layers in full precision and gates too, and without the input gradient of
@@ -113,10 +123,11 @@ impl CostLedger {
         self.phases.iter().map(|(precision, samples)| samples * cost(precision) * self.quantised.all).sum()
     }
 
-    /// The mean cost so far as the paper counts it, in percent of full precision; 0 before the first step.
+    /// The mean cost so far as the paper counts it, in percent of full precision; 0 before the first step, and for a
+    /// network without quantised layers.
     pub fn cp(&self) -> f64 {
-        let samples: f64 = self.phases.values().sum();
-        if samples == 0.0 { 0.0 } else { 100.0 * self.reference_macs() / (3.0 * samples * self.quantised.all) }
+        let full = 3.0 * self.phases.values().sum::<f64>() * self.quantised.all;
+        if full == 0.0 { 0.0 } else { 100.0 * self.reference_macs() / full }
     }
 
     /// Samples seen at each precision, in the order in which the precisions first came. Gated layers' own bits are in
@@ -142,7 +153,7 @@ impl Observer for CostLedger {
 
     fn after_step(&mut self, _: &StepContext, _: &mut dyn Optimizer) -> core_tensor::Result<Control> {
         let last = self.handle.last_forward();
-        self.add(last.batch as f64, last.precision);
+        self.add(last.batch as f64, last.precision).map_err(|error| error.into_core("cost"))?;
         Ok(Control::Continue)
     }
 

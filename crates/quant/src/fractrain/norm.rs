@@ -76,7 +76,9 @@ impl ModuleT for RangeBatchNorm {
         } else {
             (self.running_mean.shallow_clone(), self.running_var.sqrt())
         };
-        let along = |values: Tensor| values.view([1, channels, 1, 1]);
+        let mut shape = vec![1; input.dim()];
+        shape[1] = channels;
+        let along = |values: Tensor| values.view(&shape[..]);
         let scale = &self.weight / (deviation + self.config.eps);
         let shift = &self.bias - mean * &scale;
         input * along(scale) + along(shift)
@@ -113,5 +115,14 @@ mod tests {
         assert!(y.mean(Kind::Float).double_value(&[]).abs() < 1e-4);
         let again = norm.forward_t(&(&x * 3.0 + 5.0), false);
         assert!((again - y).abs().max().double_value(&[]) < 1e-4);
+    }
+
+    #[test]
+    fn inputs_of_other_ranks_are_normalised_along_their_second_axis() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let norm = RangeBatchNorm::new(&store.root(), BatchNormConfig::new(3));
+        let x = (Tensor::arange(12, (Kind::Float, Device::Cpu)) * 0.7).sin().view([4, 3]);
+        let images = norm.forward_t(&x.view([4, 3, 1, 1]), true);
+        assert_eq!(norm.forward_t(&x, true), images.view([4, 3]));
     }
 }

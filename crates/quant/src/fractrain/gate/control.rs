@@ -103,13 +103,7 @@ impl CostController {
     /// The weight of the cost term at a realised cost; moves the multiplier.
     pub(super) fn weight(&self, multiplier: &mut f64, cp: f64, target: f64) -> f64 {
         match *self {
-            Self::Sign { band } if cp < target => {
-                if band >= 0.0 {
-                    -1.0
-                } else {
-                    0.0
-                }
-            }
+            Self::Sign { .. } if cp < target => -1.0,
             Self::Sign { band } => {
                 if cp >= target + band {
                     1.0

@@ -23,7 +23,7 @@ fn a_step_of_two_layers_costs_what_a_hand_count_says() {
     let mut ledger = CostLedger::new(&workload, &handle, None).unwrap();
     assert_eq!(ledger.cp(), 0.0);
     let _ = net.forward(&images(5), true);
-    ledger.add(handle.last_forward().batch as f64, handle.last_forward().precision);
+    ledger.add(handle.last_forward().batch as f64, handle.last_forward().precision).unwrap();
     // conv1: 2·1·9·64 = 1152 MACs, conv2: 3·2·9·16 = 864, fc: 6. Passes cost 16, 32 and 32 of 1024; conv1 has no input
     // gradient; fc is in full precision.
     let expected = 1152.0 * 48.0 / 1024.0 + 864.0 * 80.0 / 1024.0 + 18.0;
@@ -44,7 +44,7 @@ fn phases_of_a_progressive_training_add_up_to_the_published_sum() {
     let mut ledger = CostLedger::new(&workload, &factory.handle(), None).unwrap();
     // 60, 40, 30, 30 epochs at 3/6, 4/6, 6/8, 8/8: 3.047689 % of full precision, worked by hand.
     for ((forward, gradient), epochs) in [((3, 6), 60.0), ((4, 6), 40.0), ((6, 8), 30.0), ((8, 8), 30.0)] {
-        ledger.add(epochs, Precision::new(forward, gradient).unwrap());
+        ledger.add(epochs, Precision::new(forward, gradient).unwrap()).unwrap();
     }
     assert!((ledger.cp() - 3.047_689).abs() < 5e-7, "{}", ledger.cp());
     let saved = ledger.state();
@@ -72,7 +72,7 @@ fn gates_pay_for_themselves_and_for_what_they_choose() {
     gates.begin();
     let _ = net.forward(&images(5), true);
     gates.finish().unwrap();
-    ledger.add(handle.last_forward().batch as f64, handle.last_forward().precision);
+    ledger.add(handle.last_forward().batch as f64, handle.last_forward().precision).unwrap();
     // conv2 at W4, (3, 6): 12, 24 and 18 of 1024. conv1 and fc in full precision, conv1 without input gradient; the gate:
     // 2·4 + 4·4 + 8·16 + 4·1 = 156, three passes in full precision.
     let gated = 864.0 * 54.0 / 1024.0;
@@ -92,4 +92,32 @@ fn a_workload_of_another_network_is_refused() {
     architecture().build(&store.root(), &factory).unwrap();
     let error = CostLedger::new(&Workload::new("other", Vec::new()), &factory.handle(), None).unwrap_err();
     assert!(error.to_string().contains("conv1"), "{error}");
+}
+
+#[test]
+fn gates_whose_passes_nobody_finishes_are_an_error_and_not_a_static_training() {
+    let store = nn::VarStore::new(Device::Cpu);
+    let dfq = DfqConfig { hidden: 4, embedding: 4, ..DfqConfig::default() };
+    let factory = QuantFactory::gated(QuantConfig::default(), dfq, store.root() / "gates").unwrap();
+    let net = architecture().build(&store.root(), &factory).unwrap();
+    let workload = trace_workload("net", net.as_ref(), &[1, 8, 8], Device::Cpu).unwrap();
+    let mut ledger = CostLedger::new(&workload, &factory.handle(), factory.gates().as_ref()).unwrap();
+    let _ = net.forward(&images(5), true);
+    let error = ledger.add(5.0, Precision::FULL).unwrap_err();
+    assert!(error.to_string().contains("WithGateCost"), "{error}");
+    assert_eq!(ledger.phases().count(), 0);
+}
+
+#[test]
+fn a_network_without_quantised_layers_costs_nothing_by_the_papers_count() {
+    let store = nn::VarStore::new(Device::Cpu);
+    let config =
+        QuantConfig { full_precision: vec!["conv1".into(), "conv2".into(), "fc".into()], ..Default::default() };
+    let factory = QuantFactory::new(config, Precision::new(4, 8).unwrap()).unwrap();
+    let net = architecture().build(&store.root(), &factory).unwrap();
+    let workload = trace_workload("net", net.as_ref(), &[1, 8, 8], Device::Cpu).unwrap();
+    let mut ledger = CostLedger::new(&workload, &factory.handle(), None).unwrap();
+    ledger.add(5.0, Precision::FULL).unwrap();
+    assert_eq!((ledger.cp(), ledger.reference_macs()), (0.0, 0.0));
+    assert!(ledger.effective_macs() > 0.0);
 }
