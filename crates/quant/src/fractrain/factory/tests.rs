@@ -1,6 +1,6 @@
 use super::*;
 use crate::fractrain::{Affine, Bits, Error, RangeRule, Rounding};
-use core_tensor::networks::{Architecture, ConvNetConfig};
+use core_tensor::networks::{Architecture, ConvNetConfig, MobileNetV2Config, ResNetConfig};
 use core_tensor::nn::Network;
 use tch::{Device, Kind, Reduction, nn};
 
@@ -289,4 +289,48 @@ fn in_evaluation_a_nan_reaches_the_logits() {
     let _ = net.forward(&images, true);
     let logits = net.forward(&(&images * f64::NAN), false);
     assert_eq!(logits.isnan().all().int64_value(&[]), 1);
+}
+
+/// The paper's networks with the number of convolutions that are quantised, shortcuts' and the stem among them.
+fn papers_networks() -> Vec<(Architecture, usize)> {
+    let cifar = |depth| Architecture::cifar_resnet(depth, 10).unwrap();
+    let wide = |depth| Architecture::ResNet(ResNetConfig::imagenet(depth, 10).unwrap().with_cifar_stem());
+    let mobilenet = MobileNetV2Config { early_strides: [1, 1, 2], classes: 10 };
+    // 6n + 1 convolutions and two shortcuts; 2·8 + 1 and 2·16 + 1 and three; 17 blocks of three but the first of two,
+    // stem and head.
+    vec![(cifar(38), 39), (cifar(74), 75), (wide(18), 20), (wide(34), 36), (Architecture::MobileNetV2(mobilenet), 52)]
+}
+
+#[test]
+fn the_papers_networks_are_quantised_in_every_convolution_and_train() {
+    for (architecture, convolutions) in papers_networks() {
+        let factory = QuantFactory::new(QuantConfig::default(), Precision::new(4, 6).unwrap()).unwrap();
+        let store = nn::VarStore::new(Device::Cpu);
+        let net = architecture.build(&store.root(), &factory).unwrap();
+        assert_eq!(factory.handle().layers().len(), convolutions, "{architecture:?}");
+        net.forward(&waves(&[2, 3, 8, 8]), true).square().sum(Kind::Float).backward();
+        factory.handle().check_calibrated().unwrap();
+        factory.handle().check_finite(0).unwrap();
+        let trained = core_tensor::optim::named_trainable(&store);
+        assert!(trained.iter().all(|(_, variable)| variable.grad().defined()), "{architecture:?}");
+    }
+}
+
+#[test]
+fn the_papers_networks_take_gates_in_every_block() {
+    // ResNet-38 has 18 blocks, ResNet-18 eight; MobileNetV2 17, and its head is a block of its own.
+    let blocks = [(0, 18), (2, 8), (4, 18)];
+    let networks = papers_networks();
+    for (index, blocks) in blocks {
+        let store = nn::VarStore::new(Device::Cpu);
+        let dfq = DfqConfig { hidden: 4, embedding: 4, ..DfqConfig::default() };
+        let factory = QuantFactory::gated(QuantConfig::default(), dfq, store.root() / "gates").unwrap();
+        let net = networks[index].0.build(&store.root(), &factory).unwrap();
+        let gates = factory.gates().unwrap();
+        assert_eq!(gates.blocks().len(), blocks, "{:?}", gates.blocks());
+        let loss = net.forward(&waves(&[2, 3, 8, 8]), true).square().sum(Kind::Float);
+        (loss + gates.finish().unwrap().cost).backward();
+        let projection = &store.variables()["gates.projection.weight"];
+        assert!(projection.grad().abs().max().double_value(&[]) > 0.0);
+    }
 }
