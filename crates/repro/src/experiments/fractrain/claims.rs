@@ -53,24 +53,17 @@ pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
 fn modelled(section: &mut Section) -> anyhow::Result<()> {
     for (network, name, suffix) in NETWORKS {
         let saved = hardware::saving(network)?;
-        let exact = |value: f64| Samples::of([(0, 100.0 * value)]);
-        let claim = |id: &str, statement: &str, formula: &str| {
-            let paper = hardware::published_saving(network);
-            Claim::new(&format!("{id}{suffix}"), &format!("{statement} ({name}, modelled)"))
-                .paper(&paper, FRACTRAIN_SOURCE)
-                .test(Test::every(formula, Relation::Above(0.0)), "%")
-        };
-        section.claims.extend([
-            claim("H1", "Progressive precision saves energy over static 8-bit training", "energy saved")
-                .judge(&exact(saved.energy))?,
-            claim("H2", "It saves latency too", "latency saved").judge(&exact(saved.latency))?,
-            claim(
-                "H3",
-                "A bit-composable array turns less than all saved bit operations into energy",
-                "effective MACs saved − energy saved",
+        section.claims.push(
+            Claim::new(
+                &format!("H3{suffix}"),
+                &format!(
+                    "A bit-composable array turns less than all saved bit operations into energy ({name}, modelled)"
+                ),
             )
-            .judge(&exact(saved.effective_macs - saved.energy))?,
-        ]);
+            .paper(&hardware::published_saving(network), FRACTRAIN_SOURCE)
+            .test(Test::every("effective MACs saved − energy saved", Relation::Above(0.0)), "%")
+            .judge(&Samples::of([(0, 100.0 * (saved.effective_macs - saved.energy))]))?,
+        );
         let row = |value: f64| format!("{:.1}", 100.0 * value);
         hardware::modelled(section).rows.push(vec![
             name.into(),
@@ -152,16 +145,12 @@ impl View<'_> {
                 .judge(&accuracy(&fractrain)?.minus(&eight_accuracy))?,
         ]);
         let saved = |name: &str, arm: &Arm| self.metric(&format!("resnet74_{name}_saved"), arm);
-        section.claims.extend([
-            of("E7a", "With the switches that training found, energy falls, on ResNet-74 as modelled")
-                .paper(&hardware::published_saving("resnet74-cifar"), FRACTRAIN_SOURCE)
-                .test(Test::mean("energy saved by PFQ over static 8/8", Relation::Above(0.0)), "%")
-                .judge(&saved("energy", &pfq)?)?,
-            of("E7b", "but by less than bit operations do")
+        section.claims.push(
+            of("E7", "With what training chose, ResNet-74 as modelled saves less energy than bit operations")
                 .paper(&hardware::published_saving("resnet74-cifar"), FRACTRAIN_SOURCE)
                 .test(Test::mean("MACs saved − energy saved by FracTrain", Relation::Above(0.0)), "%")
                 .judge(&saved("macs", &fractrain)?.minus(&saved("energy", &fractrain)?))?,
-        ]);
+        );
         let off = self.controller_errors()?;
         section.claims.push(
             of(
@@ -173,7 +162,7 @@ impl View<'_> {
             .judge(&off)?,
         );
         section.tables.push(self.table()?);
-        section.tables.push(self.controllers());
+        section.tables.push(self.controllers()?);
         section.curves.push(self.trade()?);
         section.curves.push(self.over_time());
         section.notes.push(format!(
@@ -216,56 +205,47 @@ impl View<'_> {
     }
 
     /// Mean cp over the second half of a training, by seed.
-    fn second_half(&self, arm: &Arm) -> Vec<(u64, f64)> {
+    fn second_half(&self, arm: &Arm) -> anyhow::Result<Samples> {
         let half = self.case.recipe.epochs / 2;
         let of_run = |finished: &crate::Finished| {
             let rows = finished.rows.iter().filter(|row| row.epoch > half).filter_map(|row| row.values.get(CP));
             let values: Vec<f64> = rows.copied().collect();
             (finished.run.seed, values.iter().sum::<f64>() / values.len().max(1) as f64)
         };
-        self.results.finished(|run| self.is(run, arm)).map(of_run).collect()
+        let halves = Samples::of(self.results.finished(|run| self.is(run, arm)).map(of_run));
+        // The runs, and the reasons for those that are missing, come with the metric.
+        Ok(self.metric(CP, arm)?.combine(&halves, |_, half| half))
     }
 
-    /// By seed, the largest distance from the target over all targets.
+    /// By seed, the largest distance from the target over all targets, for seeds that were trained towards all of them.
     fn controller_errors(&self) -> anyhow::Result<Samples> {
-        let mut worst = std::collections::BTreeMap::<u64, f64>::new();
-        let mut arms = self.case.other_targets();
-        arms.push(self.case.dfq_arm());
-        for arm in arms {
+        let distances = |arm: &Arm| -> anyhow::Result<Samples> {
             let target = arm.gates().map_or(0.0, |dfq| dfq.target.percent());
-            for (seed, cp) in self.second_half(&arm) {
-                let off = worst.entry(seed).or_default();
-                *off = off.max((cp - target).abs());
-            }
-        }
-        Ok(Samples::of(worst))
+            Ok(self.second_half(arm)?.map(|cp| (cp - target).abs()))
+        };
+        let first = distances(&self.case.dfq_arm());
+        let others = self.case.other_targets();
+        others.iter().fold(first, |worst, arm| Ok(worst?.combine(&distances(arm)?, f64::max)))
     }
 
-    fn controllers(&self) -> Table {
+    fn controllers(&self) -> anyhow::Result<Table> {
         let mut rows = Vec::new();
         let mut arms = self.case.other_targets();
         arms.extend([self.case.dfq_arm(), self.case.sign_rule()]);
         for arm in arms {
-            let cps: Vec<f64> = self.second_half(&arm).into_iter().map(|(_, cp)| cp).collect();
-            rows.push(vec![arm.label(), cell(&cps, 3)]);
+            rows.push(vec![arm.label(), cell(&self.second_half(&arm)?.values(), 3)]);
         }
-        Table {
+        Ok(Table {
             title: "Steering the cost".into(),
             caption: "Mean cost over the second half of the training, in percent of full precision.".into(),
             header: ["method", "mean cp (%)"].map(String::from).to_vec(),
             rows,
-        }
-    }
-
-    fn all_arms(&self) -> Vec<Arm> {
-        let mut arms = self.case.arms(0);
-        arms.dedup();
-        arms
+        })
     }
 
     fn table(&self) -> anyhow::Result<Table> {
         let mut rows = Vec::new();
-        for arm in self.all_arms() {
+        for arm in self.case.arms(0) {
             let of = |name: &str| self.metric(name, &arm);
             let eight = self.metric("reference_macs", &self.case.static_bits(8, 8))?;
             let saved = |name: &str| match &arm {
