@@ -159,13 +159,15 @@ impl ConvProgram {
 
     /// Runs steps on dense maps, then the head.
     fn finish(&self, steps: &[Ready], map: Tensor, found: &mut dyn FnMut(&str, Tensor)) -> Result<()> {
-        let mut map = map;
-        for (index, step) in steps.iter().enumerate() {
+        // The first map may be somebody else's memory; what a step made is ours to overwrite.
+        let (mut map, mut owned) = (map, false);
+        for step in steps {
             if let Some(name) = step.tap() {
                 found(name, mean_over_places(&map)?);
                 continue;
             }
-            map = step.run(map, index > 0)?;
+            map = step.run(map, owned)?;
+            owned = true;
         }
         self.pooled(mean_over_places(&map)?, found)
     }

@@ -155,6 +155,17 @@ fn what_cannot_be_taken_apart_is_refused() {
     assert!(ConvProgram::new(vec![tapped], None).unwrap_err().to_string().contains("inside"));
 }
 
+#[test]
+fn images_keep_their_values_even_where_nothing_but_a_tap_precedes_a_rectifier() {
+    let program = ConvProgram::new(vec![Step::Tap("images".into()), Step::Relu], None).unwrap();
+    let images = Tensor::from_slice(&[-1.0_f32, 2.0, -3.0, 4.0]).view([1, 1, 2, 2]);
+    let found = program.forward(&images).unwrap();
+    // Means of (−1, 2, −3, 4) and of (0, 2, 0, 4).
+    assert_eq!(found[0].1.double_value(&[0, 0]), 0.5);
+    assert_eq!(found[1].1.double_value(&[0, 0]), 1.5);
+    assert_eq!(images.double_value(&[0, 0, 0, 0]), -1.0);
+}
+
 fn conv(seed: i64, outputs: i64, inputs: i64, kernel: i64, stride: usize, padding: usize) -> Step {
     tch::manual_seed(seed);
     let weight =
