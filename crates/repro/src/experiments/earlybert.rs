@@ -7,6 +7,7 @@
 //!
 //! standard: spans, questions in SQuAD's format
 //!           masked words on books ──► SST-2, full, early bird, random, fewer layers; tickets from random weights
+//!                                   └► CoLA and MRPC, full, early bird, random: shown
 //! ```
 
 mod claims;
@@ -71,8 +72,8 @@ impl Experiment for EarlyBert {
             "recall" => recall::measure(&run.params()?, run.seed, context),
             "step-time" => step_time::measure(&run.params()?, run.seed, context),
             "spans" => spans::measure(&run.params()?, run.seed, context),
-            kind if kind.starts_with("sst-2 ") => fine_tuning::measure(&run.params()?, run.seed, context),
             kind if kind.starts_with("masked-words ") => pre_training::measure(&run.params()?, run.seed, context),
+            kind if sentences::is_fine_tuning(kind) => fine_tuning::measure(&run.params()?, run.seed, context),
             other => anyhow::bail!("no run of kind `{other}`"),
         }
     }
@@ -97,6 +98,8 @@ fn plan_sentences(ask: &Ask, plan: &mut Plan) -> anyhow::Result<()> {
         ("books, public domain", ask.data.find(pre_training::BOOKS, &[])?),
         ("WikiText-2, validation", ask.data.find(pre_training::WIKITEXT, &["valid.txt"])?),
         ("SST-2, first 20,000 training phrases", ask.data.find("glue/SST-2", &["train.tsv", "dev.tsv"])?),
+        ("CoLA", ask.data.find("glue/CoLA", &["train.tsv", "dev.tsv"])?),
+        ("MRPC", ask.data.find("glue/MRPC", &["train.tsv", "dev.tsv"])?),
     ];
     let complete = there.iter().all(|(_, folder)| folder.is_some());
     for (set, folder) in there {
@@ -118,8 +121,18 @@ fn plan_sentences(ask: &Ask, plan: &mut Plan) -> anyhow::Result<()> {
     for seed in ask.seeds(3) {
         for arm in fine_tuning::Arm::ALL {
             let params = fine_tuning::Params::small(Task::Sst2, arm, 20_000);
-            let run = ask.run(PAPER, &sentences::fine_tuning_kind(arm), seed, &params)?;
+            let run = ask.run(PAPER, &sentences::fine_tuning_kind(Task::Sst2, arm), seed, &params)?;
             plan.add_weighted(run.at_revision(REVISION).needing("masked-words", &words), 60.0);
+        }
+        for (task, rows, _) in sentences::SHOWN {
+            for arm in sentences::SHOWN_ARMS {
+                let params = fine_tuning::Params::small(task, arm, rows);
+                let run = ask.run(PAPER, &sentences::fine_tuning_kind(task, arm), seed, &params)?;
+                plan.add_weighted(
+                    run.at_revision(REVISION).needing("masked-words", &words),
+                    60.0 * rows as f64 / 20_000.0,
+                );
+            }
         }
     }
     Ok(())
