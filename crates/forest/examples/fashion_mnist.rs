@@ -1,7 +1,7 @@
 //! Trains on Fashion-MNIST (or any set of 28 x 28 images as four gzipped IDX files) and prints what `forest_peers.py` prints
 //! for its models, for every way of evaluating.
 //!
-//! cargo run --release -p forest --example fashion_mnist -- DATA_DIR [ROWS] [constant|small|linear|linear-small|cascade]
+//! cargo run --release -p forest --example fashion_mnist -- DATA_DIR [ROWS] [constant|small|linear|linear-small|cascade [TREES]]
 
 use std::io::Read;
 use std::path::Path;
@@ -20,6 +20,7 @@ fn main() -> Result<(), Failure> {
     let folder = arguments.next().ok_or("expected the folder of the IDX files")?;
     let rows: usize = arguments.next().map_or(Ok(10_000), |rows| rows.parse())?;
     let preset = arguments.next().unwrap_or_else(|| "constant".to_owned());
+    let trees = arguments.next().map(|trees| trees.parse::<usize>()).transpose()?;
     let (x, y) = load(Path::new(&folder), "train")?;
     let (test_x, test_y) = load(Path::new(&folder), "t10k")?;
     let rows = rows.min(y.len());
@@ -40,6 +41,10 @@ fn main() -> Result<(), Failure> {
         "linear-small" => linear.trees(2).depth(3),
         "cascade" => return cascade(&base, &x, &y, &test_x, &test_y),
         other => return Err(format!("unknown preset {other}").into()),
+    };
+    let params = match trees {
+        Some(trees) => params.trees(trees),
+        None => params,
     };
     let start = (Instant::now(), cpu_seconds()?);
     let forest = params.fit(x.view(), y.view())?;
