@@ -1,0 +1,96 @@
+use super::tiling::permute;
+use super::*;
+use proptest::prelude::*;
+
+fn conv(in_channels: u64, out_channels: u64, output: u64, bits: [u8; 2]) -> FusionLayer {
+    FusionLayer {
+        kernel: [3, 3],
+        output: [output; 2],
+        stride: 1,
+        in_channels,
+        out_channels,
+        batch: 1,
+        input_bits: bits[0],
+        weight_bits: bits[1],
+        im2col: false,
+    }
+}
+
+/// Every tile and all 120 orders, without bounds, shortcuts or symmetry.
+fn exhaustive(array: &BitFusion, layer: &FusionLayer) -> Option<(u64, f64)> {
+    let problem = Problem::new(array, "l", layer).unwrap();
+    let mut best: Option<(u64, f64)> = None;
+    for tile in problem.tiles() {
+        permute(&mut Vec::new(), &[0, 1, 2, 3, 4], &mut |order: &[usize]| {
+            let order: [usize; 5] = order.try_into().unwrap();
+            let traffic = problem.traffic(&tile, &order);
+            let (stall, total) = problem.cycles(&tile, &traffic);
+            let energy = problem.energy(&tile, &traffic, total - stall);
+            if best.is_none_or(|(cycles, least)| total < cycles || (total == cycles && energy < least)) {
+                best = Some((total, energy));
+            }
+        });
+    }
+    best
+}
+
+#[test]
+fn narrower_operands_fuse_as_published() {
+    let array = BitFusion::default();
+    let pairs = [(8, 8), (8, 4), (4, 4), (4, 2), (2, 2), (3, 6), (5, 5)];
+    assert_eq!(pairs.map(|(a, w)| array.fused(a, w).unwrap()), [1, 2, 4, 8, 16, 2, 1]);
+    let training = BitFusion { max_bits: 16, ..array.clone() };
+    let pairs = [(3, 6), (4, 6), (4, 8), (8, 8), (8, 12), (8, 16)];
+    assert_eq!(pairs.map(|(a, w)| training.fused(a, w).unwrap()), [10, 8, 8, 4, 2, 2]);
+    let bricks = BitFusion { fusion: Fusion::PowerOfTwo, ..training };
+    assert_eq!(bricks.fused(3, 6).unwrap(), 4 * 2);
+    assert!(array.fused(16, 8).is_err());
+}
+
+#[test]
+fn compute_cycles_are_those_of_the_closed_form() {
+    // 64→64, 3×3 on 8×8: ⌈64/32⌉·64·9·⌈64/(16·f)⌉ = 4608 at 8/8, 1152 at 4/4, 2304 at 3/6, 1152 at 2/2.
+    let array = BitFusion::default();
+    for (bits, cycles) in [([8, 8], 4608), ([4, 4], 1152), ([3, 6], 2304), ([2, 2], 1152)] {
+        let found = array.search("c", &conv(64, 64, 8, bits)).unwrap();
+        // Halved channel tiles cannot compute faster than the whole layer.
+        assert_eq!(found.total_cycles - found.stall_cycles, cycles, "{bits:?}");
+    }
+}
+
+#[test]
+fn a_layer_that_fits_no_buffer_names_the_operand() {
+    let array = BitFusion { buffer_bytes: [65536, 4, 16384], ..BitFusion::default() };
+    let error = array.search("conv7", &conv(64, 64, 8, [8, 8])).unwrap_err();
+    assert!(matches!(error, HwError::NoFit { operand: "input", .. }), "{error}");
+    assert!(error.to_string().contains("conv7"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn the_pruned_search_equals_the_exhaustive_one(
+        ic in 1_u64..40, oc in 1_u64..80, side in 1_u64..18, batch in 1_u64..5, stride in 1_u64..3, k in 1_u64..4,
+        a in 1_u8..9, w in 1_u8..9, im2col in any::<bool>(), bandwidth in 1_u64..400, kib in 1_u64..16,
+    ) {
+        let layer = FusionLayer { kernel: [k; 2], output: [side; 2], stride, in_channels: ic, out_channels: oc, batch,
+            input_bits: a, weight_bits: w, im2col };
+        let array = BitFusion { rows: 8, cols: 8, bandwidth_bits: bandwidth, buffer_bytes: [1024 * kib; 3], ..BitFusion::default() };
+        let found = array.search("l", &layer).ok().map(|mapped| (mapped.total_cycles, mapped.energy_nj));
+        let brute = exhaustive(&array, &layer);
+        prop_assert_eq!(found.map(|f| f.0), brute.map(|b| b.0));
+        if let (Some((_, energy)), Some((_, least))) = (found, brute) {
+            prop_assert!((energy - least).abs() <= 1e-9 * least);
+        }
+    }
+
+    #[test]
+    fn any_layer_gives_a_mapping_or_an_error(sizes in proptest::array::uniform7(any::<u64>()), a in any::<u8>(), w in any::<u8>()) {
+        let [k, o, s, ic, oc, b, q] = sizes;
+        for shrink in [1, 1 << 50, 1 << 58] {
+            let layer = FusionLayer { kernel: [k / shrink, q / shrink], output: [o / shrink, o / shrink], stride: s / shrink,
+                in_channels: ic / shrink, out_channels: oc / shrink, batch: b / (1 << 61), input_bits: a % 9, weight_bits: w % 9, im2col: a > 99 };
+            let _ = BitFusion { buffer_bytes: [1 << 14; 3], ..BitFusion::default() }.search("l", &layer);
+        }
+    }
+}
