@@ -18,6 +18,7 @@ use crate::machine::{self, Machine};
 use crate::report::{Frame, Report};
 use crate::results::{Outcome, Results};
 use crate::run::RunId;
+use crate::worker::protocol::Reporter;
 use crate::{progress, worker};
 
 /// Re-runs papers' claims and reports verdicts.
@@ -111,7 +112,7 @@ fn run_with(registry: &Registry, arguments: impl IntoIterator<Item = OsString>) 
     };
     done.unwrap_or_else(|error| {
         // One write: a worker shares its log with the executor.
-        let words = format!("error: {error:#}\n");
+        let words = format!("error: {}\n", with_causes(&error));
         let _ = std::io::Write::write_all(&mut std::io::stderr(), words.as_bytes());
         ExitCode::from(2)
     })
@@ -127,10 +128,19 @@ fn work(registry: &Registry, args: &WorkerArgs) -> anyhow::Result<()> {
     let _ = subscriber.try_init();
     // The executor checked the folder; a default one may be missing.
     let data = DataRoot::at(&args.data);
-    worker::work(
-        registry,
-        worker::Task { description: &args.description, data, device: args.device, attached: args.attached },
-    )
+    let task = worker::Task { description: &args.description, data, device: args.device, attached: args.attached };
+    worker::work(registry, task).inspect_err(|error| Reporter::stdout().failed(&with_causes(error)))
+}
+
+/// An error and its causes on one line, without those that the words before them end with already.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut words = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string).collect::<Vec<_>>() {
+        if !words.ends_with(&cause) {
+            words += &format!(": {cause}");
+        }
+    }
+    words
 }
 
 /// `run` with `args`, `report` without.

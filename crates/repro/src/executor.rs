@@ -37,10 +37,17 @@ enum Event {
     Ended(usize, std::io::Result<ExitStatus>),
 }
 
-/// A worker that is at work: its place on the display, and since when.
+/// A worker that is at work: its place on the display, since when, and why it is about to end, if it said so.
 struct Working {
     slot: usize,
     since: Instant,
+    failed: Option<String>,
+}
+
+impl Working {
+    fn at(slot: usize) -> Self {
+        Self { slot, since: Instant::now(), failed: None }
+    }
 }
 
 impl Executor<'_> {
@@ -63,7 +70,7 @@ impl Executor<'_> {
                     Step::Start => match self.start(&plan[index].run, index, &send) {
                         Ok(None) => {
                             let slot = free_slot(&working);
-                            working.insert(index, Working { slot, since: Instant::now() });
+                            working.insert(index, Working::at(slot));
                             display.started(index, slot);
                         }
                         Ok(Some(finished)) => {
@@ -164,9 +171,14 @@ impl Executor<'_> {
                     display.progress(index, worker.slot, done, total, &note);
                 }
             }
+            Event::Said(index, Message::Failed(reason)) => {
+                if let Some(worker) = working.get_mut(&index) {
+                    worker.failed = Some(reason);
+                }
+            }
             Event::Ended(index, status) => {
                 let Some(worker) = working.remove(&index) else { return };
-                let outcome = self.outcome(&plan[index].run, status);
+                let outcome = self.outcome(&plan[index].run, status, worker.failed);
                 let words = match &outcome {
                     Outcome::Finished(_) => format!("finished in {:.1} s", worker.since.elapsed().as_secs_f64()),
                     Outcome::Failed { reason, .. } | Outcome::Skipped { reason } => format!("failed: {reason}"),
@@ -178,7 +190,7 @@ impl Executor<'_> {
     }
 
     /// What counts is `done.json`, written last: a worker that trips on its way out has still finished.
-    fn outcome(&self, run: &Run, status: std::io::Result<ExitStatus>) -> Outcome {
+    fn outcome(&self, run: &Run, status: std::io::Result<ExitStatus>, said: Option<String>) -> Outcome {
         let home = self.store.home(&run.id());
         let log_tail = || home.log_tail(LOG_TAIL);
         match (home.finished(run), status) {
@@ -186,10 +198,8 @@ impl Executor<'_> {
             (Err(error), _) => Outcome::Failed { reason: error.to_string(), log_tail: log_tail() },
             (Ok(None), Err(error)) => Outcome::Failed { reason: error.to_string(), log_tail: log_tail() },
             (Ok(None), Ok(status)) => {
-                let log_tail = log_tail();
-                let last = log_tail.lines().rev().find_map(|line| line.strip_prefix("error: "));
-                let reason = last.map_or_else(|| format!("its worker ended with {status}"), str::to_string);
-                Outcome::Failed { reason, log_tail }
+                let reason = said.unwrap_or_else(|| format!("its worker ended with {status}"));
+                Outcome::Failed { reason, log_tail: log_tail() }
             }
         }
     }
@@ -281,7 +291,7 @@ mod tests {
         };
         let mut outcomes = vec![None, None, None];
         assert!(matches!(start(&outcomes, &idle), Some((1, Step::Start))));
-        let busy = HashMap::from([(1, Working { slot: 0, since: Instant::now() })]);
+        let busy = HashMap::from([(1, Working::at(0))]);
         assert!(matches!(start(&outcomes, &busy), Some((2, Step::Start))));
         assert_eq!(free_slot(&busy), 1);
         outcomes[1] = failed();

@@ -41,15 +41,20 @@ pub(crate) fn work(registry: &Registry, task: Task<'_>) -> anyhow::Result<()> {
     if already_finished(&home, &run, &mut reporter)? {
         return Ok(());
     }
-    eprintln!("--- {} {}, process {}", run.id(), run.label(), std::process::id());
+    log(&format!("--- {} {}, process {}", run.id(), run.label(), std::process::id()));
     let mut context = RunContext::open(&run, home.clone(), task.data, task.device, reporter)?;
     if let Some(checkpoint) = context.checkpoint() {
-        eprintln!("resuming after epoch {}", checkpoint.epoch);
+        log(&format!("resuming after epoch {}", checkpoint.epoch));
     }
     let metrics = experiment.execute(&run, &mut context)?;
     context.finish(&metrics)?;
     home.forget_replaced()?;
     Ok(())
+}
+
+/// A line for the log. One that cannot be written, as on a full disk, is no reason to stop: the run may still fit.
+fn log(line: &str) {
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{line}\n").as_bytes());
 }
 
 /// Puts a damaged `done.json`, or what it vouches for, aside; the checkpoint then decides where to go on.

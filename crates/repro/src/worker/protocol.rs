@@ -18,6 +18,8 @@ pub(crate) enum Message {
     Progress { done: u64, total: u64, note: String },
     /// Something that the person at the terminal should read.
     Note(String),
+    /// Why the run failed. The log says it too, unless the disk is full.
+    Failed(String),
 }
 
 impl Message {
@@ -61,6 +63,10 @@ impl Reporter {
         self.send(&Message::Note(text.into()));
     }
 
+    pub(crate) fn failed(&mut self, reason: &str) {
+        self.send(&Message::Failed(reason.into()));
+    }
+
     fn send(&mut self, message: &Message) {
         // Nobody listening is no reason to stop: the closed pipe on standard input is what ends an orphan.
         let _ = self.out.write_all(message.line().as_bytes()).and_then(|()| self.out.flush());
@@ -82,7 +88,8 @@ mod tests {
     proptest! {
         #[test]
         fn messages_are_one_line_and_read_back(done: u64, total: u64, note in "\\PC{0,20}\n?") {
-            for message in [Message::Progress { done, total, note: note.clone() }, Message::Note(note.clone())] {
+            let progress = Message::Progress { done, total, note: note.clone() };
+            for message in [progress, Message::Note(note.clone()), Message::Failed(note.clone())] {
                 let line = message.line();
                 prop_assert_eq!(line.matches('\n').count(), 1);
                 prop_assert_eq!(Message::parse(line.trim_end_matches('\n')), Some(message));
