@@ -1,0 +1,17 @@
+//! OULU-NPU's protocol lists.
+#![no_main]
+
+use fuzz::Folder;
+use libfuzzer_sys::fuzz_target;
+use vision::fas::data::{Fold, Split, oulu_npu};
+
+fuzz_target!(|bytes: &[u8]| {
+    let folder = Folder::new();
+    folder.put("Protocols/Protocol_1/Train.txt", bytes);
+    for name in ["1_1_01_1", "1_1_01_2", "2_1_02_5"] {
+        folder.put(&format!("Train_files/{name}/0.png"), "");
+    }
+    if let Ok(found) = oulu_npu(&folder.root(), Fold { protocol: 1, fold: None }, Split::Train) {
+        assert!(found.iter().all(|one| one.bona_fide == one.species.is_none() && !one.frames.is_empty()));
+    }
+});
