@@ -39,15 +39,20 @@ fn killed_with_all_its_workers_at_several_moments_it_ends_in_the_same_report() {
     }
 }
 
-/// Papers that compute for real, on generated data: runs with checkpoints and runs that start over.
-const PAPERS: &str = "run smartdeal fas --seeds 1 --jobs 2";
+/// Papers that compute for real, on generated data: runs that start over and runs with checkpoints. `KILLED_PAPERS` names
+/// others.
+fn papers() -> String {
+    let papers = std::env::var("KILLED_PAPERS").unwrap_or_else(|_| "smartdeal earlybert".into());
+    format!("run {papers} --seeds 1 --jobs 2")
+}
 
 #[test]
 #[ignore = "minutes of computing: cargo test --release -p repro --test robustness -- --ignored"]
 fn papers_killed_at_twenty_random_moments_end_in_the_same_report() {
+    let papers = papers();
     let undisturbed = Place::of_papers();
     let since = Instant::now();
-    let expected = undisturbed.report(PAPERS);
+    let expected = undisturbed.report(&papers);
     // Twenty pieces that are together about as long as the whole, so that the last ones still find work to do.
     let longest = 2.0 * since.elapsed().as_secs_f64() / 20.0;
 
@@ -56,7 +61,7 @@ fn papers_killed_at_twenty_random_moments_end_in_the_same_report() {
     let mut at_work = 0;
     for _ in 0..20 {
         let moment = Duration::from_secs_f64(random.random_range(0.0..longest));
-        let mut command = place.command(PAPERS);
+        let mut command = place.command(&papers);
         let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).process_group(0).spawn().unwrap();
         std::thread::sleep(moment);
         at_work += usize::from(child.try_wait().unwrap().is_none());
@@ -64,7 +69,7 @@ fn papers_killed_at_twenty_random_moments_end_in_the_same_report() {
         child.wait().unwrap();
     }
     assert!(at_work >= 15, "only {at_work} of 20 kills met a program at work");
-    assert_eq!(place.report(PAPERS), expected);
+    assert_eq!(place.report(&papers), expected);
     for run in undisturbed.runs() {
         let twin = place.path("runs").join(run.file_name().unwrap());
         assert_eq!(fs::read(run.join("metrics.jsonl")).unwrap(), fs::read(twin.join("metrics.jsonl")).unwrap());

@@ -1,0 +1,131 @@
+use super::*;
+
+#[test]
+fn both_rules_draw_what_was_worked_by_hand() {
+    let group = SlimGroup {
+        coefficient: "c".into(),
+        layer: 0,
+        gated: Gated::Heads,
+        units: 12,
+        followers: vec![Follower::new("w", 0, 1)],
+    };
+    let values = [0.90, 0.95, 0.97, 0.99, 1.0, 1.01, 1.02, 1.03, 1.04, 1.05, 1.06, 1.07];
+    let kept = |values: &dyn Fn(usize) -> f32, threshold, ratio| -> Result<Vec<usize>, Error> {
+        let cut = Cut { scope: Scope::PerLayer, ratio };
+        let config = DrawConfig { heads: cut.clone(), neurons: cut, threshold, min_per_layer: 0 };
+        let drawn = config.draw(&scores(std::slice::from_ref(&group), |_, unit| values(unit)))?;
+        drawn.mask.kept(&group)
+    };
+    let given = |unit: usize| values[unit];
+    let last_eight: Vec<usize> = (4..12).collect();
+    // The quantile at 1/3 is 0.996667.
+    assert_eq!(kept(&given, Threshold::BottomK, 1.0 / 3.0).unwrap(), last_eight);
+    assert_eq!(kept(&given, Threshold::StrictQuantile, 1.0 / 3.0).unwrap(), last_eight);
+    // All equal: exact counts drop the first, the strict rule drops all.
+    assert_eq!(kept(&|_| 1.0, Threshold::BottomK, 1.0 / 3.0).unwrap(), last_eight);
+    assert!(kept(&|_| 1.0, Threshold::StrictQuantile, 1.0 / 3.0).unwrap().is_empty());
+    // Ratio 0 prunes nothing, and one by the strict rule.
+    assert_eq!(kept(&given, Threshold::BottomK, 0.0).unwrap().len(), 12);
+    assert_eq!(kept(&given, Threshold::StrictQuantile, 0.0).unwrap().len(), 11);
+    assert_eq!(kept(&given, Threshold::StrictQuantile, 0.5).unwrap().len(), 6);
+}
+
+#[test]
+fn a_floor_keeps_every_layer_alive_and_says_so() {
+    let groups = bert_groups(&small(), "bert.");
+    // Layer 0's neurons are all worse than layer 1's: a global cut of half would empty it.
+    let uneven = scores(&groups, |number, unit| number as f32 + 0.01 * unit as f32);
+    let drawn = DrawConfig::ratios(0.5, 0.5).draw(&uneven).unwrap();
+    assert!(drawn.floored);
+    assert_eq!(drawn.mask.kept(&groups[1]).unwrap(), [11]);
+    assert_eq!(drawn.mask.kept(&groups[3]).unwrap().len(), 11);
+    let free = DrawConfig { min_per_layer: 0, ..DrawConfig::ratios(0.5, 0.5) }.draw(&uneven).unwrap();
+    assert!(!free.floored && free.mask.kept(&groups[1]).unwrap().is_empty());
+    let (store, _model) = built(&Standard, &small());
+    let refused = prune(&state_of(&store), &groups, &free.mask).unwrap_err();
+    assert!(matches!(refused, Error::EmptiedLayer { .. }));
+    assert!(pruned_config(&small(), &groups, &free.mask).unwrap_err().to_string().contains("layer 0 emptied"));
+}
+
+#[test]
+fn mask_distances_are_those_worked_by_hand() {
+    let a = masks(&[&[1, 1, 0, 0], &[1, 0, 1, 0]]);
+    let b = masks(&[&[1, 0, 1, 0], &[1, 0, 1, 0]]);
+    assert_eq!(a.hamming(&b).unwrap(), 0.25);
+    assert_eq!(a.hamming(&a).unwrap(), 0.0);
+    assert_eq!(a.hamming(&a.complement()).unwrap(), 1.0);
+    assert_eq!(mask_distances(&[a, b]).unwrap(), [[0.0, 0.25], [0.25, 0.0]]);
+    assert_eq!(chance_distance(0.5), 0.5);
+    assert!((chance_distance(0.4) - 0.48).abs() < 1e-12);
+    let ticket = random_ticket(0, 0.5, 0.4);
+    assert_eq!(ticket.distance(&ticket).unwrap(), [0.0, 0.0]);
+    assert_eq!(ticket.distance(&ticket.complement()).unwrap(), [1.0, 1.0]);
+}
+
+#[test]
+fn random_tickets_are_of_the_asked_size_and_repeat_for_a_seed() {
+    let groups = bert_groups(&small(), "bert.");
+    let ticket = random_ticket(3, 0.25, 0.5);
+    assert_eq!(ticket, random_ticket(3, 0.25, 0.5));
+    assert_ne!(ticket, random_ticket(4, 0.25, 0.5));
+    assert_eq!(
+        groups.iter().filter(|g| g.gated == Gated::Heads).map(|g| ticket.kept(g).unwrap().len()).sum::<usize>(),
+        6
+    );
+    assert_eq!(ticket.neurons.survivors(), 12);
+    let matched = ticket.random_matched(9);
+    for group in &groups {
+        assert_eq!(matched.kept(group).unwrap().len(), ticket.kept(group).unwrap().len());
+    }
+    assert_ne!(matched.neurons, ticket.neurons);
+}
+
+#[test]
+fn magnitude_is_the_product_of_the_two_norms() {
+    let groups = bert_groups(&small(), "bert.");
+    let (store, _model) = built(&Standard, &small());
+    let state = state_of(&store);
+    let found = magnitude(&state, &groups).unwrap();
+    let norm = |tensor: Tensor| tensor.norm().double_value(&[]);
+    let root = "bert.encoder.layer.1";
+    for unit in [0_i64, 3] {
+        let value = norm(state[&format!("{root}.attention.self.value.weight")].narrow(0, unit * 4, 4));
+        let output = norm(state[&format!("{root}.attention.output.dense.weight")].narrow(1, unit * 4, 4));
+        assert!((found.heads[1].1.view([-1]).double_value(&[unit]) - value * output).abs() < 1e-5);
+        let inner = norm(state[&format!("{root}.intermediate.dense.weight")].get(unit));
+        let outer = norm(state[&format!("{root}.output.dense.weight")].select(1, unit));
+        assert!((found.neurons[1].1.view([-1]).double_value(&[unit]) - inner * outer).abs() < 1e-5);
+    }
+}
+
+#[test]
+fn first_order_importance_is_the_mean_gradient_at_one() {
+    let groups = bert_groups(&small(), "bert.");
+    let (store, model) = built(&Slimming(Standard), &small());
+    let live = coefficients(&store, &groups).unwrap();
+    let loss = |target: i64| Ok(model.loss(&model.forward(&input(), true)?, &Tensor::from_slice(&[target, target]))?);
+    let both = first_order(&groups, &live, [loss(0), loss(1)]).unwrap();
+    let each = [first_order(&groups, &live, [loss(0)]).unwrap(), first_order(&groups, &live, [loss(1)]).unwrap()];
+    let mean = (&each[0].heads[0].1 + &each[1].heads[0].1) / 2.0;
+    assert!(difference(&both.heads[0].1, &mean) < 1e-6);
+    assert!(both.neurons[1].1.min().double_value(&[]) >= 0.0);
+    assert!(first_order(&groups, &live, []).unwrap_err().to_string().contains("at least one"));
+}
+
+#[test]
+fn whole_layers_can_go_instead() {
+    let config = BertConfig { num_hidden_layers: 4, ..small() };
+    let (store, _model) = built(&Standard, &config);
+    let state = state_of(&store);
+    assert_eq!(every_other(4, 2), [0, 2]);
+    assert_eq!(every_other(12, 8), [0, 1, 3, 4, 6, 7, 9, 10]);
+    let (shallow, shape) = keep_layers(&state, &config, "bert.", &[0, 2]).unwrap();
+    assert_eq!(shape.num_hidden_layers, 2);
+    let (smaller, _model) = built(&Standard, &shape);
+    load_state_into(&smaller, &shallow).unwrap();
+    let name = |layer: usize| format!("bert.encoder.layer.{layer}.output.dense.weight");
+    assert!(smaller.variables()[&name(1)].equal(&state[&name(2)]));
+    for kept in [&[][..], &[1, 1], &[2, 0], &[4]] {
+        assert!(keep_layers(&state, &config, "bert.", kept).unwrap_err().to_string().contains("kept layers"));
+    }
+}
