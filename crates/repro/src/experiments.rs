@@ -1,6 +1,7 @@
 //! The papers: one file each, one row each in [`all`].
 
 mod acl;
+mod chunks;
 mod cv_lth;
 mod deep_forest;
 mod earlybert;

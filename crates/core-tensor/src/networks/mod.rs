@@ -19,12 +19,14 @@
 
 pub mod bert;
 mod conv_net;
+mod language;
 mod lenet;
 mod mobilenet_v2;
 mod resnet;
 mod vgg;
 
 pub use conv_net::{ConvNet, ConvNetConfig};
+pub use language::{LanguageModel, LanguageModelConfig};
 pub use lenet::{LeNet5, LeNet300100};
 pub use mobilenet_v2::{MobileNetV2, MobileNetV2Config};
 pub use resnet::{BlockKind, ResNet, ResNetConfig, Shortcut, Stem};

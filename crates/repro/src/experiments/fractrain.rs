@@ -1,18 +1,28 @@
 //! FracTrain (arXiv 2012.13113): accuracy against the cost of training, for precision that grows over time (PFQ), adapts
 //! to inputs (DFQ), or both, and what it costs on an accelerator.
+//!
+//! ```text
+//! arms      a network from random weights under every method
+//! transfer  (standard tier) one half of the data in full precision ──► the other under three methods
+//! language  (standard tier) a Transformer language model under four methods
+//! ```
 
 mod arms;
 mod claims;
 mod hardware;
+mod language;
 mod train;
+mod transfer;
 
-use crate::{Ask, Experiment, Metrics, Plan, Results, Run, RunContext, Section};
+use crate::{Ask, Experiment, Metrics, Plan, Results, Run, RunContext, Section, Tier};
 
 const PAPER: &str = "fractrain";
 /// Counted up whenever the code computes something else from the same parameters.
 const REVISION: u32 = 1;
 /// The same for cyclic schedules alone.
 const CYCLIC_REVISION: u32 = 2;
+/// The same for the trainings that leave a file.
+const EXPORT_REVISION: u32 = 2;
 
 /// The experiment.
 pub(super) struct FracTrain;
@@ -56,10 +66,20 @@ impl Experiment for FracTrain {
                 }
             }
         }
+        if ask.tier == Tier::Standard {
+            transfer::plan(ask, &mut plan)?;
+            language::plan(ask, &mut plan)?;
+        }
         Ok(plan)
     }
 
     fn execute(&self, run: &Run, context: &mut RunContext) -> anyhow::Result<Metrics> {
+        if transfer::owns(run) {
+            return transfer::train(&run.params()?, run.seed, context);
+        }
+        if language::owns(run) {
+            return language::train(&run.params()?, run.seed, context);
+        }
         train::train(&run.params()?, run.seed, context)
     }
 

@@ -5,7 +5,9 @@
 //! network   dense training ──► one-shot compression, rivals at equal bits, re-training, the file
 //! learning  dense training on one half ──► training in SmartDeal form on the other
 //! energy    a compressed ResNet-20 on the accelerator model
+//! training-energy  a training step of two ResNets on it
 //! trained   (standard tier) a network on images ──► retrained: compressed at three shares of zeros, two epochs of alternation
+//!                                                      └─► learned: at the first share, six epochs in SmartDeal form
 //! ```
 
 mod blobs;
@@ -15,9 +17,11 @@ mod energy;
 mod images;
 mod learning;
 mod network;
+mod training_energy;
 
 use super::training::DataChoice;
 use crate::{Ask, DataSource, DataUse, Experiment, Metrics, Plan, Results, Run, RunContext, Section, Tier};
+use quant::smartdeal::train::{BucketSwitch, CoefficientMode, UpdateConfig};
 
 const PAPER: &str = "smartdeal";
 /// Counted up whenever the code computes something else from the same parameters.
@@ -55,6 +59,7 @@ impl Experiment for SmartDeal {
             network::Params::default(),
             learning::Params::default(),
             energy::Params::default(),
+            training_energy::Params::default(),
         );
         for seed in ask.seeds(3) {
             let mut add = |run: Run, effort: f64| plan.add_weighted(run.at_revision(REVISION), effort);
@@ -62,6 +67,7 @@ impl Experiment for SmartDeal {
             add(ask.run(PAPER, "network", seed, &defaults.1)?, 6.0);
             add(ask.run(PAPER, "learning", seed, &defaults.2)?, 8.0);
             add(ask.run(PAPER, "energy", seed, &defaults.3)?, 1.0);
+            add(ask.run(PAPER, "training-energy", seed, &defaults.4)?, 2.0);
         }
         if ask.tier == Tier::Standard {
             plan_images(ask, &mut plan)?;
@@ -75,7 +81,9 @@ impl Experiment for SmartDeal {
             "network" => network::measure(&run.params()?, run.seed, context),
             "learning" => learning::measure(&run.params()?, run.seed, context),
             "energy" => energy::measure(&run.params()?, run.seed),
+            "training-energy" => training_energy::measure(&run.params()?, run.seed),
             "trained" => images::train(&run.params()?, run.seed, context),
+            "learned" => images::learn(&run.params()?, run.seed, context),
             "retrained" => images::retrain(&run.params()?, run.seed, context),
             other => anyhow::bail!("no run of kind `{other}`"),
         }
@@ -102,6 +110,10 @@ fn plan_images(ask: &Ask, plan: &mut Plan) -> anyhow::Result<()> {
             let run = ask.run(PAPER, "retrained", seed, &params)?.at_revision(REVISION);
             plan.add_weighted(run.needing("trained", &dense), 110.0);
         }
+        let update = UpdateConfig { mode: CoefficientMode::Switch(BucketSwitch::default()), ..UpdateConfig::default() };
+        let params = images::Learned { recipe: recipe.clone(), zeros: ZEROS[0], epochs: 6, peak: 0.05, update };
+        let run = ask.run(PAPER, "learned", seed, &params)?.at_revision(REVISION);
+        plan.add_weighted(run.needing("trained", &dense), 330.0);
     }
     Ok(())
 }

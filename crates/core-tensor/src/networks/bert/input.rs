@@ -97,7 +97,8 @@ impl From<&TokenBatch> for BertInput {
     }
 }
 
-fn in_table(name: &str, tensor: &Tensor, shape: &[i64], entries: i64) -> Result<()> {
+/// Whether `tensor` is `i64` of `shape` with numbers below `entries`.
+pub(in crate::networks) fn in_table(name: &str, tensor: &Tensor, shape: &[i64], entries: i64) -> Result<()> {
     if tensor.kind() != Kind::Int64 || tensor.size() != shape {
         let found = format!("{:?} {:?}", tensor.kind(), tensor.size());
         return Err(Error::tensor(name, format!("Int64 {shape:?}"), found));

@@ -109,7 +109,7 @@ fn sum(mut a: Tensor, b: &Tensor) -> Tensor {
 }
 
 /// Dropout that costs nothing when there is none.
-pub(super) fn dropout(x: Tensor, rate: f64, train: bool) -> Tensor {
+pub(in crate::networks) fn dropout(x: Tensor, rate: f64, train: bool) -> Tensor {
     if train && rate > 0.0 { x.dropout(rate, true) } else { x }
 }
 

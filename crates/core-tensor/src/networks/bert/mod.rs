@@ -37,6 +37,8 @@ pub use heads::{
     BertForPreTraining, BertForQuestionAnswering, BertForSequenceClassification, IGNORED, PreTrainingLosses,
 };
 pub use input::BertInput;
+pub(super) use input::in_table;
+pub(super) use layer::dropout;
 pub use model::{Bert, Rows};
 pub use pretrained::{BertLoad, load_state_into, load_weights, save_pretrained};
 

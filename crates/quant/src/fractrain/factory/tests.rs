@@ -1,7 +1,10 @@
 use super::*;
 use crate::fractrain::{Affine, Bits, Error, RangeRule, Rounding};
-use core_tensor::networks::{Architecture, ConvNetConfig, MobileNetV2Config, ResNetConfig};
+use core_tensor::networks::{
+    Architecture, ConvNetConfig, LanguageModel, LanguageModelConfig, MobileNetV2Config, ResNetConfig,
+};
 use core_tensor::nn::Network;
+use core_tensor::text::corpus::LanguageBatch;
 use tch::{Device, Kind, Reduction, nn};
 
 fn bits(bits: u32) -> Bits {
@@ -332,5 +335,35 @@ fn the_papers_networks_take_gates_in_every_block() {
         (loss + gates.finish().unwrap().cost).backward();
         let projection = &store.variables()["gates.projection.weight"];
         assert!(projection.grad().abs().max().double_value(&[]) > 0.0);
+    }
+}
+
+/// Loss and all gradients, by name, of a training step of a language model.
+fn language_step(factory: &dyn LayerFactory) -> Vec<(String, Tensor)> {
+    let store = nn::VarStore::new(Device::Cpu);
+    let config = LanguageModelConfig { width: 16, heads: 2, neurons: 24, ..LanguageModelConfig::small(13) };
+    let model = LanguageModel::new(&store.root(), factory, config).unwrap();
+    fill(&store);
+    let words = (Tensor::arange(30, (Kind::Int64, Device::Cpu)) * 5).remainder(13).view([3, 10]);
+    let batch = LanguageBatch { input: words.narrow(1, 0, 9), target: words.narrow(1, 1, 9).contiguous() };
+    let loss = model.loss(&batch, true).unwrap();
+    loss.backward();
+    let gradients = core_tensor::optim::named_trainable(&store).into_iter();
+    let gradients = gradients.map(|(name, variable)| (name, variable.grad().copy()));
+    std::iter::once(("loss".to_owned(), loss.detach())).chain(gradients).collect()
+}
+
+#[test]
+fn a_transformer_in_full_precision_is_the_plain_one_bit_for_bit() {
+    let config = || QuantConfig { linear: true, ..QuantConfig::default() };
+    let full = QuantFactory::new(config(), Precision::FULL).unwrap();
+    let plain = language_step(&Standard);
+    assert_equal(&language_step(&full), &plain);
+    // Four projections and two of the feed-forward layer, in two layers; the output layer is the table of words.
+    assert_eq!(full.handle().layers().len(), 12);
+    let low = language_step(&QuantFactory::new(config(), Precision::new(3, 6).unwrap()).unwrap());
+    for (name, gradient) in low.iter().filter(|(name, _)| name.ends_with("weight")) {
+        let exact = &plain.iter().find(|(other, _)| other == name).unwrap().1;
+        assert!(!gradient.equal(exact) && gradient.isfinite().all().int64_value(&[]) == 1, "{name}");
     }
 }

@@ -1,6 +1,7 @@
 //! Masked words: a small BERT trained on books, whole or as a ticket, and the vocabulary that goes with it.
 
 use super::training::Clip;
+use crate::experiments::chunks::Chunks;
 use crate::{Finished, Metrics, RunContext};
 use core_tensor::checkpoint::{read_state, state_of};
 use core_tensor::data::BatchSource;
@@ -129,37 +130,6 @@ impl Corpus {
     }
 }
 
-/// A stretch of an endless stream of batches, pass after pass over the corpus, so that a training can stop and go on
-/// between stretches.
-struct Chunks<'a> {
-    loader: &'a MaskedLoader,
-    chunk: u64,
-}
-
-impl BatchSource for Chunks<'_> {
-    type Batch = MaskedBatch;
-
-    fn batches_per_epoch(&self) -> u64 {
-        self.chunk
-    }
-
-    fn epoch(
-        &self,
-        epoch: u64,
-    ) -> core_tensor::Result<Box<dyn Iterator<Item = core_tensor::Result<MaskedBatch>> + '_>> {
-        let whole = self.loader.batches_per_epoch();
-        let first = epoch * self.chunk;
-        let pass = |pass| -> Box<dyn Iterator<Item = core_tensor::Result<MaskedBatch>> + '_> {
-            match self.loader.epoch(pass) {
-                Ok(batches) => batches,
-                Err(error) => Box::new(std::iter::once(Err(error))),
-            }
-        };
-        // A loader has at least one batch a pass, so that small corpora are passed over as often as a chunk takes.
-        Ok(Box::new((first / whole..).flat_map(pass).skip((first % whole) as usize).take(self.chunk as usize)))
-    }
-}
-
 struct Words<'a>(&'a BertForPreTraining);
 
 impl Objective<MaskedBatch> for Words<'_> {
@@ -220,7 +190,7 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     let model = Model::fresh(&Standard, &smaller, seed)?;
     load_state_into(&model.store, &weights)?;
 
-    let source = Chunks { loader: &corpus.train, chunk: params.chunk };
+    let source = Chunks { source: &corpus.train, chunk: params.chunk };
     let epochs = params.steps / params.chunk;
     let mut objective = Words(&model.network);
     let mut optimizer = Adam::new(
@@ -302,7 +272,7 @@ fn search(
     let train = TrainConfig { epochs: params.search_steps.div_ceil(params.chunk), seed, schedule: params.schedule() };
     let mut trainer = Trainer::new(train, &mut objective, &mut optimizer)?;
     trainer.observe(&mut clip).observe(&mut search);
-    trainer.fit(&Chunks { loader: &corpus.train, chunk: params.chunk })?;
+    trainer.fit(&Chunks { source: &corpus.train, chunk: params.chunk })?;
     drop(trainer);
     let found = search.found().ok_or_else(|| anyhow::anyhow!("the search ended without a ticket"))?;
     // A resumed run has logged these already.
@@ -338,7 +308,7 @@ mod tests {
         let order = |batches: &mut dyn Iterator<Item = core_tensor::Result<MaskedBatch>>| -> Vec<Vec<usize>> {
             batches.map(|batch| batch.unwrap().index).collect()
         };
-        let chunks = Chunks { loader: &loader, chunk: 8 };
+        let chunks = Chunks { source: &loader, chunk: 8 };
         let mut found = order(&mut chunks.epoch(0).unwrap());
         assert_eq!(found.len(), 8);
         found.extend(order(&mut chunks.epoch(1).unwrap()));

@@ -1,6 +1,6 @@
 //! Which network, data and methods each tier runs.
 
-use super::{CYCLIC_REVISION, REVISION};
+use super::{CYCLIC_REVISION, EXPORT_REVISION, REVISION};
 use crate::experiments::images::ImageSet;
 use crate::experiments::training::{DataChoice, Recipe};
 use crate::{Ask, DataUse, Tier};
@@ -50,12 +50,23 @@ pub(super) struct Case {
     pub(super) order_seeds: u64,
     /// How far below static 8-bit training an accuracy may be, in points.
     pub(super) margin: f64,
+    /// Targets of the controller besides that of the claims, in percent, for one seed.
+    pub(super) other_targets: &'static [f64],
 }
 
 /// The published stages for a final precision of 8/8.
 const STAGES: [(u32, u32); 4] = [(3, 6), (4, 6), (6, 8), (8, 8)];
 /// The same stages in another order, with the same last one.
 const PERMUTED: [(u32, u32); 4] = [(6, 8), (4, 6), (3, 6), (8, 8)];
+
+/// The target of input-adaptive precision, in percent of full precision.
+const TARGET: f64 = 3.0;
+/// The published rule.
+pub(super) const PLATEAU: PlateauConfig =
+    PlateauConfig { threshold: 0.05, decay: 0.3, window: 5, scale_epochs: 10, turning_points: 3 };
+/// Of the small network: when a stage ends, and the width of the gates' recurrent state.
+pub(super) const SMALL_PLATEAU: PlateauConfig = PlateauConfig { threshold: 0.3, decay: 0.5, window: 2, ..PLATEAU };
+pub(super) const SMALL_HIDDEN: i64 = 16;
 
 /// The case of a tier with the data at hand; none where it needs more than there is.
 pub(super) fn of(ask: &Ask) -> anyhow::Result<Option<Case>> {
@@ -99,7 +110,11 @@ impl Arm {
 
     /// Of the code that runs it.
     pub(super) fn revision(&self) -> u32 {
-        if matches!(self, Self::Cyclic(_)) { CYCLIC_REVISION } else { REVISION }
+        match self {
+            Self::Cyclic(_) => CYCLIC_REVISION,
+            Self::FullPrecision | Self::Static(8, 8) => EXPORT_REVISION,
+            _ => REVISION,
+        }
     }
 
     /// Time compared with full precision.
@@ -137,7 +152,7 @@ impl Case {
         }
         if seed == 0 {
             arms.extend(self.other_targets());
-            arms.push(self.sign_rule());
+            arms.extend(self.sign_rule());
         }
         arms
     }
@@ -147,7 +162,7 @@ impl Case {
     }
 
     pub(super) fn pfq(&self) -> Arm {
-        Arm::Pfq(STAGES.to_vec(), self.plateau)
+        pfq(self.plateau)
     }
 
     /// Switches at a quarter, half and three quarters of the epochs: the first three stages are equally long, so that their
@@ -172,35 +187,58 @@ impl Case {
     }
 
     fn dfq_at(&self, percent: f64) -> DfqConfig {
-        let target = CpTarget::new(percent).unwrap_or_default();
-        DfqConfig {
-            target,
-            hidden: self.hidden,
-            weight: Bits::new(4).unwrap_or(DfqConfig::default().weight),
-            ..DfqConfig::default()
-        }
+        dfq_at(percent, self.hidden)
     }
 
     pub(super) fn dfq_arm(&self) -> Arm {
-        Arm::Dfq(self.dfq_at(3.0))
+        Arm::Dfq(self.dfq_at(TARGET))
     }
 
     pub(super) fn random_gates(&self) -> Arm {
-        Arm::RandomGates(self.dfq_at(3.0))
+        Arm::RandomGates(self.dfq_at(TARGET))
     }
 
-    /// Targets besides that of the claims, for the claim on the controller.
+    /// Gates steered towards the other targets.
     pub(super) fn other_targets(&self) -> Vec<Arm> {
-        [2.0, 2.5, 4.0].map(|percent| Arm::Dfq(self.dfq_at(percent))).to_vec()
+        self.other_targets.iter().map(|percent| Arm::Dfq(self.dfq_at(*percent))).collect()
     }
 
-    pub(super) fn sign_rule(&self) -> Arm {
-        Arm::Dfq(DfqConfig { controller: CostController::Sign { band: 0.0 }, ..self.dfq_at(2.5) })
+    /// All targets in percent, ascending.
+    pub(super) fn targets(&self) -> Vec<String> {
+        let mut all = vec![TARGET];
+        all.extend(self.other_targets);
+        all.sort_by(f64::total_cmp);
+        all.into_iter().map(|percent| percent.to_string()).collect()
+    }
+
+    /// The published controller, beside the other targets.
+    pub(super) fn sign_rule(&self) -> Option<Arm> {
+        let rule = || Arm::Dfq(DfqConfig { controller: CostController::Sign { band: 0.0 }, ..self.dfq_at(2.5) });
+        (!self.other_targets.is_empty()).then(rule)
     }
 
     pub(super) fn fractrain(&self) -> Arm {
-        let targets = [2.0, 2.33, 2.67, 3.0].map(|percent| CpTarget::new(percent).unwrap_or_default());
-        Arm::FracTrain(self.dfq_at(2.0), targets.to_vec(), self.plateau)
+        fractrain(self.hidden, self.plateau)
+    }
+}
+
+/// The published stages, ended by this rule.
+pub(super) fn pfq(plateau: PlateauConfig) -> Arm {
+    Arm::Pfq(STAGES.to_vec(), plateau)
+}
+
+/// Gates whose target rises stage by stage.
+pub(super) fn fractrain(hidden: i64, plateau: PlateauConfig) -> Arm {
+    let targets = [2.0, 2.33, 2.67, 3.0].map(|percent| CpTarget::new(percent).unwrap_or_default());
+    Arm::FracTrain(dfq_at(2.0, hidden), targets.to_vec(), plateau)
+}
+
+fn dfq_at(percent: f64, hidden: i64) -> DfqConfig {
+    DfqConfig {
+        target: CpTarget::new(percent).unwrap_or_default(),
+        hidden,
+        weight: Bits::new(4).unwrap_or(DfqConfig::default().weight),
+        ..DfqConfig::default()
     }
 }
 
@@ -209,7 +247,7 @@ fn small(set: ImageSet) -> Case {
     let mut recipe = Recipe {
         architecture: Architecture::ConvNet(ConvNetConfig { in_channels: 1, widths: vec![8, 16, 32, 32], classes: 10 }),
         data: DataChoice::Plain(set),
-        train_images: 1_536,
+        train_images: 1_024,
         batch_size: 64,
         epochs: 12,
         peak: 0.1,
@@ -223,11 +261,12 @@ fn small(set: ImageSet) -> Case {
         network: "ConvNet",
         recipe,
         halved: false,
-        hidden: 16,
-        plateau: PlateauConfig { threshold: 0.3, decay: 0.5, window: 2, ..PlateauConfig::default() },
+        hidden: SMALL_HIDDEN,
+        plateau: SMALL_PLATEAU,
         seeds: 3,
         order_seeds: 5,
         margin: 1.5,
+        other_targets: &[2.0, 2.5, 4.0],
     }
 }
 
@@ -236,7 +275,7 @@ fn small_on_more(set: ImageSet) -> Case {
     let few = small(set);
     let mut recipe = Recipe { train_images: 12_000, ..few.recipe.clone() };
     recipe.milestones = drops(&recipe);
-    Case { network: "ConvNet, more images", recipe, ..few }
+    Case { network: "ConvNet, more images", recipe, other_targets: &[], ..few }
 }
 
 /// ResNet-20 on a tenth of CIFAR-10, images averaged down to 16 × 16.
@@ -259,10 +298,11 @@ fn resnet20(set: ImageSet) -> anyhow::Result<Case> {
         recipe,
         halved: true,
         hidden: 32,
-        plateau: PlateauConfig { threshold: 0.2, decay: 0.5, window: 2, ..PlateauConfig::default() },
+        plateau: PlateauConfig { threshold: 0.2, decay: 0.5, window: 2, ..PLATEAU },
         seeds: 3,
         order_seeds: 3,
         margin: 1.0,
+        other_targets: &[],
     })
 }
 
@@ -281,11 +321,20 @@ fn resnet74(set: ImageSet) -> anyhow::Result<Case> {
         evaluate_every: 1,
     };
     recipe.milestones = drops(&recipe);
-    let plateau = PlateauConfig::default();
-    Ok(Case { network: "ResNet-74", recipe, halved: false, hidden: 32, plateau, seeds: 3, order_seeds: 3, margin: 0.5 })
+    Ok(Case {
+        network: "ResNet-74",
+        recipe,
+        halved: false,
+        hidden: 32,
+        plateau: PLATEAU,
+        seeds: 3,
+        order_seeds: 3,
+        margin: 0.5,
+        other_targets: &[2.0, 2.5, 4.0],
+    })
 }
 
 /// Steps at 50 and 75 % of a training.
-fn drops(recipe: &Recipe) -> Vec<u64> {
+pub(super) fn drops(recipe: &Recipe) -> Vec<u64> {
     vec![recipe.steps() / 2, recipe.steps() * 3 / 4]
 }

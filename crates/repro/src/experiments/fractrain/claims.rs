@@ -1,14 +1,14 @@
 //! The paper's claims as inequalities, and the figures beside them.
 
-use super::PAPER;
 use super::arms::{self, Arm, Case, TrainParams};
 use super::hardware::{self, NETWORKS};
+use super::{PAPER, language, transfer};
 use crate::section::{Axis, Curve, Point, Series, Table, cell};
 use crate::{Ask, Claim, Relation, Results, Run, Samples, Section, Test, Tier};
 use hw_sim::published::FRACTRAIN_SOURCE;
 
-const ABSTRACT: &str = "arXiv 2012.13113, abstract";
-const POINTS: &str = "points";
+pub(super) const ABSTRACT: &str = "arXiv 2012.13113, abstract";
+pub(super) const POINTS: &str = "points";
 /// Logged epoch by epoch.
 const CP: &str = "cp";
 
@@ -23,21 +23,15 @@ pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
             section.claims.push(claim.not_run("needs CIFAR-10 under the data folder, and a GPU"));
         }
     }
-    section.claims.push(
-        Claim::new("E6", "Progressive precision trains a Transformer language model as well as static 8-bit training")
-            .paper("Transformer-base, WikiText-103", ABSTRACT)
-            .test(Test::mean("perplexity(PFQ) / perplexity(static 8/8)", Relation::AtMost(1.03)), "")
-            .not_run("no language model is part of this experiment yet"),
-    );
-    section.claims.push(
-        Claim::new("E5", "It holds for adaptation and fine-tuning too")
-            .paper("adaptation and fine-tuning settings", ABSTRACT)
-            .test(
-                Test::mean("A(FracTrain) − A(static 8/8), from a pre-trained network", Relation::AtLeast(-1.0)),
-                POINTS,
-            )
-            .not_run("only training from scratch is part of this experiment yet"),
-    );
+    let transferred = ask.tier == Tier::Standard;
+    section.claims.extend(transfer::claims(transferred, results)?);
+    section.claims.extend(language::claims(language::asked(results), results)?);
+    if transferred {
+        section.tables.push(transfer::table(results)?);
+    }
+    if language::asked(results) {
+        section.tables.push(language::table(results)?);
+    }
     modelled(&mut section)?;
     if ask.tier == Tier::Quick {
         section.notes.push(
@@ -151,11 +145,25 @@ impl View<'_> {
                 .test(Test::mean("MACs saved − energy saved by FracTrain", Relation::Above(0.0)), "%")
                 .judge(&saved("macs", &fractrain)?.minus(&saved("energy", &fractrain)?))?,
         );
+        let bytes = self.metric("file_bytes", &full)?.over(&self.metric("int8_bytes", &eight)?);
+        section.claims.extend([
+            of("I1", "Exported to 8-bit integers, the static 8/8 network is within a point of full precision")
+                .paper("not in the paper: inference with integers", "ours")
+                .test(at_least("A(int8) − A(full precision)", -1.0), POINTS)
+                .judge(&self.metric("int8_accuracy", &eight)?.minus(&accuracy(&full)?))?,
+            of("I2", "Its file is at least 2.5 times smaller")
+                .paper("not in the paper: inference with integers", "ours")
+                .test(Test::every("bytes(full precision) / bytes(int8)", Relation::AtLeast(2.5)), "×")
+                .judge(&bytes)?,
+        ]);
         let off = self.controller_errors()?;
         section.claims.push(
             of(
                 "E8",
-                "The adaptive controller keeps the cost: within 0.15 of targets 2, 2.5, 3 and 4 % in the second half",
+                &format!(
+                    "The adaptive controller keeps the cost: within 0.15 of {} % in the second half",
+                    case.targets().join(", ")
+                ),
             )
             .paper("not in the paper: our controller", "ours")
             .test(Test::every("largest |mean cp − target|", Relation::AtMost(0.15)), "% of full precision")
@@ -163,6 +171,7 @@ impl View<'_> {
         );
         section.tables.push(self.table()?);
         section.tables.push(self.controllers()?);
+        section.tables.push(self.integers()?);
         section.curves.push(self.trade()?);
         section.curves.push(self.over_time());
         section.notes.push(format!(
@@ -231,7 +240,8 @@ impl View<'_> {
     fn controllers(&self) -> anyhow::Result<Table> {
         let mut rows = Vec::new();
         let mut arms = self.case.other_targets();
-        arms.extend([self.case.dfq_arm(), self.case.sign_rule()]);
+        arms.push(self.case.dfq_arm());
+        arms.extend(self.case.sign_rule());
         for arm in arms {
             rows.push(vec![arm.label(), cell(&self.second_half(&arm)?.values(), 3)]);
         }
@@ -240,6 +250,30 @@ impl View<'_> {
             caption: "Mean cost over the second half of the training, in percent of full precision.".into(),
             header: ["method", "mean cp (%)"].map(String::from).to_vec(),
             rows,
+        })
+    }
+
+    fn integers(&self) -> anyhow::Result<Table> {
+        let (full, eight) = (Arm::FullPrecision, self.case.static_bits(8, 8));
+        let row = |label: &str, arm: &Arm, accuracy: &str, bytes: &str| -> anyhow::Result<Vec<String>> {
+            let bytes = match bytes {
+                "" => "–".into(),
+                bytes => cell(&self.metric(bytes, arm)?.values(), 0),
+            };
+            Ok(vec![label.to_owned(), cell(&self.metric(accuracy, arm)?.values(), 2), bytes])
+        };
+        Ok(Table {
+            title: "Inference in integers".into(),
+            caption:
+                "Convolutions in 8-bit integers; norms and classifier in full precision. Mean ± half the 95 % interval \
+                      over seeds."
+                    .into(),
+            header: ["network", "test accuracy (%)", "bytes of the file"].map(String::from).to_vec(),
+            rows: vec![
+                row("trained and run in full precision", &full, "test_accuracy", "file_bytes")?,
+                row("static 8/8, rounded in floating point", &eight, "test_accuracy", "")?,
+                row("static 8/8, exported and run in integers", &eight, "int8_accuracy", "int8_bytes")?,
+            ],
         })
     }
 

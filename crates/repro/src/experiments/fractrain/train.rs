@@ -2,17 +2,18 @@
 
 use super::arms::{Arm, TrainParams};
 use super::hardware;
-use crate::experiments::training::{self, Length, Loaders, Model, final_metrics};
-use crate::{Metrics, RunContext};
-use core_tensor::checkpoint::{Header, read_state, write_safetensors};
+use crate::experiments::training::{self, Length, Loaders, Model, Recipe, final_metrics};
+use crate::{Finished, Metrics, RunContext};
+use core_tensor::checkpoint::{Header, read_state, state_of, write_safetensors};
 use core_tensor::data::{Batch, BatchSource};
 use core_tensor::nn::trace_workload;
 use core_tensor::optim::NamedTensors;
 use core_tensor::seed::{Purpose, derive, seed_libtorch};
-use core_tensor::train::{CrossEntropy, Objective, Observer};
+use core_tensor::train::{CrossEntropy, Objective, Observer, evaluate};
+use core_tensor::workload::Workload;
 use quant::fractrain::{
-    AtEpochs, CostLedger, FollowTarget, Gates, Pfq, PlateauIndicator, Precision, PrecisionController, QuantConfig,
-    QuantFactory, QuantHandle, WithGateCost,
+    AtEpochs, CostLedger, FollowTarget, Gates, Int8Model, Pfq, PlateauIndicator, Precision, PrecisionController,
+    QuantConfig, QuantFactory, QuantHandle, WithGateCost, export_int8,
 };
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
@@ -20,8 +21,19 @@ use tch::{Kind, Tensor};
 /// Where the learned gates' shares are kept for the random control.
 const SHARES: &str = "option-shares.safetensors";
 
-pub(super) fn train(params: &TrainParams, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
-    let TrainParams { recipe, halved, arm } = params;
+/// The file of a network in full precision, and of one in integers.
+const WEIGHTS: &str = "weights.safetensors";
+const INTEGERS: &str = "int8.safetensors";
+
+/// A network whose layers are quantised, and what steers them.
+pub(super) struct Quantised {
+    pub(super) model: Model,
+    pub(super) handle: QuantHandle,
+    pub(super) gates: Option<Gates>,
+}
+
+/// The recipe's network as an arm quantises it, with this seed's initial weights.
+pub(super) fn build(recipe: &Recipe, arm: &Arm, seed: u64, context: &RunContext) -> anyhow::Result<Quantised> {
     seed_libtorch(seed, Purpose::Initialisation, 0);
     let mut store = VarStore::new(tch::Device::Cpu);
     let (network, handle, gates) = {
@@ -34,24 +46,30 @@ pub(super) fn train(params: &TrainParams, seed: u64, context: &mut RunContext) -
         (network, factory.handle(), factory.gates())
     };
     store.set_device(context.device().into());
-    let model = Model { store, network };
-    let Loaders { train, test } = recipe.loaders(context, seed)?;
-    let loaders = match halved {
-        true => Loaders { train: Box::new(Halved(train)), test: Box::new(Halved(test)) },
-        false => Loaders { train, test },
-    };
+    Ok(Quantised { model: Model { store, network }, handle, gates })
+}
+
+/// Trains under an arm; the metrics of the last epoch, with the training's cost and the ledger that has it.
+pub(super) fn fit(
+    context: &mut RunContext,
+    (recipe, arm): (&Recipe, &Arm),
+    net: &Quantised,
+    loaders: &Loaders,
+    seed: u64,
+) -> anyhow::Result<(Metrics, CostLedger, Workload)> {
+    let Quantised { model, handle, gates } = net;
     let Some(batch) = loaders.test.epoch(0)?.next() else { anyhow::bail!("the test set is empty") };
     let sample = batch?.input.size()[1..].to_vec();
     let workload = trace_workload("trained", model.network.as_ref(), &sample, context.device().into())?;
-    let mut ledger = CostLedger::new(&workload, &handle, gates.as_ref())?;
-    let mut steering = steering(arm, &handle, gates.as_ref())?;
-    if let (Arm::RandomGates(_), Some(gates)) = (arm, &gates) {
+    let mut ledger = CostLedger::new(&workload, handle, gates.as_ref())?;
+    let mut steering = steering(arm, handle, gates.as_ref())?;
+    if let (Arm::RandomGates(_), Some(gates)) = (arm, gates) {
         gates.draw_at_random(read_shares(context)?, derive(seed, Purpose::Noise, 1))?;
     }
 
     let mut plain = CrossEntropy::new(model.network.as_ref());
     let mut costly;
-    let objective: &mut dyn Objective<Batch> = match &gates {
+    let objective: &mut dyn Objective<Batch> = match gates {
         Some(gates) => {
             costly = WithGateCost::new(&mut plain, gates);
             &mut costly
@@ -62,33 +80,88 @@ pub(super) fn train(params: &TrainParams, seed: u64, context: &mut RunContext) -
     let length = Length { steps: recipe.steps(), schedule: recipe.schedule() };
     let observers: Vec<&mut dyn Observer> = vec![&mut *steering, &mut ledger];
     let seen =
-        training::train(context, recipe, (&model, &loaders), (objective, &mut optimizer), observers, (length, seed))?;
-
+        training::train(context, recipe, (model, loaders), (objective, &mut optimizer), observers, (length, seed))?;
     let mut metrics = final_metrics(seen);
-    let mut add = |name: &str, value: f64| {
-        metrics.insert(name.into(), value);
+    metrics.extend([
+        ("cp".into(), ledger.cp()),
+        ("reference_macs".into(), ledger.reference_macs()),
+        ("effective_macs".into(), ledger.effective_macs()),
+    ]);
+    Ok((metrics, ledger, workload))
+}
+
+pub(super) fn train(params: &TrainParams, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
+    let TrainParams { recipe, halved, arm } = params;
+    let net = build(recipe, arm, seed, context)?;
+    let Loaders { train, test } = recipe.loaders(context, seed)?;
+    let loaders = match halved {
+        true => Loaders { train: Box::new(Halved(train)), test: Box::new(Halved(test)) },
+        false => Loaders { train, test },
     };
-    add("cp", ledger.cp());
-    add("reference_macs", ledger.reference_macs());
-    add("effective_macs", ledger.effective_macs());
+    let (mut metrics, ledger, workload) = fit(context, (recipe, arm), &net, &loaders, seed)?;
     if *arm != Arm::FullPrecision {
         let batch = recipe.batch_size as u64;
-        let (joules, seconds) = hardware::cost_of_run(&workload, &handle.layers(), (&ledger, gates.as_ref()), batch)?;
+        let layers = net.handle.layers();
+        let (joules, seconds) = hardware::cost_of_run(&workload, &layers, (&ledger, net.gates.as_ref()), batch)?;
         let saved = hardware::saving_of("resnet74-cifar", &hardware::shares(&ledger, arm.gates()))?;
-        add("accelerator_joules", joules);
-        add("accelerator_seconds", seconds);
-        add("resnet74_macs_saved", 100.0 * saved.effective_macs);
-        add("resnet74_energy_saved", 100.0 * saved.energy);
-        add("resnet74_latency_saved", 100.0 * saved.latency);
+        metrics.extend([
+            ("accelerator_joules".into(), joules),
+            ("accelerator_seconds".into(), seconds),
+            ("resnet74_macs_saved".into(), 100.0 * saved.effective_macs),
+            ("resnet74_energy_saved".into(), 100.0 * saved.energy),
+            ("resnet74_latency_saved".into(), 100.0 * saved.latency),
+        ]);
     }
-    if let Arm::Dfq(_) = arm {
-        save_shares(context, &ledger.option_shares())?;
+    match arm {
+        Arm::Dfq(_) => save_shares(context, &ledger.option_shares())?,
+        Arm::FullPrecision => {
+            let bytes = save_weights(context, &net.model.store)?;
+            metrics.insert("file_bytes".into(), bytes);
+        }
+        Arm::Static(8, 8) => metrics.extend(in_integers(context, recipe, &net, loaders.test.as_ref())?),
+        _ => {}
     }
     Ok(metrics)
 }
 
+/// Saves a network's weights without the ranges that quantised layers keep; the file's length.
+pub(super) fn save_weights(context: &mut RunContext, store: &VarStore) -> anyhow::Result<f64> {
+    let mut tensors = state_of(store);
+    tensors.retain(|name, _| !name.ends_with(".input_range"));
+    let header = Header::new("repro.weights", 1, ()).to_metadata()?;
+    context.save_artifact(WEIGHTS, |path| Ok(write_safetensors(path, &tensors, &header)?))?;
+    length_of(context, WEIGHTS)
+}
+
+/// The weights that [`save_weights`] left in a finished run.
+pub(super) fn read_weights(finished: &Finished) -> anyhow::Result<NamedTensors> {
+    Ok(read_state(&finished.artifact(WEIGHTS)?)?)
+}
+
+/// Accuracy and file length of the network written as integers, read back, and run on the CPU.
+fn in_integers(
+    context: &mut RunContext,
+    recipe: &Recipe,
+    net: &Quantised,
+    test: &dyn BatchSource<Batch = Batch>,
+) -> anyhow::Result<Metrics> {
+    let exported = export_int8(&net.model.store, &net.handle)?;
+    context.save_artifact(INTEGERS, |path| Ok(exported.write(path)?))?;
+    let file = context.artifact(INTEGERS).ok_or_else(|| anyhow::anyhow!("{INTEGERS} was not saved"))?;
+    let store = VarStore::new(tch::Device::Cpu);
+    let network = Int8Model::read(&file)?.build(&recipe.architecture, &store)?;
+    let seen = evaluate(network.as_ref(), &OnCpu(test))?;
+    let bytes = length_of(context, INTEGERS)?;
+    Ok(Metrics::from([("int8_accuracy".into(), seen.accuracy), ("int8_bytes".into(), bytes)]))
+}
+
+fn length_of(context: &RunContext, artifact: &str) -> anyhow::Result<f64> {
+    let file = context.artifact(artifact).ok_or_else(|| anyhow::anyhow!("{artifact} was not saved"))?;
+    Ok(std::fs::metadata(file)?.len() as f64)
+}
+
 /// The observer that changes precision or target.
-fn steering(arm: &Arm, handle: &QuantHandle, gates: Option<&Gates>) -> anyhow::Result<Box<dyn Observer>> {
+pub(super) fn steering(arm: &Arm, handle: &QuantHandle, gates: Option<&Gates>) -> anyhow::Result<Box<dyn Observer>> {
     Ok(match (arm, gates) {
         (Arm::Pfq(stages, plateau), _) => {
             Box::new(PrecisionController::new(handle, Pfq::new(stages, PlateauIndicator::new(*plateau)?)?))
@@ -141,5 +214,25 @@ impl BatchSource for Halved {
             Batch { input, ..batch }
         };
         Ok(Box::new(self.0.epoch(epoch)?.map(move |batch| batch.map(halve))))
+    }
+}
+
+/// Batches on the CPU, wherever they were.
+struct OnCpu<'a>(&'a dyn BatchSource<Batch = Batch>);
+
+impl BatchSource for OnCpu<'_> {
+    type Batch = Batch;
+
+    fn batches_per_epoch(&self) -> u64 {
+        self.0.batches_per_epoch()
+    }
+
+    fn epoch(&self, epoch: u64) -> core_tensor::Result<Box<dyn Iterator<Item = core_tensor::Result<Batch>> + '_>> {
+        let fetch = |Batch { input, target, index }: Batch| Batch {
+            input: input.to_device(tch::Device::Cpu),
+            target: target.to_device(tch::Device::Cpu),
+            index,
+        };
+        Ok(Box::new(self.0.epoch(epoch)?.map(move |batch| batch.map(fetch))))
     }
 }

@@ -1,14 +1,18 @@
-//! A convolutional network trained on images, compressed at three shares of zeros, and re-trained a little.
+//! A convolutional network trained on images, compressed at three shares of zeros, and re-trained a little; or, at the
+//! first share, trained longer in SmartDeal form, where zeros stay zero.
 
 use super::super::images::ImageSet;
-use super::super::training::{self, DataChoice, Length, Recipe};
+use super::super::training::{self, DataChoice, Length, Model, Recipe};
 use crate::{Ask, Metrics, RunContext};
 use core_tensor::checkpoint::{Header, read_state, state_of, write_safetensors};
 use core_tensor::networks::Architecture;
-use core_tensor::optim::Schedule;
+use core_tensor::optim::{Schedule, Sgd, SgdConfig};
 use core_tensor::train::{CrossEntropy, evaluate};
-use quant::smartdeal::train::AlternateRetraining;
-use quant::smartdeal::{CompressPolicy, compress};
+use quant::smartdeal::train::{
+    AlternateRetraining, CoefficientUpdate, SdTrainConfig, SdTrainingFactory, UpdateConfig,
+    trainable_without_coefficients,
+};
+use quant::smartdeal::{CompressPolicy, Record, compress};
 use serde::{Deserialize, Serialize};
 use tch::nn::VarStore;
 
@@ -33,6 +37,20 @@ pub(super) struct Retrained {
     pub(super) epochs: u64,
     /// Their learning rate.
     pub(super) rate: f64,
+}
+
+/// A compression with so many zeros, and a training in SmartDeal form that follows it: bases, norms and what is dense learn,
+/// coefficients move a rung at a time, and no zero is lost or made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Learned {
+    pub(super) recipe: Recipe,
+    /// Share of the coefficients that are to be zero.
+    pub(super) zeros: f64,
+    pub(super) epochs: u64,
+    /// Learning rate of the first half; a tenth in the second.
+    pub(super) peak: f64,
+    pub(super) update: UpdateConfig,
 }
 
 /// ResNet-20 where CIFAR-10 is at hand, else LeNet-5 on grey images.
@@ -99,6 +117,56 @@ pub(super) fn retrain(params: &Retrained, seed: u64, context: &mut RunContext) -
         ("one_shot".into(), one_shot),
         ("theta".into(), policy.decompose.theta),
         ("zeros".into(), 100.0 * report.element_sparsity()),
+        ("file_ratio".into(), dense_bytes / std::fs::metadata(file)?.len() as f64),
+    ]);
+    Ok(metrics)
+}
+
+pub(super) fn learn(params: &Learned, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
+    let recipe = &params.recipe;
+    let weights = context.needed("trained")?.artifact(WEIGHTS)?;
+    let dense_bytes = std::fs::metadata(&weights)?.len() as f64;
+    let dense = recipe.build(context, seed)?;
+    lth::restore(&read_state(&weights)?, &dense.store)?;
+    // Training keeps the bases in full precision.
+    let policy =
+        CompressPolicy { basis_bits: None, ..CompressPolicy::with_theta(theta_for(&dense.store, params.zeros)?) };
+    let (start, _) = compress(&dense.store, &policy)?;
+
+    let mut store = VarStore::new(tch::Device::Cpu);
+    let factory = SdTrainingFactory::from_model(&start, SdTrainConfig::default())?;
+    let network = recipe.architecture.build(&store.root(), &factory)?;
+    let sd_weights = factory.finish(&store)?;
+    store.set_device(context.device().into());
+    let model = Model { store, network };
+    let loaders = recipe.loaders(context, seed)?;
+    let mut objective = CrossEntropy::new(model.network.as_ref());
+    let trained = trainable_without_coefficients(&model.store, recipe.weight_decay);
+    let mut optimizer = Sgd::new(trained, SgdConfig::default())?;
+    let mut update = CoefficientUpdate::new(&sd_weights, params.update)?;
+    let steps = params.epochs * recipe.steps_per_epoch();
+    let schedule = Schedule::Step { peak: params.peak, milestones: vec![steps / 2], gamma: 0.1 };
+    let (learner, observers) = ((&mut objective as _, &mut optimizer as _), vec![&mut update as _]);
+    let length = (Length { steps, schedule }, seed);
+    let seen = training::train(context, recipe, (&model, &loaders), learner, observers, length)?;
+
+    let mut compressed = sd_weights.export(&model.store)?;
+    for record in compressed.records.values_mut() {
+        if let Record::Layer(layer) = record {
+            *layer = layer.clone().with_basis_bits(8)?;
+        }
+    }
+    context.save_artifact("network.sdz", |path| Ok(compressed.write(path, None).map(drop)?))?;
+    let file = context.artifact("network.sdz").ok_or_else(|| anyhow::anyhow!("the file was not saved"))?;
+    // What the file holds, bases of 8 bits.
+    compressed.write_into(&dense.store)?;
+    let from_file = evaluate(dense.network.as_ref(), loaders.test.as_ref())?;
+    let mut metrics = training::final_metrics(from_file);
+    let layers = || compressed.layers().map(|(_, layer)| layer.stats());
+    let (entries, non_zeros) = layers().fold((0, 0), |(all, some), s| (all + s.entries, some + s.non_zeros));
+    metrics.extend([
+        ("float_basis_accuracy".into(), seen.accuracy),
+        ("zeros".into(), 100.0 * (1.0 - non_zeros as f64 / entries as f64)),
         ("file_ratio".into(), dense_bytes / std::fs::metadata(file)?.len() as f64),
     ]);
     Ok(metrics)
