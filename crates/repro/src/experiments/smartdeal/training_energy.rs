@@ -39,8 +39,9 @@ impl Default for Params {
 /// Networks by the start of their metrics' names, and as tables name them.
 pub(super) const NETWORKS: [(&str, &str); 2] = [("resnet20", "ResNet-20"), ("resnet18", "ResNet-18")];
 /// Forms of training, the same.
-pub(super) const FORMS: [(&str, &str); 4] = [
+pub(super) const FORMS: [(&str, &str); 5] = [
     ("dense32", "dense, full precision"),
+    ("switched32", "SmartDeal, activations and gradients in full precision"),
     ("dense8", "dense, 8 bits"),
     ("switched", "SmartDeal, coefficients switched"),
     ("bases", "SmartDeal, bases alone"),
@@ -73,9 +74,10 @@ pub(super) fn measure(params: &Params, seed: u64) -> anyhow::Result<Metrics> {
         workload.batch = params.batch;
         let steps = [
             dense(&workload, FULL_PRECISION_BITS)?,
+            compressed(&workload, &model, FULL_PRECISION_BITS, Some(BucketSwitch::default()))?,
             dense(&workload, BITS)?,
-            compressed(&workload, &model, Some(BucketSwitch::default()))?,
-            compressed(&workload, &model, None)?,
+            compressed(&workload, &model, BITS, Some(BucketSwitch::default()))?,
+            compressed(&workload, &model, BITS, None)?,
         ];
         for ((form, _), step) in FORMS.iter().zip(steps) {
             // Microjoules an image.
@@ -128,10 +130,12 @@ fn dense(workload: &Workload, bits: u8) -> anyhow::Result<Step> {
     Ok(with_state(step, &chip, workload.weights()? * (UPDATE + copy(bits))))
 }
 
-/// In SmartDeal form; coefficients move by counters, or not at all.
-fn compressed(workload: &Workload, model: &SdzModel, switch: Option<BucketSwitch>) -> anyhow::Result<Step> {
+/// In SmartDeal form, rebuilt weights of 8 bits, with activations and gradients of so many; coefficients move by counters,
+/// or not at all.
+fn compressed(workload: &Workload, model: &SdzModel, bits: u8, switch: Option<BucketSwitch>) -> anyhow::Result<Step> {
     let (rebuilding, dense) = (chip(false)?, chip(true)?);
-    let workload = at_bits(workload, BITS);
+    let mut workload = at_bits(workload, bits);
+    workload.layers.iter_mut().for_each(|layer| layer.weight.bits = BITS);
     let sparse = compressed_workload(&workload, model, BITS)?;
     let stats = hardware_stats(model)?;
     let mut fetching = tasks(&sparse, &[Pass::Forward, Pass::InputGradient])?;
@@ -236,7 +240,7 @@ mod tests {
         let (model, _) = compress(&store, &CompressPolicy::with_theta(0.02)).unwrap();
         let workload = architecture.workload("mlp", &[1, 28, 28]).unwrap();
         let [bases, switched] =
-            [None, Some(BucketSwitch::default())].map(|switch| compressed(&workload, &model, switch).unwrap());
+            [None, Some(BucketSwitch::default())].map(|switch| compressed(&workload, &model, BITS, switch).unwrap());
         let (mut entries, mut moved, mut codes) = (0, 0, 0.0);
         for (_, layer) in model.layers() {
             entries += layer.layout().blocks() * 9;
