@@ -9,7 +9,8 @@ use lth::structured::chance_distance;
 
 const POINTS: &str = "points";
 /// Why a claim about sentences was not tested.
-pub(super) const NEEDS: &str = "needs the standard tier and, in the data root, books, wikitext-2 and glue (SST-2, CoLA, MRPC)";
+pub(super) const NEEDS: &str =
+    "needs the standard tier and, in the data root, books, wikitext-2 and glue (SST-2, CoLA, MRPC)";
 
 /// The kind of a run of fine-tuning.
 pub(super) fn fine_tuning_kind(task: Task, arm: Arm) -> String {
