@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::resample::Resampler;
-use super::{Dataset, Image, ImageShape, Samples, Splits};
+use super::{Dataset, Image, ImageShape, Samples, Splits, decode_image};
 use crate::{Error, Result};
 
 /// A folder `<class>/<image>.{jpg,jpeg,png}`: its files are listed at once and decoded when asked for.
@@ -122,7 +122,7 @@ impl ImageFolder {
     }
 
     fn decode(&self, file: &Path) -> Result<Image<'static>> {
-        let decoded = reader(file)?.decode().map_err(undecodable(file))?.into_rgb8();
+        let decoded = decode_image(file)?.into_rgb8();
         let (width, height) = (decoded.width() as usize, decoded.height() as usize);
         if width == 0 || height == 0 {
             return Err(Error::malformed(file, 0, "the image is empty"));

@@ -180,6 +180,14 @@ impl Detector {
     pub fn load(path: &Path) -> Result<Self> {
         let file = SafetensorsFile::open(path)?;
         let config = Header::<DetectorConfig>::from_metadata(file.metadata(), SCHEMA, 1, path)?.content;
+        // A width that the file's weights do not have could ask for gigabytes of network before they are compared.
+        let (widest, channels) = ("backbone.block4.conv.weight", config.width.saturating_mul(2));
+        let found = file.tensors().get(widest).map(|info| info.shape.clone());
+        if found.as_deref() != Some(&[channels, channels, 3, 3]) {
+            let expected = format!("`{widest}` of shape [{channels}, {channels}, 3, 3]");
+            let found = found.map_or("none".into(), |shape| format!("{shape:?}"));
+            return Err(Error::unreadable(path, format!("expected {expected}, found {found}")));
+        }
         let detector = Self::new(config)?;
         load_variables(path, &detector.store, &LoadPolicy::strict())?;
         Ok(detector)
@@ -320,6 +328,18 @@ mod tests {
         assert!(matches!(endless.save(&path), Err(Error::BadParam { name: "threshold", .. })));
         std::fs::write(&path, b"no detector").unwrap();
         assert!(Detector::load(&path).is_err());
+    }
+
+    #[test]
+    fn a_width_that_only_the_header_has_is_refused_before_a_network_is_built() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("detector.safetensors");
+        let header = Header::new(SCHEMA, 1, DetectorConfig { width: 4096, ..config() });
+        let narrow = Detector::new(config()).unwrap();
+        save_variables(&path, &narrow.store, &header).unwrap();
+        let refused = Detector::load(&path).unwrap_err().to_string();
+        let shapes = "block4.conv.weight` of shape [8192, 8192, 3, 3], found [4, 4, 3, 3]";
+        assert!(refused.contains(shapes), "{refused}");
     }
 
     #[test]

@@ -154,7 +154,7 @@ impl Sprite {
     /// # Errors
     /// A file that cannot be read or decoded, or that is transparent everywhere.
     pub fn open(path: &Path) -> Result<Self> {
-        let image = image::open(path)?.into_rgba8();
+        let image = core_tensor::data::decode_image(path)?.into_rgba8();
         let size = [image.height() as usize, image.width() as usize];
         let plane = |channel: usize| image.pixels().map(move |pixel| f32::from(pixel.0[channel]) / 255.0);
         let values = (0..3).flat_map(plane).collect();

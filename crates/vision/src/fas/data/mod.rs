@@ -150,7 +150,7 @@ pub fn check_disjoint<'a>(
 /// # Errors
 /// [`Error::Unreadable`], naming the file.
 pub fn read_frame(path: &Path) -> Result<image::RgbImage> {
-    Ok(image::open(path).map_err(|error| Error::unreadable(path, error))?.to_rgb8())
+    Ok(core_tensor::data::decode_image(path).map_err(|error| Error::unreadable(path, error))?.into_rgb8())
 }
 
 /// Folders (or with `files`, pictures) directly in a folder, sorted.

@@ -1,7 +1,7 @@
 //! Images named by a list.
 
 use super::super::{Error, Result};
-use core_tensor::data::{Image, ImageShape, Samples};
+use core_tensor::data::{Image, ImageShape, Samples, decode_image};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -84,12 +84,8 @@ impl Samples for ImageList {
     }
 }
 
-/// The format is told by the content.
 fn decode(path: &Path) -> core_tensor::Result<Image<'static>> {
-    let bytes = std::fs::read(path).map_err(core_tensor::Error::io(path, "read"))?;
-    let decoded = image::load_from_memory(&bytes)
-        .map_err(|error| core_tensor::Error::malformed(path, 0, format!("the image cannot be decoded: {error}")))?;
-    let decoded = decoded.into_rgb8();
+    let decoded = decode_image(path)?.into_rgb8();
     let shape = ImageShape::new(3, decoded.height() as usize, decoded.width() as usize);
     let interleaved = decoded.into_raw();
     let pixels: Vec<u8> = (0..3).flat_map(|channel| interleaved.iter().skip(channel).step_by(3)).copied().collect();
