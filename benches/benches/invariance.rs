@@ -32,6 +32,12 @@ fn study(rows: usize) -> (ShiftStudy, Sprite) {
 /// What is timed is the same: features of all positions with reuse against some rows of them evaluated plainly.
 fn equal(program: &ConvProgram, probe: &NetworkProbe) {
     let (all, object) = study(65);
+    let saved = program.savings(&all, &object).unwrap();
+    println!(
+        "multiply-accumulates: {:.2} times fewer, {} steps shared",
+        saved.naive / saved.reused,
+        saved.shared_steps
+    );
     let reused = program.run(&all, &object, &["avgpool"]).unwrap();
     for row in [0, 31, 64] {
         let some = ShiftStudy { grid: all.grid.window([row, 0], [1, 65]).unwrap(), ..study(1).0 };

@@ -24,6 +24,9 @@ impl<F: Fn(&Tensor) -> Tensor> Classifier for F {
 }
 
 /// A network of `core_tensor`, always in evaluation mode.
+///
+/// Attacks of many passes are faster on [`Architecture::folded`](core_tensor::networks::Architecture::folded), the same function
+/// without batch norms.
 #[derive(Debug, Clone, Copy)]
 pub struct EvalMode<'a>(pub &'a dyn Network);
 

@@ -91,19 +91,21 @@ impl Fab {
             let differences = Vec::<f64>::try_from(evaluation.loss.to_kind(Kind::Double).to_device(tch::Device::Cpu))?;
             let (normals, width) = to_rows(&evaluation.gradient)?;
             let single = like.kind() == Kind::Float;
-            active.par_iter_mut().zip(normals.par_chunks(width)).zip(&differences).for_each(
-                |((walker, normal), &d)| {
-                    walker.step(self, normal, d, single);
-                },
-            );
+            let little = active.len() * width < LITTLE;
+            let step_one = |((walker, normal), &d): ((&mut &mut Walker, &[f64]), &f64)| {
+                walker.step(self, normal, d, single);
+            };
+            if little {
+                active.iter_mut().zip(normals.chunks(width)).zip(&differences).for_each(step_one);
+            } else {
+                active.par_iter_mut().zip(normals.par_chunks(width)).zip(&differences).for_each(step_one);
+            }
             let logits = subject.logits(&batch_of(&active, like), step)?;
             let goal = goal.select(&places.to_device(like.device()));
             let reached = Vec::<bool>::try_from(goal.reached(&logits).to_device(tch::Device::Cpu))?;
-            active.par_iter_mut().zip(&reached).for_each(|(walker, &reached)| {
-                if reached {
-                    walker.keep(self, single);
-                }
-            });
+            for (walker, _) in active.iter_mut().zip(&reached).filter(|(_, reached)| **reached) {
+                walker.keep(self, single);
+            }
             active.retain(|walker| !self.is_done(walker));
         }
         Ok(())
@@ -113,6 +115,9 @@ impl Fab {
         self.stop_inside && walker.best_size <= self.ball.radius
     }
 }
+
+/// A batch of fewer values is not worth handing to other threads, while libtorch's still wait for their next operation.
+const LITTLE: usize = 1 << 17;
 
 /// One example on its way.
 struct Walker {
@@ -169,10 +174,17 @@ fn size(norm: Norm, change: &[f64]) -> f64 {
 }
 
 fn batch_of(walkers: &[&mut Walker], like: &Tensor) -> Tensor {
-    let values: Vec<f64> = walkers.iter().flat_map(|walker| walker.point.iter().copied()).collect();
     let mut shape = like.size();
     shape[0] = walkers.len() as i64;
-    Tensor::from_slice(&values).reshape(shape).to_kind(like.kind()).to_device(like.device())
+    let values = || walkers.iter().flat_map(|walker| &walker.point);
+    let tensor = if like.kind() == Kind::Float {
+        let mut single = Vec::with_capacity(like.numel());
+        values().for_each(|&value| single.push(value as f32));
+        Tensor::from_slice(&single)
+    } else {
+        Tensor::from_slice(&values().copied().collect::<Vec<f64>>())
+    };
+    tensor.reshape(shape).to_device(like.device())
 }
 
 impl Attack for Fab {

@@ -339,7 +339,7 @@ fn checked_loss(value: Tensor, examples: i64, step: usize) -> Result<Tensor> {
 /// Refuses NaN and infinities, naming the first example that has one.
 pub(crate) fn check_finite(what: &'static str, values: &Tensor, step: usize) -> Result<()> {
     // A sum is finite only if every term is; that it could overflow otherwise is settled by the second look.
-    if values.sum(Kind::Double).double_value(&[]).is_finite() {
+    if values.sum(values.kind()).double_value(&[]).is_finite() {
         return Ok(());
     }
     let broken = values.isfinite().logical_not();

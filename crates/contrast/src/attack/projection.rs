@@ -114,46 +114,65 @@ pub(crate) fn onto_hyperplane_and_box(
         }
         // `size(w)` is how far a pixel goes per unit of the multiplier; the gain Σ |w| min(m · size, room) is concave.
         Norm::Linf | Norm::L2 => {
-            let size = |w: f64| if norm == Norm::Linf { f64::from(u8::from(w != 0.0)) } else { w.abs() };
-            let multiplier = newton(image, normal, needed, &size, &room);
+            let size = |w: f64| if norm == Norm::Linf { 1.0 } else { w.abs() };
+            let pixels = Pixels::new(image, normal, &size, &room);
+            let multiplier = pixels.newton(needed);
             for ((d, &x), &w) in change.iter_mut().zip(image).zip(normal) {
-                *d = side * w.signum() * (multiplier * size(w)).min(room(x, w));
-                if w == 0.0 {
-                    *d = 0.0;
-                }
+                let moved = side * w.signum() * (multiplier * size(w)).min(room(x, w));
+                *d = if w == 0.0 { 0.0 } else { moved };
             }
         }
     }
 }
 
-/// The least `m` with `Σ |w| min(m · size(w), room(x, w)) ≥ needed`, or the largest that still changes anything.
-fn newton(
-    image: &[f64],
-    normal: &[f64],
-    needed: f64,
-    size: &impl Fn(f64) -> f64,
-    room: &impl Fn(f64, f64) -> f64,
-) -> f64 {
-    let mut multiplier = 0.0;
-    loop {
-        let (mut full, mut slope) = (0.0, 0.0);
-        for (&x, &w) in image.iter().zip(normal) {
-            let room = room(x, w);
-            if multiplier * size(w) >= room {
-                full += w.abs() * room;
-            } else {
-                slope += w.abs() * size(w);
+/// Additions that go on side by side. One after the other each would wait for the one before.
+const LANES: usize = 8;
+
+/// Of every pixel `|w| · size(w)`, `|w| · room` and the multiplier at which the room is used up; pixels of no weight are added
+/// to a whole number of lanes.
+struct Pixels(Vec<[[f64; LANES]; 3]>);
+
+impl Pixels {
+    fn new(image: &[f64], normal: &[f64], size: &impl Fn(f64) -> f64, room: &impl Fn(f64, f64) -> f64) -> Self {
+        let groups = image.chunks(LANES).zip(normal.chunks(LANES)).map(|(image, normal)| {
+            let mut group = [[0.0; LANES]; 3];
+            let [slopes, gains, ends] = &mut group;
+            for (lane, (&x, &w)) in image.iter().zip(normal).enumerate() {
+                let (size, room) = (size(w), room(x, w));
+                slopes[lane] = w.abs() * size;
+                gains[lane] = w.abs() * room;
+                ends[lane] = if size > 0.0 { room / size } else { 0.0 };
             }
-        }
-        if slope <= 0.0 {
-            return multiplier;
-        }
-        let next = (needed - full) / slope;
-        // In this order NaN ends the search too.
-        if next > multiplier {
-            multiplier = next;
-        } else {
-            return multiplier;
+            group
+        });
+        Self(groups.collect())
+    }
+
+    /// The least `m` with `Σ |w| min(m · size(w), room(x, w)) ≥ needed`, or the largest that still changes anything.
+    // Side by side is how the lanes are meant.
+    #[allow(clippy::needless_range_loop)]
+    fn newton(&self, needed: f64) -> f64 {
+        let mut multiplier = 0.0;
+        loop {
+            let (mut full, mut slope) = ([0.0; LANES], [0.0; LANES]);
+            for [slopes, gains, ends] in &self.0 {
+                for lane in 0..LANES {
+                    let done = multiplier >= ends[lane];
+                    full[lane] += if done { gains[lane] } else { 0.0 };
+                    slope[lane] += if done { 0.0 } else { slopes[lane] };
+                }
+            }
+            let (full, slope) = (full.iter().sum::<f64>(), slope.iter().sum::<f64>());
+            if slope <= 0.0 {
+                return multiplier;
+            }
+            let next = (needed - full) / slope;
+            // In this order NaN ends the search too.
+            if next > multiplier {
+                multiplier = next;
+            } else {
+                return multiplier;
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Square: random search that asks for logits only.
 
+use std::ops::Range;
+
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -93,6 +95,10 @@ struct Searcher {
     clean: Vec<f64>,
     now: Vec<f64>,
     proposal: Vec<f64>,
+    /// Where the proposal may differ from `now`.
+    window: Vec<Range<usize>>,
+    /// Where it has been taken back since it was last put into the batch.
+    restored: Vec<Range<usize>>,
     loss: f64,
 }
 
@@ -133,6 +139,8 @@ impl Square {
                 clean: row.to_vec(),
                 now: row.to_vec(),
                 proposal: row.to_vec(),
+                window: Vec::new(),
+                restored: Vec::new(),
                 loss: f64::NEG_INFINITY,
             })
             .collect();
@@ -145,7 +153,10 @@ impl Square {
             success[searcher.place] = reached[searcher.place];
             !success[searcher.place]
         });
-        searchers.par_iter_mut().for_each(|searcher| searcher.begin(&self.ball, shape));
+        // A window of an Linf ball costs less than handing it to another thread.
+        let parallel = self.ball.norm != Norm::Linf;
+        each(&mut searchers, parallel, |searcher| searcher.begin(&self.ball, shape));
+        let mut batch = Batch::default();
         // What depends on the examples that stand is gathered again only when one falls.
         let mut gathered: Option<(Goal, Tensor)> = None;
         for query in 0..=self.queries {
@@ -154,24 +165,20 @@ impl Square {
             }
             if query > 0 {
                 let side = self.side(query - 1, shape.height, shape.width);
-                searchers.par_iter_mut().for_each(|searcher| searcher.propose(&self.ball, shape, side));
+                each(&mut searchers, parallel, |searcher| searcher.propose(&self.ball, shape, side));
             }
             let (goal_now, clean_now) = gathered.get_or_insert_with(|| {
                 let places: Vec<i64> = searchers.iter().map(|searcher| searcher.place as i64).collect();
                 let places = Tensor::from_slice(&places).to_device(images.device());
                 (goal.select(&places), clean_logits.index_select(0, &places))
             });
-            let logits = subject.logits(&proposals(&searchers, images), query)?;
+            let logits = subject.logits(&batch.of(&mut searchers, images), query)?;
             let value = subject.loss_value(&logits, &self.loss, goal_now, clean_now)?;
             let value = Vec::<f64>::try_from(value.to_kind(Kind::Double).to_device(Device::Cpu))?;
             let reached = Vec::<bool>::try_from(goal_now.reached(&logits).to_device(Device::Cpu))?;
-            searchers.par_iter_mut().zip(&value).zip(&reached).for_each(|((searcher, &value), &reached)| {
-                if reached || value > searcher.loss {
-                    searcher.loss = value;
-                    let Searcher { now, proposal, .. } = searcher;
-                    now.copy_from_slice(proposal);
-                }
-            });
+            for ((searcher, &value), &reached) in searchers.iter_mut().zip(&value).zip(&reached) {
+                searcher.settle(value, reached);
+            }
             if reached.contains(&true) || query == self.queries {
                 let mut flags = reached.iter();
                 searchers.retain(|searcher| {
@@ -213,18 +220,45 @@ impl Square {
     }
 }
 
-fn proposals(searchers: &[Searcher], like: &Tensor) -> Tensor {
-    let mut shape = like.size();
-    shape[0] = searchers.len() as i64;
-    // Single precision is what nearly every model wants; double images stay double.
-    let tensor = if like.kind() == Kind::Float {
-        let values: Vec<f32> = searchers.iter().flat_map(|s| s.proposal.iter().map(|&value| value as f32)).collect();
-        Tensor::from_slice(&values)
+fn each(searchers: &mut [Searcher], parallel: bool, change: impl Fn(&mut Searcher) + Sync + Send) {
+    if parallel {
+        searchers.par_iter_mut().for_each(change);
     } else {
-        let values: Vec<f64> = searchers.iter().flat_map(|s| s.proposal.iter().copied()).collect();
-        Tensor::from_slice(&values)
-    };
-    tensor.reshape(shape).to_device(like.device())
+        searchers.iter_mut().for_each(change);
+    }
+}
+
+/// The proposals as the model wants them. From query to query only windows change, and only those are written.
+#[derive(Default)]
+struct Batch(Vec<f32>);
+
+impl Batch {
+    fn of(&mut self, searchers: &mut [Searcher], like: &Tensor) -> Tensor {
+        let mut shape = like.size();
+        shape[0] = searchers.len() as i64;
+        // Single precision is what nearly every model wants; double images stay double.
+        let tensor = if like.kind() == Kind::Float {
+            let width = searchers.first().map_or(0, |searcher| searcher.proposal.len());
+            let fallen = self.0.len() != searchers.len() * width;
+            if fallen {
+                self.0.clear();
+                self.0.extend(searchers.iter().flat_map(|s| &s.proposal).map(|&value| value as f32));
+            }
+            for (searcher, row) in searchers.iter().zip(self.0.chunks_exact_mut(width.max(1))) {
+                for range in searcher.window.iter().chain(&searcher.restored).filter(|_| !fallen) {
+                    for (value, proposed) in row[range.clone()].iter_mut().zip(&searcher.proposal[range.clone()]) {
+                        *value = *proposed as f32;
+                    }
+                }
+            }
+            Tensor::from_slice(&self.0)
+        } else {
+            let values: Vec<f64> = searchers.iter().flat_map(|s| s.proposal.iter().copied()).collect();
+            Tensor::from_slice(&values)
+        };
+        searchers.iter_mut().for_each(|searcher| searcher.restored.clear());
+        tensor.reshape(shape).to_device(like.device())
+    }
 }
 
 impl Searcher {
@@ -259,18 +293,31 @@ impl Searcher {
         self.take(ball, change);
     }
 
+    /// Takes the proposal if the loss has risen, and otherwise goes back to what was.
+    fn settle(&mut self, loss: f64, reached: bool) {
+        let Self { now, proposal, window, restored, .. } = self;
+        if reached || loss > self.loss {
+            self.loss = loss;
+            window.iter().for_each(|range| now[range.clone()].copy_from_slice(&proposal[range.clone()]));
+        } else {
+            window.iter().for_each(|range| proposal[range.clone()].copy_from_slice(&now[range.clone()]));
+            std::mem::swap(window, restored);
+        }
+    }
+
     /// The current image with another window.
     fn propose(&mut self, ball: &Ball, shape: Shape, side: usize) {
         let Shape { channels, height, width } = shape;
         if ball.norm == Norm::Linf {
+            self.window.clear();
             let (rows, columns) = (side.min(height), side.min(width));
             let top = self.rng.random_range(0..=height - rows);
             let left = self.rng.random_range(0..=width - columns);
-            self.proposal.copy_from_slice(&self.now);
             for channel in 0..channels {
                 let step = 2.0 * ball.radius * sign(&mut self.rng);
                 for row in top..top + rows {
                     let at = (channel * height + row) * width + left;
+                    self.window.push(at..at + columns);
                     for i in at..at + columns {
                         let (low, high) = (self.clean[i] - ball.radius, self.clean[i] + ball.radius);
                         self.proposal[i] = (self.now[i] + step).clamp(low, high).clamp(ball.low, ball.high);
@@ -345,6 +392,8 @@ impl Searcher {
 
     /// Makes a change the proposal, inside the box and in the precision that the model sees, and returns its L2 or L1 size.
     fn put(&mut self, ball: &Ball, change: &[f64]) -> f64 {
+        self.window.clear();
+        self.window.push(0..change.len());
         let mut sum = 0.0;
         for ((proposal, &clean), &change) in self.proposal.iter_mut().zip(&self.clean).zip(change) {
             *proposal = rounded((clean + change).clamp(ball.low, ball.high), self.single);

@@ -48,12 +48,22 @@ impl Streams {
         counter: u64,
         fill: impl Fn(&mut ChaCha8Rng, &mut [f64]) + Sync,
     ) -> Result<Tensor> {
-        let mut values = vec![0.0; like.numel()];
-        if !values.is_empty() {
-            let width = (values.len() / self.keys.len().max(1)).max(1);
-            let rows = values.par_chunks_mut(width).enumerate();
-            rows.for_each(|(place, row)| fill(&mut self.generator(place, counter), row));
+        let width = (like.numel() / self.keys.len().max(1)).max(1);
+        if like.kind() == Kind::Float {
+            let mut values = vec![0.0_f32; like.numel()];
+            values.par_chunks_mut(width).enumerate().for_each_init(
+                || vec![0.0; width],
+                |row, (place, values)| {
+                    row.fill(0.0);
+                    fill(&mut self.generator(place, counter), row);
+                    values.iter_mut().zip(row).for_each(|(value, drawn)| *value = *drawn as f32);
+                },
+            );
+            return Ok(Tensor::from_slice(&values).reshape(like.size()).to_device(like.device()));
         }
+        let mut values = vec![0.0; like.numel()];
+        let rows = values.par_chunks_mut(width).enumerate();
+        rows.for_each(|(place, row)| fill(&mut self.generator(place, counter), row));
         Ok(from_rows(&values, like))
     }
 }

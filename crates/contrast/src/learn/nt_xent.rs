@@ -18,6 +18,9 @@ pub enum Layout {
 /// Rows of the similarity matrix that exist at a time. 128 rows of 2,048 `f32` are 1 MB, which a core's cache holds.
 const BLOCK: i64 = 128;
 
+/// Matrices of up to so many rows are one block: they are no larger, and starting an operation costs more than doing it.
+const WHOLE: i64 = 512;
+
 /// Norms below this are taken for it, as PyTorch's cosine similarity does.
 const SMALLEST_NORM: f64 = 1e-8;
 
@@ -114,11 +117,12 @@ fn sweep(embeddings: &Tensor, temperature: f64, layout: Layout, wanted: bool) ->
     let partner = unit.f_index_select(0, &partners(rows, layout, embeddings.device())?)?;
     let agreement = (&unit * &partner).f_sum(embeddings.kind())? / temperature;
 
-    let buffer = Tensor::f_empty([BLOCK.min(rows), rows], options)?;
+    let most = if rows <= WHOLE { rows } else { BLOCK };
+    let buffer = Tensor::f_empty([most, rows], options)?;
     let mut gradient = if wanted { Some(partner.f_mul_scalar(-2.0)?) } else { None };
     let mut log_sums = Tensor::f_zeros([1], options)?;
-    for start in (0..rows).step_by(BLOCK as usize) {
-        let count = BLOCK.min(rows - start);
+    for start in (0..rows).step_by(most as usize) {
+        let count = most.min(rows - start);
         let block = unit.narrow(0, start, count);
         let mut weights = buffer.narrow(0, 0, count);
         let _ = (&block / temperature).f_mm_out(&weights, &transposed)?;

@@ -19,6 +19,7 @@
 
 pub mod bert;
 mod conv_net;
+mod folded;
 mod language;
 mod lenet;
 mod mobilenet_v2;
