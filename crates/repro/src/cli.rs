@@ -135,7 +135,7 @@ fn work(registry: &Registry, args: &WorkerArgs) -> anyhow::Result<()> {
 /// An error and its causes on one line, without those that the words before them end with already.
 fn with_causes(error: &anyhow::Error) -> String {
     let mut words = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string).collect::<Vec<_>>() {
+    for cause in error.chain().skip(1).map(ToString::to_string) {
         if !words.ends_with(&cause) {
             words += &format!(": {cause}");
         }
