@@ -65,7 +65,7 @@ impl Params {
             tokens: 64,
             batch_size: 16,
             epochs: 12,
-            chunk: 100,
+            chunk: 60,
             peak: 2e-3,
             arm,
         }
@@ -111,7 +111,7 @@ pub(super) fn plan(ask: &Ask, plan: &mut Plan) -> anyhow::Result<()> {
         for arm in arms() {
             let kind = format!("{KIND} {}", arm.label());
             let run = ask.run(PAPER, &kind, seed, &Params::new(text, arm))?;
-            plan.add_weighted(run.at_revision(REVISION), 0.8);
+            plan.add_weighted(run.at_revision(REVISION), 0.5);
         }
     }
     Ok(())
