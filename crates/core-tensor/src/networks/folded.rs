@@ -87,6 +87,10 @@ fn fold(state: &NamedTensors) -> Result<NamedTensors> {
         let (scale, shift) = (take("weight")?, take("bias")?);
         let (mean, variance) = (take("running_mean")?, take("running_var")?);
         folded.shift_remove(&format!("{norm}.num_batches_tracked"));
+        let parts = [&scale, &shift, &mean, &variance].map(Tensor::size);
+        if parts[0].len() != 1 || parts.iter().any(|size| *size != parts[0]) {
+            return Err(Error::tensor(norm, "four vectors of one length", format!("{parts:?}")));
+        }
         let scale = scale / (variance + EPS).f_sqrt()?;
         let before = convolution_before(norm);
         let (weight_name, bias_name) = (format!("{before}.weight"), format!("{before}.bias"));
@@ -216,6 +220,12 @@ mod tests {
             state.shift_remove(gone);
             let refused = architecture.folded(&state);
             assert!(matches!(refused, Err(Error::Names { .. })), "{gone}");
+        }
+        for shape in [&[][..], &[3], &[4, 1]] {
+            let mut state = state_of(&store);
+            state.insert("bn1.running_mean".into(), Tensor::zeros(shape, (Kind::Float, Device::Cpu)));
+            let refused = architecture.folded(&state).err().map(|error| error.to_string());
+            assert!(refused.is_some_and(|words| words.contains("bn1")), "{shape:?}");
         }
     }
 }
