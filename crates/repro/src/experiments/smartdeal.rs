@@ -110,10 +110,12 @@ fn plan_images(ask: &Ask, plan: &mut Plan) -> anyhow::Result<()> {
             let run = ask.run(PAPER, "retrained", seed, &params)?.at_revision(REVISION);
             plan.add_weighted(run.needing("trained", &dense), 110.0);
         }
-        let update = UpdateConfig { mode: CoefficientMode::Switch(BucketSwitch::default()), ..UpdateConfig::default() };
-        let params = images::Learned { recipe: recipe.clone(), zeros: ZEROS[0], epochs: 6, peak: 0.05, update };
-        let run = ask.run(PAPER, "learned", seed, &params)?.at_revision(REVISION);
-        plan.add_weighted(run.needing("trained", &dense), 330.0);
+        for mode in [CoefficientMode::Switch(BucketSwitch::default()), CoefficientMode::Frozen] {
+            let update = UpdateConfig { mode, ..UpdateConfig::default() };
+            let params = images::Learned { recipe: recipe.clone(), zeros: ZEROS[0], epochs: 6, peak: 0.05, update };
+            let run = ask.run(PAPER, "learned", seed, &params)?.at_revision(REVISION);
+            plan.add_weighted(run.needing("trained", &dense), 330.0);
+        }
     }
     Ok(())
 }

@@ -149,8 +149,8 @@ impl TierPlan {
                 models: compared,
                 recipe: Recipe {
                     width: 24,
-                    batch: 48,
-                    steps: 300,
+                    batch: 64,
+                    steps: 800,
                     peak: 4e-3,
                     augment: Augment { gain: 0.05, cutout: 0.25, ..Augment::default() },
                     crop: 64,

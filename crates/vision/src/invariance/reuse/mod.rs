@@ -11,9 +11,9 @@
 //! column's name; a pair of which one does not see the object does not see it at all, and becomes a background cell.
 //!
 //! Later layers see everything, so that nothing is shared any more. From the layer at which that is cheaper, maps are put
-//! together position by position, some at a time, and nothing is left to share but the way a convolution is computed: those of 3 × 3
-//! with stride 1 take a third of the multiplications ([Winograd's](https://arxiv.org/abs/1509.09308)) where channels are many. Batch
-//! norms are folded into the convolutions.
+//! together position by position, some at a time, each core at its own, and nothing is left to share but the way a convolution is
+//! computed: those of 3 × 3 with stride 1 take a third of the multiplications or less ([Winograd's](https://arxiv.org/abs/1509.09308))
+//! where channels are many. Batch norms are folded into the convolutions.
 //!
 //! ```
 //! use core_tensor::networks::{Architecture, ConvNetConfig};
@@ -42,6 +42,7 @@ mod ready;
 mod step;
 mod table;
 mod winograd;
+mod workers;
 
 pub use networks::Head;
 pub use step::Step;
@@ -180,6 +181,15 @@ impl ConvProgram {
         Ok(())
     }
 
+    /// Some of the steps and the head, on the same tensors, for another thread.
+    fn shared(&self, steps: &[Step]) -> Self {
+        let head = self.head.as_ref().map(|Head { weight, bias }| Head {
+            weight: weight.shallow_clone(),
+            bias: bias.as_ref().map(Tensor::shallow_clone),
+        });
+        Self { steps: steps.iter().map(Step::shared).collect(), head }
+    }
+
     /// Rows of positions whose tables fit.
     fn band(&self, study: &ShiftStudy, object: &Sprite) -> Result<usize> {
         let mut band = study.grid.rows();
@@ -259,11 +269,20 @@ impl ConvProgram {
             self.pooled(table.means(grid)?, &mut keep)?;
         } else {
             let batch = study.batch.max(1);
-            let rest = Ready::quick(rest, table.side())?;
-            for start in (0..grid.len()).step_by(batch) {
-                let maps = table.maps(grid, start..(start + batch).min(grid.len()))?;
-                self.finish(&rest, maps, &mut keep)?;
-            }
+            let batches = grid.len().div_ceil(batch);
+            let states = (0..workers::count(batches)).map(|_| Ok((self.shared(rest), table.shared_copy(false)?)));
+            let found = workers::run(states.collect::<Result<_>>()?, batches, |(program, table), pieces| {
+                let steps = Ready::quick(&program.steps, table.side())?;
+                let one = |piece: usize| {
+                    let start = piece * batch;
+                    let maps = table.maps(grid, start..(start + batch).min(grid.len()))?;
+                    let mut found = Vec::new();
+                    program.finish(&steps, maps, &mut |name, tensor| found.push((name.to_owned(), tensor)))?;
+                    Ok((piece, found))
+                };
+                pieces.map(one).collect()
+            })?;
+            found.into_iter().flatten().for_each(|(name, tensor)| keep(&name, tensor));
         }
         for (layer, parts) in parts {
             found.push((layer, Tensor::f_cat(&parts, 0)?));

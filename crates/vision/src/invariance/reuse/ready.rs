@@ -23,7 +23,7 @@ impl<'a> Ready<'a> {
         for step in steps {
             ready.push(match step {
                 Step::Conv { weight, bias, .. } if step.quick_macs(side).is_some() => {
-                    Self::Winograd(Winograd::new(weight, bias.as_ref())?)
+                    Self::Winograd(Winograd::new(weight, bias.as_ref(), side)?)
                 }
                 Step::Sum { branch, shortcut } => {
                     let [branch, shortcut] = [branch, shortcut].map(|steps| Self::quick(steps, side));

@@ -78,6 +78,25 @@ impl Step {
         }
     }
 
+    /// The same step on the same tensors.
+    pub(super) fn shared(&self) -> Self {
+        let all = |steps: &[Self]| steps.iter().map(Self::shared).collect();
+        match self {
+            Self::Conv { weight, bias, stride, padding } => Self::Conv {
+                weight: weight.shallow_clone(),
+                bias: bias.as_ref().map(Tensor::shallow_clone),
+                stride: *stride,
+                padding: *padding,
+            },
+            Self::Relu => Self::Relu,
+            Self::MaxPool { kernel, stride, padding } => {
+                Self::MaxPool { kernel: *kernel, stride: *stride, padding: *padding }
+            }
+            Self::Sum { branch, shortcut } => Self::Sum { branch: all(branch), shortcut: all(shortcut) },
+            Self::Tap(name) => Self::Tap(name.clone()),
+        }
+    }
+
     /// Channels of the map after a step that decides them.
     pub(super) fn outputs(&self) -> Option<i64> {
         match self {
