@@ -4,6 +4,7 @@ use super::network::rivals;
 use super::{images, training_energy};
 use crate::section::{Table, cell};
 use crate::{Claim, JudgedClaim, Relation, Results, Samples, Section, Test, Tier};
+use quant::smartdeal::train::CoefficientMode;
 
 const ABSTRACT: &str = "arXiv 2101.01163, abstract";
 const EXCHANGE: &str = "arXiv 2005.03403, abstract";
