@@ -148,7 +148,7 @@ impl Settings {
             architecture: Architecture::ResNet(network),
             images,
             halved: false,
-            seeds: 2,
+            seeds: 4,
             source_images: 5000,
             pretraining_steps: 300,
             round_steps: 30,
