@@ -48,7 +48,7 @@ impl Experiment for CvLth {
         let mut plan = Plan::default();
         let Some(settings) = Settings::of(ask)? else { return Ok(plan) };
         plan.data.push(settings.images.describe(settings.source_images));
-        for seed in ask.seeds(settings.seeds) {
+        for seed in ask.seeds(settings::seeds(ask.tier)) {
             let mut sources = Vec::new();
             for objective in settings.objectives.iter().copied() {
                 let params = pretraining::Params { settings: settings.clone(), objective };
@@ -104,9 +104,9 @@ mod tests {
     fn plans_pair_every_transfer_with_the_pre_training_of_its_seed() {
         let empty = tempfile::tempdir().unwrap();
         let ask = |tier| Ask { tier, seeds: None, device: Device::Cpu, data: DataRoot::at(empty.path()) };
-        // Three seeds of two objectives, a transfer, one from fresh weights, overlap; then of three objectives and their
+        // Three seeds of two objectives, a transfer, one from fresh weights, overlap; then four of three objectives and their
         // transfers, with scenes.
-        for (tier, runs) in [(Tier::Quick, 3 * 5), (Tier::Standard, 3 * 9), (Tier::Paper, 0)] {
+        for (tier, runs) in [(Tier::Quick, 3 * 5), (Tier::Standard, 4 * 9), (Tier::Paper, 0)] {
             let plan = CvLth.plan(&ask(tier)).unwrap();
             let ids: BTreeSet<_> = plan.runs.iter().map(|planned| planned.run.id()).collect();
             assert_eq!((ids.len(), plan.runs.len()), (runs, runs), "{tier}");

@@ -31,7 +31,6 @@ pub(super) struct Settings {
     pub(super) objectives: Vec<Objective>,
     /// Those of them whose backbones and masks are transferred.
     pub(super) transfers: Vec<Objective>,
-    pub(super) seeds: u64,
     /// Classes of the pre-training, by number.
     pub(super) source: Vec<usize>,
     /// Classes of the downstream task: others.
@@ -90,6 +89,11 @@ impl Objective {
     }
 }
 
+/// Pre-trainings of each objective. No run depends on it, so that more of them leave finished ones valid.
+pub(super) fn seeds(tier: Tier) -> u64 {
+    if tier == Tier::Standard { 4 } else { 3 }
+}
+
 impl Settings {
     /// The tier's settings; none where its data are not there.
     pub(super) fn of(ask: &Ask) -> anyhow::Result<Option<Self>> {
@@ -103,7 +107,6 @@ impl Settings {
             halved: true,
             objectives: vec![Objective::Supervised, Objective::SimClr],
             transfers: vec![Objective::Supervised],
-            seeds: 3,
             source: vec![0, 2, 4, 6, 5],
             target: vec![1, 3, 7, 8, 9],
             source_images: 6000,
@@ -148,7 +151,6 @@ impl Settings {
             architecture: Architecture::ResNet(network),
             images,
             halved: false,
-            seeds: 4,
             source_images: 5000,
             pretraining_steps: 300,
             round_steps: 30,
