@@ -51,7 +51,7 @@ pub(super) struct Winograd {
     weight: Tensor,
     output: Basis,
     bias: Vec<f32>,
-    /// Memory for values and products, kept from one batch to the next: fresh pages cost a tenth of the time.
+    /// Memory for values and products, kept from one batch to the next.
     kept: RefCell<[Tensor; 2]>,
 }
 
