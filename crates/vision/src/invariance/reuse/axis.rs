@@ -111,6 +111,11 @@ pub(super) fn cell(rows: &Axis, columns: &Axis, row: Name, column: Name) -> Opti
 }
 
 impl Axis {
+    /// One position at which every cell shows a background of its own: a map by itself.
+    pub(super) fn plain(cells: usize) -> Self {
+        Self { cells, names: (0..cells as u32).map(Name::Background).collect(), hidden: vec![], backgrounds: cells }
+    }
+
     /// Rows (or columns) of a map.
     pub(super) fn cells(&self) -> usize {
         self.cells
@@ -119,6 +124,15 @@ impl Axis {
     /// Names that see the object.
     pub(super) fn objects(&self) -> usize {
         self.hidden.len()
+    }
+
+    /// Names that do not.
+    pub(super) fn backgrounds(&self) -> usize {
+        self.backgrounds
+    }
+
+    pub(super) fn positions(&self) -> usize {
+        self.names.len() / self.cells
     }
 
     /// What is seen at each cell, with the object at `position`.
@@ -152,9 +166,8 @@ impl Axis {
 
     fn renamed(&self, cells: usize, width: usize, tuple: impl Fn(&[Name], usize) -> Vec<Name>) -> (Self, Windows) {
         let mut interner = Interner::default();
-        let positions = self.names.len() / self.cells;
-        let mut names = Vec::with_capacity(positions * cells);
-        for position in 0..positions {
+        let mut names = Vec::with_capacity(self.positions() * cells);
+        for position in 0..self.positions() {
             for cell in 0..cells {
                 let seen = tuple(self.at(position), cell);
                 let ground = seen.iter().map(|name| self.ground(*name)).collect();
@@ -165,7 +178,7 @@ impl Axis {
     }
 
     /// What is seen without the object.
-    fn ground(&self, name: Name) -> Name {
+    pub(super) fn ground(&self, name: Name) -> Name {
         match name {
             Name::Object(number) => Name::Background(self.hidden[number as usize]),
             other => other,
@@ -173,7 +186,7 @@ impl Axis {
     }
 }
 
-/// Gives equal tuples equal numbers.
+/// Gives equal tuples equal numbers, in the order in which they are first met.
 #[derive(Default)]
 struct Interner {
     objects: HashMap<Vec<Name>, u32>,

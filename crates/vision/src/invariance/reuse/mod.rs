@@ -51,9 +51,11 @@ use super::scene::Background;
 use super::{Error, Motion, Result, ShiftGrid, ShiftMaps, ShiftStudy, Sprite};
 use axis::Axis;
 use indexmap::IndexMap;
-use ready::Ready;
+use ready::Tail;
+use step::Cost;
 use table::Table;
-use tch::{Kind, Tensor, no_grad};
+use tch::{Tensor, no_grad};
+use winograd::Room;
 
 /// A convolutional network as a list of steps, followed by global average pooling (`avgpool`) and, with a head, a linear
 /// classifier (`logits`).
@@ -74,8 +76,6 @@ pub struct Savings {
     pub shared_steps: usize,
 }
 
-/// Distinct cells cost more than cells of a map, because their windows are gathered: measured, 20 to 40 %.
-const GATHER: f64 = 1.3;
 /// Values of the largest table; larger grids are done in bands of rows.
 const TABLE_VALUES: usize = 1 << 26;
 
@@ -152,42 +152,10 @@ impl ConvProgram {
         no_grad(|| {
             let mut found = Vec::new();
             let map = core_tensor::nn::channels_last(images);
-            let steps = Ready::plain(&self.steps);
-            self.finish(&steps, map, &mut |name, tensor| found.push((name.to_owned(), tensor)))?;
+            let tail = Tail::plain(&self.steps, self.head.as_ref());
+            tail.run(map, &mut Room::default(), &mut |name, tensor| found.push((name.to_owned(), tensor)))?;
             Ok(found)
         })
-    }
-
-    /// Runs steps on dense maps, then the head.
-    fn finish(&self, steps: &[Ready], map: Tensor, found: &mut dyn FnMut(&str, Tensor)) -> Result<()> {
-        // The first map may be somebody else's memory; what a step made is ours to overwrite.
-        let (mut map, mut owned) = (map, false);
-        for step in steps {
-            if let Some(name) = step.tap() {
-                found(name, mean_over_places(&map)?);
-                continue;
-            }
-            map = step.run(map, owned)?;
-            owned = true;
-        }
-        self.pooled(mean_over_places(&map)?, found)
-    }
-
-    fn pooled(&self, pooled: Tensor, found: &mut dyn FnMut(&str, Tensor)) -> Result<()> {
-        if let Some(Head { weight, bias }) = &self.head {
-            found("logits", pooled.f_linear(weight, bias.as_ref())?);
-        }
-        found("avgpool", pooled);
-        Ok(())
-    }
-
-    /// Some of the steps and the head, on the same tensors, for another thread.
-    fn shared(&self, steps: &[Step]) -> Self {
-        let head = self.head.as_ref().map(|Head { weight, bias }| Head {
-            weight: weight.shallow_clone(),
-            bias: bias.as_ref().map(Tensor::shallow_clone),
-        });
-        Self { steps: steps.iter().map(Step::shared).collect(), head }
     }
 
     /// Rows of positions whose tables fit.
@@ -219,16 +187,17 @@ impl ConvProgram {
         for step in &self.steps {
             costs.push(step.count(&mut rows, &mut columns, &mut channels)?);
         }
-        let total = |shared: usize, gather: f64| {
-            let table: f64 = costs[..shared].iter().map(|cost| cost.shared * gather).sum();
-            table + costs[shared..].iter().map(|cost| cost.quick * positions).sum::<f64>()
+        let total = |shared: usize, table: fn(&Cost) -> f64| {
+            let maps = costs[shared..].iter().map(|cost| cost.quick * positions);
+            costs[..shared].iter().map(table).chain(maps).sum::<f64>()
         };
-        let shared = (0..=costs.len()).min_by(|a, b| total(*a, GATHER).total_cmp(&total(*b, GATHER))).unwrap_or(0);
+        let effort = |shared: &usize| total(*shared, |cost| cost.effort);
+        let shared = (0..=costs.len()).min_by(|a, b| effort(a).total_cmp(&effort(b))).unwrap_or(0);
         Ok(Plan {
             pixels,
             shared,
             naive: costs.iter().map(|cost| cost.plain * positions).sum(),
-            reused: total(shared, 1.0),
+            reused: total(shared, |cost| cost.shared),
             largest: costs[..shared].iter().map(|cost| cost.largest).max().unwrap_or(0),
         })
     }
@@ -265,19 +234,21 @@ impl ConvProgram {
                 parts.entry(layer).or_default().push(tensor);
             }
         };
+        let head = self.head.as_ref();
         if rest.is_empty() {
-            self.pooled(table.means(grid)?, &mut keep)?;
+            Tail::plain(rest, head).pooled(table.means(grid)?, &mut keep)?;
         } else {
             let batch = study.batch.max(1);
             let batches = grid.len().div_ceil(batch);
-            let states = (0..workers::count(batches)).map(|_| Ok((self.shared(rest), table.shared_copy(false)?)));
-            let found = workers::run(states.collect::<Result<_>>()?, batches, |(program, table), pieces| {
-                let steps = Ready::quick(&program.steps, table.side())?;
+            let tail = Tail::quick(rest, head, table.side())?;
+            let states = (0..workers::count(batches)).map(|_| Ok((tail.another(), table.shared_copy(false)?)));
+            let found = workers::run(states.collect::<Result<_>>()?, batches, |(tail, table), pieces| {
+                let mut room = Room::default();
                 let one = |piece: usize| {
                     let start = piece * batch;
                     let maps = table.maps(grid, start..(start + batch).min(grid.len()))?;
                     let mut found = Vec::new();
-                    program.finish(&steps, maps, &mut |name, tensor| found.push((name.to_owned(), tensor)))?;
+                    tail.run(maps, &mut room, &mut |name, tensor| found.push((name.to_owned(), tensor)))?;
                     Ok((piece, found))
                 };
                 pieces.map(one).collect()
@@ -297,10 +268,6 @@ struct Plan {
     naive: f64,
     reused: f64,
     largest: usize,
-}
-
-fn mean_over_places(map: &Tensor) -> Result<Tensor> {
-    Ok(map.f_mean_dim([2_i64, 3].as_slice(), false, Kind::Float)?)
 }
 
 #[cfg(test)]

@@ -16,6 +16,16 @@ pub struct Head {
 }
 
 impl Head {
+    /// The same head on the same tensors.
+    pub(super) fn shared(&self) -> Self {
+        Self { weight: self.weight.shallow_clone(), bias: self.bias.as_ref().map(Tensor::shallow_clone) }
+    }
+
+    /// `[images, classes]` of features `[images, features]`.
+    pub(super) fn logits(&self, features: &Tensor) -> Result<Tensor> {
+        Ok(features.f_linear(&self.weight, self.bias.as_ref())?)
+    }
+
     /// `features`: channels of the last map, where they are known.
     pub(super) fn check(&self, features: Option<i64>) -> Result<()> {
         let size = self.weight.size();

@@ -1,10 +1,12 @@
 //! A layer's activations over all positions: one row a distinct cell.
 
 use super::axis::{Axis, Name, Windows, cell, cell_count, pixel_axis};
+use super::winograd::{Axes, Winograd};
+use super::workers::{self, Pieces};
 use crate::invariance::scene::Background;
 use crate::invariance::{Placer, Result, ShiftGrid, Sprite};
 use rayon::prelude::*;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Distinct cells with their channels.
 pub(super) struct Table {
@@ -14,8 +16,17 @@ pub(super) struct Table {
     values: Tensor,
 }
 
-/// Values gathered at a time: 8 MB, which stays in the caches while it is multiplied.
-const GATHERED: usize = 1 << 21;
+/// Values gathered at a time: 4 MB, which stays in the caches while it is multiplied.
+const GATHERED: usize = 1 << 20;
+
+/// Windows of distinct cells.
+struct Gathered {
+    /// `[count · taps, channels]`.
+    values: Tensor,
+    /// The cells that they were gathered from, `[count · taps]`; the one after the last is what lies outside.
+    cells: Tensor,
+    count: i64,
+}
 
 impl Table {
     /// The pixels.
@@ -56,17 +67,29 @@ impl Table {
         Ok(Self { rows: self.rows.clone(), columns: self.columns.clone(), values })
     }
 
+    /// A convolution of 3 × 3 by fewer multiplications, if `make` makes one for these axes.
+    pub(super) fn convolved(&self, make: impl FnOnce(Axes) -> Result<Option<Winograd>>) -> Result<Option<Self>> {
+        let [rows, columns] = [&self.rows, &self.columns].map(|axis| axis.windows(3, 1, 1));
+        let (rows, columns) = (rows?.0, columns?.0);
+        let axes = Axes { from: [&self.rows, &self.columns], to: [&rows, &columns] };
+        let Some(conv) = make(axes)? else { return Ok(None) };
+        let values = room(cell_count(&rows, &columns), conv.outputs())?;
+        conv.on_table(&self.values, &values)?;
+        Ok(Some(Self { rows, columns, values }))
+    }
+
     /// A convolution: windows are gathered and multiplied, some at a time.
     pub(super) fn conv(&self, weight: &Tensor, bias: Option<&Tensor>, stride: usize, padding: usize) -> Result<Self> {
         let size = weight.size();
         let (outputs, kernel) = (size[0], size[2]);
         // [taps · inputs, outputs], taps row by row as windows are gathered.
         let matrix = weight.f_permute([2, 3, 1, 0])?.f_reshape([-1, outputs])?.f_contiguous()?;
-        self.windowed(kernel as usize, stride, padding, outputs, |gathered, count, _, values| {
-            let flat = gathered.f_view([count, -1])?;
+        let state = || (matrix.shallow_clone(), bias.map(Tensor::shallow_clone));
+        self.windowed([kernel as usize, stride, padding], outputs, state, |(matrix, bias), gathered, values| {
+            let flat = gathered.values.f_view([gathered.count, -1])?;
             Ok(match bias {
-                Some(bias) => bias.f_addmm_out(values, &flat, &matrix)?,
-                None => flat.f_mm_out(values, &matrix)?,
+                Some(bias) => bias.f_addmm_out(values, &flat, matrix)?,
+                None => flat.f_mm_out(values, matrix)?,
             })
         })
     }
@@ -75,11 +98,17 @@ impl Table {
     pub(super) fn max_pool(&self, kernel: usize, stride: usize, padding: usize) -> Result<Self> {
         let channels = self.values.size()[1];
         let beyond = cell_count(&self.rows, &self.columns) as i64;
-        self.windowed(kernel, stride, padding, channels, |gathered, count, index, values| {
-            let windows = gathered.f_view([count, (kernel * kernel) as i64, channels])?;
-            let outside = index.f_eq(beyond)?.f_view([count, (kernel * kernel) as i64, 1])?;
-            Ok(windows.f_masked_fill(&outside, f64::NEG_INFINITY)?.f_amax_out(values, [1_i64], false)?)
-        })
+        self.windowed(
+            [kernel, stride, padding],
+            channels,
+            || (),
+            |(), Gathered { values: windows, cells, count }, values| {
+                let taps = (kernel * kernel) as i64;
+                let windows = windows.f_view([*count, taps, channels])?;
+                let outside = cells.f_eq(beyond)?.f_view([*count, taps, 1])?;
+                Ok(windows.f_masked_fill(&outside, f64::NEG_INFINITY)?.f_amax_out(values, [1_i64], false)?)
+            },
+        )
     }
 
     /// In place.
@@ -108,15 +137,13 @@ impl Table {
         Ok(Self { rows, columns, values })
     }
 
-    /// Applies `compute` to gathered windows `[count · taps, channels]`, their number, and the cells that they were gathered from
-    /// `[count · taps]`, the cell after the last being what lies outside; it writes to `[count, outputs]`.
-    fn windowed(
+    /// Gathers windows of `[kernel, stride, padding]`, some at a time and each core by itself, for `compute` to write `[count, outputs]`.
+    fn windowed<S: Send>(
         &self,
-        kernel: usize,
-        stride: usize,
-        padding: usize,
+        [kernel, stride, padding]: [usize; 3],
         outputs: i64,
-        compute: impl Fn(&Tensor, i64, &Tensor, &Tensor) -> Result<Tensor>,
+        state: impl Fn() -> S,
+        compute: impl Fn(&S, &Gathered, &Tensor) -> Result<Tensor> + Sync,
     ) -> Result<Self> {
         let (rows, row_windows) = self.rows.windows(kernel, stride, padding)?;
         let (columns, column_windows) = self.columns.windows(kernel, stride, padding)?;
@@ -132,14 +159,21 @@ impl Table {
             }
         });
         let count = cell_count(&rows, &columns);
-        let values = Tensor::f_zeros([count as i64 + 1, outputs], (Kind::Float, self.values.device()))?;
+        let values = room(count, outputs)?;
         let chunk = (GATHERED / (taps * self.values.size()[1] as usize)).max(1);
-        for start in (0..count).step_by(chunk) {
-            let some = chunk.min(count - start);
-            let index = Tensor::f_from_slice(&index[start * taps..(start + some) * taps])?;
-            let gathered = self.values.f_index_select(0, &index)?;
-            let _ = compute(&gathered, some as i64, &index, &values.f_narrow(0, start as i64, some as i64)?)?;
-        }
+        let pieces = count.div_ceil(chunk);
+        let states =
+            (0..workers::count(pieces)).map(|_| (state(), self.values.shallow_clone(), values.shallow_clone()));
+        workers::run(states.collect(), pieces, |(state, old, new): (S, Tensor, Tensor), pieces: Pieces| {
+            let one = |piece: usize| {
+                let (start, some) = (piece * chunk, chunk.min(count - piece * chunk));
+                let cells = Tensor::f_from_slice(&index[start * taps..(start + some) * taps])?;
+                let gathered = Gathered { values: old.f_index_select(0, &cells)?, cells, count: some as i64 };
+                let _ = compute(&state, &gathered, &new.f_narrow(0, start as i64, some as i64)?)?;
+                Ok((piece, ()))
+            };
+            pieces.map(one).collect()
+        })?;
         Ok(Self { rows, columns, values })
     }
 
@@ -179,6 +213,13 @@ impl Table {
         let shape = [count as i64, self.rows.cells() as i64, self.columns.cells() as i64, self.values.size()[1]];
         Ok(gathered.f_view(shape)?.f_permute([0, 3, 1, 2])?)
     }
+}
+
+/// For the values of a table, `[cells + 1, channels]`, of which the last row is set.
+fn room(cells: usize, channels: i64) -> Result<Tensor> {
+    let values = Tensor::f_empty([cells as i64 + 1, channels], (Kind::Float, Device::Cpu))?;
+    let _ = values.f_narrow(0, cells as i64, 1)?.f_zero_()?;
+    Ok(values)
 }
 
 /// `fill(row's window, column's window, places)` for every distinct cell, in the order of their numbers; `width` places a cell.

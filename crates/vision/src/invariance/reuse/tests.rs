@@ -4,7 +4,7 @@ use core_tensor::checkpoint::state_of;
 use core_tensor::networks::{Architecture, ConvNetConfig, ResNetConfig};
 use core_tensor::nn::Standard;
 use proptest::prelude::*;
-use tch::{Device, nn};
+use tch::{Device, Kind, nn};
 
 fn object(channels: usize, size: [usize; 2]) -> Sprite {
     let count = channels * size[0] * size[1];
@@ -80,6 +80,25 @@ fn wide_networks_give_what_they_give_naively() {
         Architecture::ResNet(ResNetConfig { widths: vec![16, 32, 48, 64], ..ResNetConfig::imagenet(18, 3).unwrap() });
     let layers = ["layer2", "layer3", "layer4", "logits"];
     assert!(compare(&architecture, &study, &object(3, [32, 32]), &layers) < 1e-4);
+}
+
+#[test]
+fn tables_convolved_by_tiles_are_those_convolved_by_windows() {
+    let steps = vec![conv(8, 48, 1, 3, 1, 1), Step::Relu, conv(9, 40, 48, 3, 1, 1), Step::Tap("map".into())];
+    let program = ConvProgram::new(steps, None).unwrap();
+    let study = ShiftStudy::new(ShiftGrid::new([26, 19], [6, 5], 1).unwrap(), Placer::on_colour(vec![0.3]));
+    let object = object(1, [6, 5]);
+    // The second convolution has so many channels that tiles take fewer multiplications than windows, and all steps are shared.
+    let from = axis::pixels(&Motion::Paste, true, &study.grid).map(|axis| axis.windows(3, 1, 1).unwrap().0);
+    let to = from.each_ref().map(|axis| axis.windows(3, 1, 1).unwrap().0);
+    let windows = (axis::cell_count(&to[0], &to[1]) * 9 * 48 * 40) as f64;
+    let axes = winograd::Axes { from: from.each_ref(), to: to.each_ref() };
+    assert!(axes.macs([40, 48]) < windows, "{}, {windows}", axes.macs([40, 48]));
+    assert_eq!(program.savings(&study, &object).unwrap().shared_steps, 4);
+    let naive = study.run(&|images: &Tensor| program.forward(images), &object).unwrap();
+    let reused = program.run(&study, &object, &["map", "avgpool"]).unwrap();
+    // Means of sums of 432 products of order 1.
+    assert!(gap(&naive, &reused, "map") < 1e-5 && gap(&naive, &reused, "avgpool") < 1e-5);
 }
 
 #[test]
