@@ -11,9 +11,10 @@
 //! column's name; a pair of which one does not see the object does not see it at all, and becomes a background cell.
 //!
 //! Later layers see everything, so that nothing is shared any more. From the layer at which that is cheaper, maps are put
-//! together position by position, some at a time, each core at its own, and nothing is left to share but the way a convolution is
-//! computed: those of 3 × 3 with stride 1 take a third of the multiplications or less ([Winograd's](https://arxiv.org/abs/1509.09308))
-//! where channels are many. Batch norms are folded into the convolutions.
+//! together position by position, some at a time, each core at its own.
+//!
+//! Convolutions of 3 × 3 with stride 1 take a third of the multiplications or less, on tables as on maps, where channels are many
+//! ([Winograd](https://arxiv.org/abs/1509.09308)). Batch norms are folded into the convolutions.
 //!
 //! ```
 //! use core_tensor::networks::{Architecture, ConvNetConfig};
@@ -192,7 +193,8 @@ impl ConvProgram {
             costs[..shared].iter().map(table).chain(maps).sum::<f64>()
         };
         let effort = |shared: &usize| total(*shared, |cost| cost.effort);
-        let shared = (0..=costs.len()).min_by(|a, b| effort(a).total_cmp(&effort(b))).unwrap_or(0);
+        // What costs nothing by this count is still done on fewer cells.
+        let shared = (0..=costs.len()).rev().min_by(|a, b| effort(a).total_cmp(&effort(b))).unwrap_or(0);
         Ok(Plan {
             pixels,
             shared,
