@@ -119,13 +119,6 @@ fn run_with(registry: &Registry, arguments: impl IntoIterator<Item = OsString>) 
 }
 
 fn work(registry: &Registry, args: &WorkerArgs) -> anyhow::Result<()> {
-    // To the log: standard output is for messages to the executor.
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env());
-    // A second call in one process would fail, and there is none.
-    let _ = subscriber.try_init();
     // The executor checked the folder; a default one may be missing.
     let data = DataRoot::at(&args.data);
     let task = worker::Task { description: &args.description, data, device: args.device, attached: args.attached };

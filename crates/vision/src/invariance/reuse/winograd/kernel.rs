@@ -71,11 +71,22 @@ kernel!(
     _mm256_storeu_ps
 );
 
-/// The same for every processor: one row times eight columns.
-pub(super) fn plain(row: &[f32], panel: &[Lanes], first: usize, products: &mut [f32]) {
-    let mut sums = [0.0_f32; 8];
-    for (value, weights) in row.iter().zip(panel) {
-        sums.iter_mut().zip(&weights[first..]).for_each(|(sum, weight)| *sum += value * weight);
+/// The same for every processor, with eight columns.
+pub(super) fn plain<const ROWS: usize>(
+    rows: &[f32],
+    panel: &[Lanes],
+    first: usize,
+    products: &mut [f32],
+    width: usize,
+) {
+    let mut sums = [[0.0_f32; 8]; ROWS];
+    for (input, weights) in panel.iter().enumerate() {
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let value = rows[row * panel.len() + input];
+            sums.iter_mut().zip(&weights[first..]).for_each(|(sum, weight)| *sum += value * weight);
+        }
     }
-    products[..8].copy_from_slice(&sums);
+    for (row, sums) in sums.iter().enumerate() {
+        products[row * width..][..8].copy_from_slice(sums);
+    }
 }

@@ -98,8 +98,12 @@ impl Panels {
     }
 
     fn multiply_plain(&self, values: &[f32], products: &mut [f32]) {
-        self.blocks(values, products, [1, 8], |Block { rows, panel, first, .. }, products| {
-            kernel::plain(rows, panel, first, products);
+        self.blocks(values, products, [4, 8], |Block { whole, rows, panel, first, width }, products| {
+            if whole {
+                kernel::plain::<4>(rows, panel, first, products, width);
+            } else {
+                kernel::plain::<1>(rows, panel, first, products, width);
+            }
         });
     }
 
