@@ -3,7 +3,7 @@
 use crate::{DataRoot, DataSource, DataUse};
 use core_tensor::data::{
     Augmentation, ChannelStatistics, Framing, ImageFolder, Samples, ShapeGenerator, Splits, Transform, cifar10,
-    fashion_mnist, image_folders,
+    fashion_mnist, image_folders, mnist,
 };
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum ImageSet {
     /// 60,000 and 10,000 grey images of 28 × 28.
     FashionMnist,
+    /// As many grey images of handwritten digits.
+    Mnist,
     /// Shapes in the format of Fashion-MNIST.
     GeneratedGrey,
     /// 50,000 and 10,000 colour images of 32 × 32, the published binary files.
@@ -31,6 +33,12 @@ impl ImageSet {
         Ok(if there.is_some() { Self::FashionMnist } else { Self::GeneratedGrey })
     }
 
+    /// MNIST, where it is there.
+    pub(crate) fn digits(data: &DataRoot) -> anyhow::Result<Option<Self>> {
+        let there = data.find("mnist", &["train-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte.gz"])?;
+        Ok(there.map(|_| Self::Mnist))
+    }
+
     /// CIFAR-10 in whichever form is there.
     pub(crate) fn cifar(data: &DataRoot) -> anyhow::Result<Option<Self>> {
         if data.find("cifar-10-batches-bin", &["data_batch_1.bin", "test_batch.bin"])?.is_some() {
@@ -44,6 +52,7 @@ impl ImageSet {
         let folder = |name: &str| data.path().join(name);
         let all = match self {
             Self::FashionMnist => fashion_mnist(&folder("fashion-mnist"))?,
+            Self::Mnist => mnist(&folder("mnist"))?,
             Self::GeneratedGrey => ShapeGenerator::fashion_mnist().splits(train, 10_000, GENERATOR_SEED)?,
             Self::Cifar10 => cifar10(&folder("cifar-10-batches-bin"))?,
             Self::Cifar10Jpeg => image_folders(&folder("cifar-10-jpeg"), Framing::Same, "CIFAR-10 (JPEG)")?,
@@ -52,7 +61,7 @@ impl ImageSet {
             return Ok(all);
         }
         let train = match self {
-            Self::FashionMnist | Self::GeneratedGrey => all.train.take(train)?,
+            Self::FashionMnist | Self::Mnist | Self::GeneratedGrey => all.train.take(train)?,
             Self::Cifar10 | Self::Cifar10Jpeg => all.train.balanced(train / all.train.classes().len())?,
         };
         Ok(Splits { train, test: all.test })
@@ -62,26 +71,33 @@ impl ImageSet {
     pub(crate) fn normalise(self) -> Transform {
         match self {
             Self::FashionMnist | Self::GeneratedGrey => ChannelStatistics::fashion_mnist(),
+            Self::Mnist => ChannelStatistics::mnist(),
             Self::Cifar10 | Self::Cifar10Jpeg => ChannelStatistics::cifar10(),
         }
         .normalise()
     }
 
-    /// Pad by 4 and crop, flip, normalise: the usual CIFAR augmentation.
+    /// Pad by 4 and crop, flip, normalise: the usual CIFAR augmentation. Digits are not flipped.
     pub(crate) fn crop_and_flip(self) -> Augmentation {
-        let flip = Transform::HorizontalFlip { probability: 0.5 };
+        let probability = if self == Self::Mnist { 0.0 } else { 0.5 };
+        let flip = Transform::HorizontalFlip { probability };
         Augmentation::new([Transform::PadCrop { padding: 4 }, flip, self.normalise()])
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::FashionMnist => "Fashion-MNIST",
+            Self::Mnist => "MNIST",
+            Self::GeneratedGrey => "generated shapes in place of Fashion-MNIST",
+            Self::Cifar10 => "CIFAR-10",
+            Self::Cifar10Jpeg => "CIFAR-10 (JPEG)",
+        }
     }
 
     /// For the report.
     pub(crate) fn describe(self, train: usize) -> DataUse {
-        let (name, source) = match self {
-            Self::FashionMnist => ("Fashion-MNIST", DataSource::Files),
-            Self::GeneratedGrey => ("generated shapes in place of Fashion-MNIST", DataSource::Generator),
-            Self::Cifar10 => ("CIFAR-10", DataSource::Files),
-            Self::Cifar10Jpeg => ("CIFAR-10 (JPEG)", DataSource::Files),
-        };
-        DataUse { set: format!("{name}, {train} training images, 10000 test images"), source }
+        let source = if self == Self::GeneratedGrey { DataSource::Generator } else { DataSource::Files };
+        DataUse { set: format!("{}, {train} training images, 10000 test images", self.name()), source }
     }
 }
 

@@ -168,7 +168,7 @@ impl Settings {
     /// Channels, height and width of an image.
     pub(super) fn image_shape(&self) -> [i64; 3] {
         let [channels, side] = match self.images {
-            ImageSet::FashionMnist | ImageSet::GeneratedGrey => [1, 28],
+            ImageSet::FashionMnist | ImageSet::Mnist | ImageSet::GeneratedGrey => [1, 28],
             ImageSet::Cifar10 | ImageSet::Cifar10Jpeg => [3, 32],
         };
         let side = if self.halved { side / 2 } else { side };
