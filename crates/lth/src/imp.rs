@@ -201,7 +201,8 @@ impl<'a> Imp<'a> {
             return Err("its mask keeps weights that the round before dropped".into());
         }
         for (name, tensor) in ticket.start() {
-            if self.start.get(name).is_none_or(|start| !start.equal(tensor)) {
+            // Files are read into CPU memory, wherever the start weights live.
+            if self.start.get(name).is_none_or(|start| !start.equal(&tensor.to_device(start.device()))) {
                 return Err(format!("its start weights differ in `{name}`"));
             }
         }

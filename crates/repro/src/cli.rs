@@ -152,6 +152,7 @@ fn reproduce(registry: &Registry, request: &Request, args: Option<&RunArgs>) -> 
     let union = union(&plans);
     let outcomes = match args {
         Some(args) => {
+            ask.device.check()?;
             store.make_writable()?;
             let jobs = args.jobs.map_or_else(|| default_jobs(request.device), |jobs| jobs as usize);
             let executor = Executor { store: &store, data: &ask.data, device: ask.device, jobs, force: args.force };
@@ -163,7 +164,7 @@ fn reproduce(registry: &Registry, request: &Request, args: Option<&RunArgs>) -> 
 
     let frame = Frame {
         commit: machine::commit(),
-        machine: Machine::here(),
+        machine: Machine::here(request.device),
         command: command(registry, request),
         versions: registry.versions.iter().map(|(name, version)| (name.to_string(), version.clone())).collect(),
     };
@@ -178,9 +179,7 @@ fn reproduce(registry: &Registry, request: &Request, args: Option<&RunArgs>) -> 
         let runs = request.runs.display();
         eprintln!("the runs are safe in {runs}: once there is room, `report` writes the report from them");
     })?;
-    // A closed standard output is no failure of the runs.
-    use std::io::Write;
-    let _ = writeln!(std::io::stdout(), "{}{}", report.summary(), page.display());
+    say(&format!("{}{}", report.summary(), page.display()));
     Ok(exit_code(&report, request.strict))
 }
 
@@ -222,14 +221,10 @@ fn list(experiments: &[&dyn Experiment], plans: &[Plan], store: &RunStore) {
     for (experiment, plan) in experiments.iter().zip(plans) {
         let finished =
             plan.runs.iter().filter(|planned| matches!(look_up(store, planned), Outcome::Finished(_))).count();
-        println!(
-            "{:<18} {:>4} runs, {finished:>4} finished  {}",
-            experiment.paper(),
-            plan.runs.len(),
-            experiment.title()
-        );
+        let (paper, title, runs) = (experiment.paper(), experiment.title(), plan.runs.len());
+        say(&format!("{paper:<18} {runs:>4} runs, {finished:>4} finished  {title}"));
         for data in &plan.data {
-            println!("{:<18} data: {} ({:?})", "", data.set, data.source);
+            say(&format!("{:<18} data: {} ({:?})", "", data.set, data.source));
         }
         let mut kinds: Vec<(&str, usize)> = Vec::new();
         for planned in &plan.runs {
@@ -239,9 +234,15 @@ fn list(experiments: &[&dyn Experiment], plans: &[Plan], store: &RunStore) {
             }
         }
         for (kind, count) in kinds {
-            println!("{:<18} {count:>4} × {kind}", "");
+            say(&format!("{:<18} {count:>4} × {kind}", ""));
         }
     }
+}
+
+/// A line for whoever reads it: one who went away (`| head`) is no failure of the runs.
+fn say(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// What makes the same report again; folders and jobs do not change it.

@@ -34,6 +34,20 @@ impl Device {
             Self::Cuda(_) => DeviceKind::Cuda,
         }
     }
+
+    /// Asked before hours are planned on it.
+    ///
+    /// # Errors
+    /// A GPU that libtorch does not see: there is none of this number, or libtorch is not built or loaded for CUDA.
+    pub fn check(self) -> Result<(), Error> {
+        match self {
+            Self::Cuda(index) if index as i64 >= tch::Cuda::device_count() => {
+                let seen = tch::Cuda::device_count();
+                Err(Error::setting("device", format!("one of the {seen} GPUs that libtorch sees"), format!("`{self}`")))
+            }
+            Self::Cpu | Self::Cuda(_) => Ok(()),
+        }
+    }
 }
 
 impl From<Device> for tch::Device {
@@ -71,6 +85,13 @@ impl FromStr for Device {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gpu_that_is_not_there_is_refused() {
+        Device::Cpu.check().unwrap();
+        let error = Device::Cuda(1000).check().unwrap_err().to_string();
+        assert!(error.contains("GPUs that libtorch sees") && error.contains("cuda:1000"), "{error}");
+    }
 
     #[test]
     fn devices_read_as_they_are_written() {

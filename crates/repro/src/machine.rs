@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use crate::device::Device;
+
 /// The machine, as far as it explains timings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Machine {
@@ -18,11 +20,14 @@ pub(crate) struct Machine {
     pub(crate) cores: usize,
     /// Main memory in MiB, where the system tells it.
     pub(crate) memory_mib: Option<u64>,
+    /// The GPU that was asked for, where one was and the driver tells its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gpu: Option<String>,
 }
 
 impl Machine {
-    /// This one.
-    pub(crate) fn here() -> Self {
+    /// This one, with the GPU among its devices that was asked for.
+    pub(crate) fn here(device: Device) -> Self {
         Self {
             os: std::env::consts::OS.into(),
             arch: std::env::consts::ARCH.into(),
@@ -31,6 +36,10 @@ impl Machine {
             memory_mib: entry("/proc/meminfo", "MemTotal")
                 .and_then(|text| text.trim_end_matches(" kB").parse::<u64>().ok())
                 .map(|kib| kib / 1024),
+            gpu: match device {
+                Device::Cpu => None,
+                Device::Cuda(index) => gpu(index),
+            },
         }
     }
 }
@@ -67,6 +76,14 @@ fn described(commit: &str, made: SystemTime, built: SystemTime, changed: bool) -
         (false, true) => format!("{commit}-dirty"),
         (false, false) => commit.to_owned(),
     }
+}
+
+/// The name of a GPU by the driver's own list, which has the order of the bus.
+fn gpu(index: usize) -> Option<String> {
+    let folders = std::fs::read_dir("/proc/driver/nvidia/gpus").ok()?;
+    let mut folders: Vec<_> = folders.flatten().map(|folder| folder.path()).collect();
+    folders.sort();
+    entry(folders.get(index)?.join("information").to_str()?, "Model")
 }
 
 fn entry(path: &str, key: &str) -> Option<String> {

@@ -6,7 +6,7 @@ use core_tensor::data::{BatchSource, Dataset, ShapeGenerator, prefetch, shuffled
 use core_tensor::seed::{Purpose, derive, generator};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::Object;
 use crate::{Error, Result};
@@ -255,6 +255,7 @@ pub struct SceneLoader {
     scenes: Scenes,
     batch_size: usize,
     shuffle: Option<u64>,
+    device: Device,
 }
 
 impl SceneLoader {
@@ -278,7 +279,13 @@ impl SceneLoader {
         if batch_size == 0 {
             return Err(Error::setting("batch_size", "at least 1", 0));
         }
-        Ok(Self { scenes, batch_size, shuffle })
+        Ok(Self { scenes, batch_size, shuffle, device: Device::Cpu })
+    }
+
+    /// Yields batches on another device.
+    #[must_use]
+    pub fn on(self, device: Device) -> Self {
+        Self { device, ..self }
     }
 }
 
@@ -294,7 +301,17 @@ impl BatchSource for SceneLoader {
         let order = self.shuffle.map_or_else(|| (0..count).collect(), |seed| shuffled(count, seed, epoch));
         let chunks: Vec<_> = order.chunks(self.batch_size).map(<[_]>::to_vec).collect();
         let scenes = self.scenes.clone();
-        prefetch(1, chunks.into_iter().map(move |index| Ok(scenes.batch(index)))).map(|batches| batches as _)
+        let device = self.device;
+        let moved = move |batch: core_tensor::Result<SceneBatch>| {
+            batch.map(|SceneBatch { input, labels, objects, index }| SceneBatch {
+                input: input.to_device(device),
+                labels: labels.to_device(device),
+                objects,
+                index,
+            })
+        };
+        let batches = prefetch(1, chunks.into_iter().map(move |index| Ok(scenes.batch(index))))?;
+        Ok(Box::new(batches.map(moved)))
     }
 }
 

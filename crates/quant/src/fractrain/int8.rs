@@ -42,6 +42,8 @@ pub struct Int8Model {
 pub fn export_int8(store: &VarStore, handle: &QuantHandle) -> Result<Int8Model> {
     let mut tensors = state_of(store);
     tensors.retain(|name, _| !name.ends_with("input_range"));
+    // What runs on integers runs on the CPU.
+    tensors.values_mut().for_each(|tensor| *tensor = tensor.to_device(Device::Cpu));
     let refuse = |layer: &str, reason: &str| Err(Error::Export { layer: layer.into(), reason: reason.into() });
     let layers = handle.layers();
     for layer in &layers {

@@ -18,7 +18,8 @@ pub(super) fn dense(tensor: &Tensor) -> Tensor {
 
 /// The numbers of a tensor that [`dense`] gave.
 fn values(tensor: &Tensor) -> &[f32] {
-    debug_assert!(is_plain(tensor));
+    // Read as host memory below: never that of another device.
+    assert!(is_plain(tensor), "a kernel got a {:?} tensor on {:?}", tensor.kind(), tensor.device());
     if tensor.numel() == 0 {
         return &[]; // whose `data_ptr` may be null
     }
@@ -34,10 +35,10 @@ pub(super) fn scan(tensor: &Tensor) -> Result<Extent> {
 
 /// The same along the first axis, an extent a row.
 pub(super) fn scan_rows(tensor: &Tensor) -> Result<Vec<Extent>> {
-    let rows = tensor.size()[0];
     if !is_plain(tensor) {
-        return (0..rows).map(|row| composed::scan(&tensor.f_select(0, row)?)).collect();
+        return composed::scan_rows(tensor);
     }
+    let rows = tensor.size()[0];
     let tensor = dense(tensor);
     if tensor.numel() == 0 {
         return Ok((0..rows).map(|_| kernel::scan(&[])).collect());

@@ -139,7 +139,8 @@ impl nn::Module for CompressedConv2d {
             let bias = self.bias.as_ref().map(floats).transpose()?;
             let out = self.kernel.forward(&floats(input)?, batch as usize, size, bias.as_deref())?;
             let [out_height, out_width] = self.kernel.output_size(size).unwrap_or_default();
-            tensor_of(&out, &[batch as usize, self.config.out_channels as usize, out_height, out_width])
+            let dims = [batch as usize, self.config.out_channels as usize, out_height, out_width];
+            Ok(tensor_of(&out, &dims)?.f_to_device(input.device())?)
         };
         run().unwrap_or_else(|error| panic!("`{}`: {error}", self.name))
     }
@@ -186,7 +187,8 @@ impl nn::Module for CompressedLinear {
         }
         let run = || -> Result<Tensor> {
             let bias = self.bias.as_ref().map(floats).transpose()?;
-            tensor_of(&self.kernel.forward(&floats(input)?, bias.as_deref())?, &dims)
+            Ok(tensor_of(&self.kernel.forward(&floats(input)?, bias.as_deref())?, &dims)?
+                .f_to_device(input.device())?)
         };
         run().unwrap_or_else(|error| panic!("`{}`: {error}", self.name))
     }

@@ -68,7 +68,7 @@ impl Experiment for EarlyBert {
 
     fn execute(&self, run: &Run, context: &mut RunContext) -> anyhow::Result<Metrics> {
         match run.kind.as_str() {
-            "planted" => planted::measure(&run.params()?, run.seed),
+            "planted" => planted::measure(&run.params()?, run.seed, context),
             "recall" => recall::measure(&run.params()?, run.seed, context),
             "step-time" => step_time::measure(&run.params()?, run.seed, context),
             "spans" => spans::measure(&run.params()?, run.seed, context),

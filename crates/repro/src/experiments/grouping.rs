@@ -69,7 +69,7 @@ impl Experiment for Grouping {
 
     fn execute(&self, run: &Run, context: &mut RunContext) -> anyhow::Result<Metrics> {
         match run.kind.as_str() {
-            "invariance" => invariance::measure(&run.params()?, run.seed),
+            "invariance" => invariance::measure(&run.params()?, run.seed, context.device().into()),
             _ => learning::measure(&run.params()?, run.seed, context),
         }
     }

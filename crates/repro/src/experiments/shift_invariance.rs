@@ -111,7 +111,7 @@ impl Experiment for ShiftInvariance {
     fn execute(&self, run: &Run, context: &mut RunContext) -> anyhow::Result<Metrics> {
         match run.kind.as_str() {
             "net" => measure::net(&run.params()?, run.seed, context),
-            "borders" => measure::borders(run.seed),
+            "borders" => measure::borders(run.seed, context.device().into()),
             "published" => published::measure(&run.params()?, context),
             other => anyhow::bail!("no run of kind `{other}`"),
         }

@@ -289,7 +289,11 @@ fn colophon(report: &Report) -> Markup {
                     (machine.cores) " cores"
                     @if let Some(mib) = machine.memory_mib { ", " (mib.div_ceil(1024)) " GiB" }
                 }
-                dt { "Device" } dd { (report.device) ", one thread a worker" }
+                dt { "Device" } dd {
+                    (report.device)
+                    @if let Some(gpu) = &machine.gpu { " (" (gpu) ")" }
+                    ", one thread a worker"
+                }
                 @for (name, version) in &report.versions { dt { (name) } dd { (version) } }
             }
         }

@@ -22,7 +22,8 @@ fn write_report(report: &Report, out: &mut String) -> std::fmt::Result {
     writeln!(out, "- commit {}", report.commit.as_deref().unwrap_or("unknown"))?;
     let machine = &report.machine;
     let cpu = machine.cpu.as_deref().unwrap_or("unknown processor");
-    writeln!(out, "- {} {}, {cpu}, {} cores", machine.os, machine.arch, machine.cores)?;
+    let gpu = machine.gpu.as_deref().map(|gpu| format!(", {gpu}")).unwrap_or_default();
+    writeln!(out, "- {} {}, {cpu}, {} cores{gpu}", machine.os, machine.arch, machine.cores)?;
     for (name, version) in &report.versions {
         writeln!(out, "- {name} {version}")?;
     }

@@ -4,7 +4,7 @@ use super::error::{Error, Result};
 use super::model::{FasBatch, Proxy, ProxyOut};
 use indexmap::IndexMap;
 use std::io::Cursor;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Rows of square tiles: a picture, then true and predicted maps by turns.
 #[derive(Debug, Clone)]
@@ -78,13 +78,14 @@ impl Panel {
         }
         let colours = Tensor::from_slice(COLOURS.as_flattened()).view([7, 3]).to_kind(Kind::Float);
         let size = map.size();
-        let mixed = colours.tr().matmul(&map.to_kind(Kind::Float).reshape([7, -1]));
+        let shares = map.to_device(Device::Cpu).to_kind(Kind::Float);
+        let mixed = colours.tr().matmul(&shares.reshape([7, -1]));
         self.tile_of(&mixed.view([3, size[1], size[2]]))
     }
 
     fn tile_of(&self, values: &Tensor) -> Result<Vec<u8>> {
         let side = self.tile as i64;
-        let values = values.to_kind(Kind::Float).unsqueeze(0);
+        let values = values.to_device(Device::Cpu).to_kind(Kind::Float).unsqueeze(0);
         let scaled = values.f_upsample_nearest2d([side, side], None, None)?.clamp(0.0, 255.0);
         let bytes = scaled.squeeze_dim(0).permute([1, 2, 0]).contiguous().view([-1]).to_kind(Kind::Uint8);
         Ok(Vec::<u8>::try_from(bytes)?)

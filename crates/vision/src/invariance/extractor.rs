@@ -3,7 +3,7 @@
 use super::{Error, Result};
 use core_tensor::nn::Network;
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 /// Features of a batch of images: `[batch, length]` tensors by layer, the same layers in the same order for every batch.
 ///
@@ -39,6 +39,7 @@ pub struct NetworkProbe<'a> {
     network: &'a dyn Network,
     layers: Vec<String>,
     maps: MapFeature,
+    device: Device,
 }
 
 /// The name of the classifier's output in a [`NetworkProbe`].
@@ -52,7 +53,15 @@ impl<'a> NetworkProbe<'a> {
     /// A layer that the network does not have (the error lists those that it has), no layer at all, or a sample that does
     /// not fit the network.
     pub fn new(network: &'a dyn Network, layers: &[&str], sample: [i64; 3]) -> Result<Self> {
-        let known = Self::layers(network, sample)?;
+        Self::on(Device::Cpu, network, layers, sample)
+    }
+
+    /// As [`new`](Self::new), for a network on `device`: images are moved there, features come back to the CPU.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn on(device: Device, network: &'a dyn Network, layers: &[&str], sample: [i64; 3]) -> Result<Self> {
+        let known = Self::layers(network, sample, device)?;
         if layers.is_empty() {
             return Err(Error::setting("layers", format!("at least one of {known:?}"), "none"));
         }
@@ -60,7 +69,7 @@ impl<'a> NetworkProbe<'a> {
             return Err(Error::UnknownLayer { name: (*name).into(), known });
         }
         let layers = layers.iter().map(|name| (*name).into()).collect();
-        Ok(Self { network, layers, maps: MapFeature::default() })
+        Ok(Self { network, layers, maps: MapFeature::default(), device })
     }
 
     /// With another way from maps to vectors.
@@ -70,17 +79,17 @@ impl<'a> NetworkProbe<'a> {
         self
     }
 
-    /// The names that [`new`](Self::new) accepts.
+    /// The names that [`on`](Self::on) accepts for a network on `device`.
     ///
     /// # Errors
     /// A sample that does not fit the network.
-    pub fn layers(network: &dyn Network, sample: [i64; 3]) -> Result<Vec<String>> {
+    pub fn layers(network: &dyn Network, sample: [i64; 3], device: Device) -> Result<Vec<String>> {
         let refused = || Error::shape("sample", "sizes that the network accepts", format!("{sample:?}"));
         if sample.iter().any(|side| *side < 1) {
             return Err(refused());
         }
         let mut names = Vec::new();
-        let zeros = Tensor::f_zeros([1, sample[0], sample[1], sample[2]], (Kind::Float, tch::Device::Cpu))?;
+        let zeros = Tensor::f_zeros([1, sample[0], sample[1], sample[2]], (Kind::Float, device))?;
         // tch turns libtorch's exceptions into panics; here they mean that the sample does not fit.
         let run = std::panic::AssertUnwindSafe(|| {
             let mut tap = |name: &str, _: &Tensor| names.push(name.to_owned());
@@ -97,10 +106,11 @@ impl FeatureExtractor for NetworkProbe<'_> {
         let mut found: Vec<Option<Result<Tensor>>> = self.layers.iter().map(|_| None).collect();
         let mut keep = |name: &str, tensor: &Tensor| {
             if let Some(place) = self.layers.iter().position(|layer| layer == name) {
-                found[place] = Some(vectors(tensor, self.maps));
+                found[place] = Some(vectors(tensor, self.maps).and_then(|made| Ok(made.f_to_device(Device::Cpu)?)));
             }
         };
-        let logits = no_grad(|| self.network.forward_tapped(images, false, &mut keep));
+        let images = images.f_to_device(self.device)?;
+        let logits = no_grad(|| self.network.forward_tapped(&images, false, &mut keep));
         keep(LOGITS, &logits);
         let named = self.layers.iter().zip(found).map(|(layer, tensor)| {
             let missing = || Error::UnknownLayer { name: layer.clone(), known: Vec::new() };
@@ -125,7 +135,7 @@ mod tests {
     use super::*;
     use core_tensor::networks::{Architecture, ConvNetConfig};
     use core_tensor::nn::Standard;
-    use tch::{Device, nn};
+    use tch::nn;
 
     fn network() -> (nn::VarStore, Box<dyn Network>) {
         let store = nn::VarStore::new(Device::Cpu);

@@ -243,7 +243,8 @@ impl Observer for CoefficientUpdate {
                 .get(&name)
                 .ok_or_else(|| core_tensor::Error::Names { missing: vec![name.clone()], unexpected: Vec::new() })?;
             if found.size() == like.size() {
-                return Ok(found.copy());
+                // States are read to the CPU.
+                return Ok(found.copy().to_device(like.device()));
             }
             Err(core_tensor::Error::tensor(name, format!("{:?}", like.size()), format!("{:?}", found.size())))
         };

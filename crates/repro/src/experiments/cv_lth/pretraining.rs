@@ -2,7 +2,7 @@
 
 use super::learning::{Length, Model, train};
 use super::settings::{Objective, Settings};
-use crate::{Metrics, RunContext};
+use crate::{Device, Metrics, RunContext};
 use contrast::learn::{
     Features, KnnConfig, MoCo, MoCoConfig, Projector, ProjectorConfig, SimClr, SimClrAugmentation, SimClrConfig, Tower,
     TwoViews, knn_accuracy,
@@ -97,10 +97,12 @@ struct Task {
 impl Task {
     fn new(settings: &Settings, objective: Objective, seed: u64, context: &RunContext) -> anyhow::Result<Self> {
         let tower = || -> anyhow::Result<(Model, Projector)> {
-            let model = Model::on(settings, seed, context)?;
+            // On the CPU until the head is drawn too, so that a seed means the same weights on every device.
+            let mut model = Model::new(settings, seed, Device::Cpu)?;
             let features = model.network.feature_size();
             let head = ProjectorConfig::plain(features, EMBEDDING);
             let projector = Projector::new(&(model.store.root() / "projector"), &Standard, features, &head)?;
+            model.store.set_device(context.device().into());
             Ok((model, projector))
         };
         let (model, projector) = match objective {

@@ -3,7 +3,7 @@
 use super::learning::{Length, Model, train};
 use super::pretraining::{WEIGHTS, load_backbone, mask_file};
 use super::settings::Settings;
-use crate::{Metrics, RunContext};
+use crate::{Device, Metrics, RunContext};
 use core_tensor::checkpoint::read_state;
 use core_tensor::nn::Standard;
 use core_tensor::train::Observer;
@@ -33,10 +33,9 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     let channels = settings.image_shape()[0];
     let generator = SceneGenerator { side, channels: channels as usize, most: 3 };
     let (scenes, test) = (generator.scenes(count, 2 * seed)?, generator.scenes(tests, 2 * seed + 1)?);
-    let test = SceneLoader::evaluation(test, 64)?;
+    let device = context.device().into();
+    let test = SceneLoader::evaluation(test, 64)?.on(device);
     let image = [channels, side as i64, side as i64];
-    let device = context.device();
-    anyhow::ensure!(device == crate::Device::Cpu, "scenes are made for the CPU");
 
     let mut metrics = Metrics::new();
     let mut margins = |task: &str, dense: &[f64], sparse: &[f64]| -> anyhow::Result<()> {
@@ -50,21 +49,24 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     for repeat in 0..repeats as u64 {
         for (arm, mask) in [None, Some(&ticket)].into_iter().enumerate() {
             for (task, scores) in scores.iter_mut().enumerate() {
-                let model = Model::on(settings, 9_000_000 + 1000 * seed + repeat, context)?;
+                // On the CPU until the head is drawn too, so that a seed means the same weights on every device.
+                let mut model = Model::new(settings, 9_000_000 + 1000 * seed + repeat, Device::Cpu)?;
                 load_backbone(&pretrained, &model.store)?;
                 let mut held = mask.map(|mask| MaskObserver::new(mask, &model.store)).transpose()?;
                 let observers: Vec<&mut dyn Observer> = held.iter_mut().map(|held| held as &mut dyn Observer).collect();
-                let loader = SceneLoader::training(scenes.clone(), BATCH, repeat)?;
+                let loader = SceneLoader::training(scenes.clone(), BATCH, repeat)?.on(device);
                 let (path, network) = (model.store.root() / "head", model.network.as_ref());
                 let view = (settings.tap.as_str(), image);
                 let score = if task == 0 {
                     let classes = (WIDTH, SceneGenerator::PIXEL_CLASSES);
                     let mut head = Segmenter::new(&path, &Standard, network, view, classes)?;
+                    model.store.set_device(device);
                     train(&mut head, &model.store, &loader, observers, Length::cosine(steps as u64, 0.05, repeat))?;
                     head.evaluate(&test)?.mean_iou()?
                 } else {
                     let config = DetectionConfig::new(WIDTH, SceneGenerator::OBJECT_CLASSES);
                     let mut head = Detector::new(&path, &Standard, network, view, config)?;
+                    model.store.set_device(device);
                     train(&mut head, &model.store, &loader, observers, Length::cosine(steps as u64, 0.02, repeat))?;
                     head.evaluate(&test)?.ap50
                 };

@@ -1,7 +1,7 @@
 //! Sentences: a BERT pre-trained on masked words, fine-tuned in full and as tickets, search included in every clock.
 
 use super::pre_training;
-use super::training::Clip;
+use super::training::{Clip, OnDevice};
 use crate::{Metrics, RunContext};
 use core_tensor::checkpoint::state_of;
 use core_tensor::data::BatchSource;
@@ -128,6 +128,8 @@ impl Params {
 struct Data {
     train: TokenLoader<Labelled>,
     dev: TokenLoader<Labelled>,
+    /// Of the run.
+    device: Device,
 }
 
 impl Data {
@@ -140,6 +142,7 @@ impl Data {
         Ok(Self {
             train: TokenLoader::new(train, pad, TokenLoaderConfig::training(params.batch), seed)?,
             dev: TokenLoader::new(dev, pad, TokenLoaderConfig::evaluation(128), seed)?,
+            device: context.device().into(),
         })
     }
 }
@@ -165,12 +168,14 @@ impl Model {
         config: &BertConfig,
         labels: i64,
         weights: &NamedTensors,
-        seed: u64,
+        (seed, device): (u64, Device),
     ) -> anyhow::Result<Self> {
         seed_libtorch(seed, Purpose::Initialisation, 1);
-        let store = VarStore::new(Device::Cpu);
+        // Drawn on the CPU, so that a seed means the same weights on every device.
+        let mut store = VarStore::new(Device::Cpu);
         let network = BertForSequenceClassification::new(&store.root(), factory, config, labels)?;
         load_state_into(&store, weights)?;
+        store.set_device(device);
         Ok(Self { store, network })
     }
 
@@ -178,7 +183,8 @@ impl Model {
     fn evaluate(&self, task: Task, dev: &TokenLoader<Labelled>) -> anyhow::Result<[f64; 2]> {
         let labels: Vec<Label> = dev.examples().iter().map(|example| example.label).collect();
         let (mut classes, mut scores, mut loss) = (vec![0_i64; labels.len()], vec![0_f64; labels.len()], 0.0);
-        for batch in dev.epoch(0)? {
+        let batches = OnDevice { source: dev, device: self.store.device() };
+        for batch in batches.epoch(0)? {
             let batch = batch?;
             let logits = no_grad(|| self.network.forward(&BertInput::from(&batch.input), false))?;
             loss += self.network.loss(&logits, &batch.target)?.double_value(&[]) * batch.index.len() as f64;
@@ -208,7 +214,7 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     let data = Data::load(params, &pieces, context, seed)?;
     // What every arm of a seed starts from: the pre-trained encoder under a head of this seed.
     let theta = {
-        let model = Model::new(&Standard, &config, params.labels(), &pretrained, seed)?;
+        let model = Model::new(&Standard, &config, params.labels(), &pretrained, (seed, data.device))?;
         lth::copies(&state_of(&model.store))
     };
     if params.arm == Arm::Watch {
@@ -231,7 +237,7 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
         _ => (theta, config.clone()),
     };
     let search_seconds = if params.arm == Arm::EarlyBird { start.elapsed().as_secs_f64() } else { 0.0 };
-    let model = Model::new(&Standard, &smaller, params.labels(), &weights, seed)?;
+    let model = Model::new(&Standard, &smaller, params.labels(), &weights, (seed, data.device))?;
 
     let epochs = params.epochs();
     let steps = epochs * data.train.batches_per_epoch();
@@ -248,7 +254,7 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     let mut seen = model.evaluate(params.task, &data.dev)?;
     while trainer.progress().epoch < epochs {
         let start = Instant::now();
-        let (_, report) = trainer.fit_epoch(&data.train)?;
+        let (_, report) = trainer.fit_epoch(&OnDevice { source: &data.train, device: data.device })?;
         clock.train_seconds += start.elapsed().as_secs_f64();
         seen = model.evaluate(params.task, &data.dev)?;
         let epoch = report.epoch + 1;
@@ -287,7 +293,7 @@ fn slimmed(
     for group in &groups {
         weights.insert(group.coefficient.clone(), Tensor::ones(group.shape(), (Kind::Float, Device::Cpu)));
     }
-    let model = Model::new(&Slimming(Standard), config, params.labels(), &weights, seed)?;
+    let model = Model::new(&Slimming(Standard), config, params.labels(), &weights, (seed, data.device))?;
     let live = coefficients(&model.store, &groups)?;
     let rule = DrawRule::AtFraction(params.search);
     let settings = SearchConfig { draw: params.draw(), rule, keep_going, ..SearchConfig::default() };
@@ -301,7 +307,7 @@ fn slimmed(
     let mut clip = Clip(1.0);
     let mut trainer = Trainer::new(train, &mut objective, &mut optimizer)?;
     trainer.observe(&mut clip).observe(&mut search);
-    trainer.fit(&data.train)?;
+    trainer.fit(&OnDevice { source: &data.train, device: data.device })?;
     drop(trainer);
     Ok((model, search))
 }
@@ -340,7 +346,8 @@ fn watch(params: &Params, seed: u64, context: &mut RunContext, start: Start<'_>)
     let folded = fold(&state_of(&model.store), &groups)?;
     let loss = |ticket: &TicketMask| -> anyhow::Result<f64> {
         let (weights, config) = cut(config, &folded, ticket)?;
-        Ok(Model::new(&Standard, &config, params.labels(), &weights, seed)?.evaluate(params.task, &data.dev)?[1])
+        Ok(Model::new(&Standard, &config, params.labels(), &weights, (seed, data.device))?
+            .evaluate(params.task, &data.dev)?[1])
     };
     let mut random = 0.0;
     for number in 0..4 {

@@ -1,7 +1,7 @@
 //! Planted dead structures: does a search of a hundred steps find which heads and neurons can do nothing?
 
 use super::training::{Drawn, Model, Shape, Tokens};
-use crate::Metrics;
+use crate::{Metrics, RunContext};
 use core_tensor::networks::bert::BertConfig;
 use core_tensor::nn::{Gated, Standard};
 use core_tensor::optim::{NamedTensors, Schedule};
@@ -9,7 +9,7 @@ use lth::structured::{DrawConfig, DrawRule, Search, SearchConfig, SlimConfig, Ti
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use tch::{Tensor, no_grad};
+use tch::{Device, Tensor, no_grad};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,8 +64,8 @@ fn draw(batch: usize, label: fn(&[i64]) -> bool) -> impl Fn(&mut ChaCha8Rng) -> 
     }
 }
 
-pub(super) fn measure(params: &Params, seed: u64) -> anyhow::Result<Metrics> {
-    let config = shape();
+pub(super) fn measure(params: &Params, seed: u64, context: &RunContext) -> anyhow::Result<Metrics> {
+    let (config, device) = (shape(), context.device().into());
     // The ticket that a perfect search would draw; half of everything is dead, layer by layer.
     let mut by_layer = DrawConfig::ratios(0.5, 0.5);
     by_layer.neurons.scope = lth::Scope::PerLayer;
@@ -79,7 +79,7 @@ pub(super) fn measure(params: &Params, seed: u64) -> anyhow::Result<Metrics> {
     ];
     for (name, label, lambda, steps, pooled) in runs {
         let head = Shape { labels: 2, pooled };
-        let model = Model::slimmed(&config, head, &plant(&config, head, &planted, seed)?)?;
+        let model = Model::slimmed(&config, head, &plant(&config, head, &planted, seed)?, device)?;
         let groups = model.groups();
         let live = coefficients(&model.store, &groups)?;
         let draw_config = DrawConfig::ratios(0.5, 0.5);
@@ -107,7 +107,7 @@ pub(super) fn measure(params: &Params, seed: u64) -> anyhow::Result<Metrics> {
 /// Fresh weights in which everything that `alive` drops can do nothing, now or after training: what feeds it and what
 /// reads it is zero, and so are the gradients of both.
 fn plant(config: &BertConfig, head: Shape, alive: &TicketMask, seed: u64) -> anyhow::Result<NamedTensors> {
-    let model = Model::fresh(&Standard, config, head, seed)?;
+    let model = Model::fresh(&Standard, config, head, (seed, Device::Cpu))?;
     let weights = model.weights();
     for group in model.groups() {
         let kept = alive.kept(&group)?;

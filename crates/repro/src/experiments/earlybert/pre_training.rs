@@ -1,6 +1,6 @@
 //! Masked words: a small BERT trained on books, whole or as a ticket, and the vocabulary that goes with it.
 
-use super::training::Clip;
+use super::training::{Clip, OnDevice};
 use crate::experiments::chunks::Chunks;
 use crate::{Finished, Metrics, RunContext};
 use core_tensor::checkpoint::{read_state, state_of};
@@ -145,16 +145,19 @@ struct Model {
 }
 
 impl Model {
-    fn fresh(factory: &dyn LayerFactory, config: &BertConfig, seed: u64) -> anyhow::Result<Self> {
+    fn fresh(factory: &dyn LayerFactory, config: &BertConfig, seed: u64, device: Device) -> anyhow::Result<Self> {
         seed_libtorch(seed, Purpose::Initialisation, 0);
-        let store = VarStore::new(Device::Cpu);
+        // Drawn on the CPU, so that a seed means the same weights on every device.
+        let mut store = VarStore::new(Device::Cpu);
         let network = BertForPreTraining::new(&store.root(), factory, config, false)?;
+        store.set_device(device);
         Ok(Self { store, network })
     }
 
     fn validation_loss(&self, corpus: &Corpus, batches: usize) -> anyhow::Result<f64> {
         let (mut sum, mut count) = (0.0, 0.0);
-        for batch in corpus.validation.epoch(0)?.take(batches) {
+        let validation = OnDevice { source: &corpus.validation, device: self.store.device() };
+        for batch in validation.epoch(0)?.take(batches) {
             let batch = batch?;
             let input = BertInput::from(&batch.input);
             let losses = no_grad(|| self.network.losses(&input, &batch.labels, None, false))?;
@@ -173,8 +176,9 @@ struct Clock {
 pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
     let corpus = Corpus::load(params, context.data().path(), seed)?;
     let config = BertConfig { vocab_size: corpus.pieces.len() as i64, ..params.config() };
+    let device = context.device().into();
     let groups = bert_groups(&config, "bert.");
-    let theta = lth::copies(&state_of(&Model::fresh(&Standard, &config, seed)?.store));
+    let theta = lth::copies(&state_of(&Model::fresh(&Standard, &config, seed, device)?.store));
     let draw = DrawConfig::ratios(params.heads, params.neurons);
     let start = Instant::now();
     let ticket = match params.arm {
@@ -187,10 +191,11 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
         None => (theta, config.clone()),
         Some(ticket) => (prune(&theta, &groups, ticket)?.0, pruned_config(&config, &groups, ticket)?),
     };
-    let model = Model::fresh(&Standard, &smaller, seed)?;
+    let model = Model::fresh(&Standard, &smaller, seed, device)?;
     load_state_into(&model.store, &weights)?;
 
-    let source = Chunks { source: &corpus.train, chunk: params.chunk };
+    let train = OnDevice { source: &corpus.train, device };
+    let source = Chunks { source: &train, chunk: params.chunk };
     let epochs = params.steps / params.chunk;
     let mut objective = Words(&model.network);
     let mut optimizer = Adam::new(
@@ -251,7 +256,7 @@ fn search(
     context: &mut RunContext,
 ) -> anyhow::Result<TicketMask> {
     let groups = bert_groups(config, "bert.");
-    let model = Model::fresh(&Slimming(Standard), config, seed)?;
+    let model = Model::fresh(&Slimming(Standard), config, seed, context.device().into())?;
     let mut weights: NamedTensors = theta.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
     for group in &groups {
         weights.insert(group.coefficient.clone(), Tensor::ones(group.shape(), (Kind::Float, Device::Cpu)));
@@ -272,7 +277,8 @@ fn search(
     let train = TrainConfig { epochs: params.search_steps.div_ceil(params.chunk), seed, schedule: params.schedule() };
     let mut trainer = Trainer::new(train, &mut objective, &mut optimizer)?;
     trainer.observe(&mut clip).observe(&mut search);
-    trainer.fit(&Chunks { source: &corpus.train, chunk: params.chunk })?;
+    let source = OnDevice { source: &corpus.train, device: model.store.device() };
+    trainer.fit(&Chunks { source: &source, chunk: params.chunk })?;
     drop(trainer);
     let found = search.found().ok_or_else(|| anyhow::anyhow!("the search ended without a ticket"))?;
     // A resumed run has logged these already.

@@ -17,7 +17,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -140,7 +140,7 @@ impl Downstream<'_> {
 
     /// Coefficients after each of the first steps, under the schedule of the whole training.
     fn search(&self, lambda: f64, steps: u64) -> anyhow::Result<Vec<Scores>> {
-        let model = Model::slimmed(&self.full.config, HEAD, &self.theta)?;
+        let model = Model::slimmed(&self.full.config, HEAD, &self.theta, self.full.device())?;
         let groups = model.groups();
         let live = coefficients(&model.store, &groups)?;
         let config = SearchConfig { rule: DrawRule::AtStep(steps), every: 1, ..SearchConfig::default() };
@@ -160,20 +160,21 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     let few = draw(params.examples, true, &mut random);
     let test = draw(params.test, true, &mut random);
 
-    let model = Model::fresh(&Standard, &shape(), HEAD, seed)?;
+    let device: Device = context.device().into();
+    let model = Model::fresh(&Standard, &shape(), HEAD, (seed, device))?;
     let steps = pre_train(params, &model, &held_out, seed)?;
     metrics.insert("pre_training_steps".into(), steps as f64);
     metrics.insert("pre_training_accuracy".into(), 100.0 * model.accuracy(&held_out)?);
 
     // A new head: the fresh one of another seed.
-    let head = Model::fresh(&Standard, &shape(), HEAD, derive(seed, Purpose::Initialisation, 1))?.weights();
+    let head = Model::fresh(&Standard, &shape(), HEAD, (derive(seed, Purpose::Initialisation, 1), device))?.weights();
     let mut theta = model.weights();
     for (name, tensor) in head.iter().filter(|(name, _)| name.starts_with("classifier.")) {
         theta.insert(name.clone(), tensor.copy());
     }
-    let full = Model::with(&shape(), HEAD, &theta)?;
+    let full = Model::with(&shape(), HEAD, &theta, device)?;
     let task = Downstream { params, seed, few, test, theta, full };
-    metrics.insert("full".into(), task.finish(&Model::with(&shape(), HEAD, &task.theta)?)?);
+    metrics.insert("full".into(), task.finish(&Model::with(&shape(), HEAD, &task.theta, device)?)?);
     context.progress(1, 4, "searching");
 
     let searched = task.search(params.lambda, params.search_steps)?;
@@ -219,7 +220,7 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
 fn layer_drop(task: &Downstream) -> anyhow::Result<Model> {
     let kept = every_other(task.full.config.num_hidden_layers, task.full.config.num_hidden_layers / 2);
     let (weights, config) = keep_layers(&task.theta, &task.full.config, "bert.", &kept)?;
-    Model::with(&config, HEAD, &weights)
+    Model::with(&config, HEAD, &weights, task.full.device())
 }
 
 /// Share of the multiply-accumulates that every other layer takes.

@@ -4,7 +4,7 @@
 //! A context holds four entities of different types, each a span of one to three words of its type, between fillers; the
 //! question names a type, and the answer is that entity. One hop of attention finds it.
 
-use super::training::Clip;
+use super::training::{Clip, OnDevice};
 use crate::experiments::training::StopAfter;
 use crate::{Metrics, RunContext};
 use core_tensor::checkpoint::state_of;
@@ -122,10 +122,12 @@ struct Model {
 }
 
 impl Model {
-    fn fresh(factory: &dyn LayerFactory, config: &BertConfig, seed: u64) -> anyhow::Result<Self> {
+    fn fresh(factory: &dyn LayerFactory, config: &BertConfig, seed: u64, device: Device) -> anyhow::Result<Self> {
         seed_libtorch(seed, Purpose::Initialisation, 0);
-        let store = VarStore::new(Device::Cpu);
+        // Drawn on the CPU, so that a seed means the same weights on every device.
+        let mut store = VarStore::new(Device::Cpu);
         let network = BertForQuestionAnswering::new(&store.root(), factory, config)?;
+        store.set_device(device);
         Ok(Self { store, network })
     }
 }
@@ -134,6 +136,7 @@ impl Model {
 struct Task<'a> {
     params: &'a Params,
     seed: u64,
+    device: Device,
     pieces: WordPiece,
     config: BertConfig,
     train: TokenLoader<Feature>,
@@ -143,7 +146,7 @@ struct Task<'a> {
 }
 
 impl<'a> Task<'a> {
-    fn new(params: &'a Params, seed: u64) -> anyhow::Result<Self> {
+    fn new(params: &'a Params, seed: u64, device: Device) -> anyhow::Result<Self> {
         let pieces = vocabulary()?;
         let settings = FeatureConfig { most_tokens: LENGTH, stride: 16, most_question: 4 };
         let mut random = generator(seed, Purpose::Data, 0);
@@ -167,7 +170,7 @@ impl<'a> Task<'a> {
             initializer_range: 0.02 * (768.0_f64 / 64.0).sqrt(),
             ..BertConfig::nano(pieces.len() as i64)
         };
-        Ok(Self { params, seed, pieces, config, train, test, features, test_loader })
+        Ok(Self { params, seed, device, pieces, config, train, test, features, test_loader })
     }
 
     fn schedule(&self) -> Schedule {
@@ -186,14 +189,15 @@ impl<'a> Task<'a> {
         let train = TrainConfig { epochs: 1, seed: self.seed, schedule: self.schedule() };
         let mut trainer = Trainer::new(train, objective, &mut optimizer)?;
         trainer.observe(&mut clip).observe(watch);
-        trainer.fit(&self.train)?;
+        trainer.fit(&OnDevice { source: &self.train, device: self.device })?;
         Ok(())
     }
 
     /// Exact match and F1 in percent.
     fn score(&self, model: &Model) -> anyhow::Result<[f64; 2]> {
         let mut logits = SpanLogits::new(self.features.features.len());
-        for batch in self.test_loader.epoch(0)? {
+        let test = OnDevice { source: &self.test_loader, device: self.device };
+        for batch in test.epoch(0)? {
             let batch = batch?;
             let [start, end] = no_grad(|| model.network.forward(&BertInput::from(&batch.input), false))?;
             logits.put(&batch.index, &start, &end)?;
@@ -206,7 +210,7 @@ impl<'a> Task<'a> {
     }
 
     fn finish(&self, config: &BertConfig, weights: &NamedTensors, steps: u64) -> anyhow::Result<[f64; 2]> {
-        let model = Model::fresh(&Standard, config, self.seed)?;
+        let model = Model::fresh(&Standard, config, self.seed, self.device)?;
         load_state_into(&model.store, weights)?;
         self.train(&mut Spans(&model.network), &model.store, &mut StopAfter(steps))?;
         self.score(&model)
@@ -220,9 +224,10 @@ impl<'a> Task<'a> {
 }
 
 pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
-    let task = Task::new(params, seed)?;
+    let device = context.device().into();
+    let task = Task::new(params, seed, device)?;
     let groups = bert_groups(&task.config, "bert.");
-    let theta = lth::copies(&state_of(&Model::fresh(&Standard, &task.config, seed)?.store));
+    let theta = lth::copies(&state_of(&Model::fresh(&Standard, &task.config, seed, device)?.store));
     let mut metrics = Metrics::new();
     let mut keep = |arm: &str, [exact_match, f1]: [f64; 2]| {
         metrics.insert(format!("{arm}_exact_match"), exact_match);
@@ -231,7 +236,7 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     keep("full", task.finish(&task.config, &theta, params.steps)?);
     context.progress(1, 3, "searching");
 
-    let slim = Model::fresh(&Slimming(Standard), &task.config, seed)?;
+    let slim = Model::fresh(&Slimming(Standard), &task.config, seed, device)?;
     let mut weights: NamedTensors = theta.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
     for group in &groups {
         weights.insert(group.coefficient.clone(), Tensor::ones(group.shape(), (Kind::Float, Device::Cpu)));

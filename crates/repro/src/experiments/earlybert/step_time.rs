@@ -1,6 +1,6 @@
 //! What cutting saves on the clock: training steps of a small BERT, full and cut, beside its multiply-accumulates.
 
-use super::training::{Classify, Model, Shape, Tokens};
+use super::training::{Classify, Model, Portable, Shape, Tokens};
 use crate::{Metrics, RunContext};
 use core_tensor::networks::bert::BertConfig;
 use core_tensor::nn::Standard;
@@ -11,6 +11,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
+use tch::{Cuda, Device};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,13 +32,14 @@ impl Default for Params {
 
 pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
     let config = BertConfig::tiny(1000);
-    let full = Model::fresh(&Standard, &config, Shape { labels: 2, pooled: true }, seed)?;
+    let device: Device = context.device().into();
+    let full = Model::fresh(&Standard, &config, Shape { labels: 2, pooled: true }, (seed, device))?;
     let draw = DrawConfig::ratios(params.heads, params.neurons);
     let cut = full.cut(&full.weights(), &draw.random(&full.groups(), seed)?)?;
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let ids: Vec<i64> = (0..params.batch * params.tokens).map(|_| random.random_range(5..1000)).collect();
     let classes: Vec<i64> = (0..params.batch).map(|_| random.random_range(0..2)).collect();
-    let batch = Tokens::new(&ids, &classes);
+    let batch = Tokens::new(&ids, &classes).to_device(device);
     let mut optimizers = Vec::new();
     for model in [&full, &cut] {
         optimizers.push((model, Adam::new(slim_parameters(&model.store, 0.0), AdamConfig::decoupled())?, Vec::new()));
@@ -48,6 +50,10 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
             optimizer.zero_grad();
             Classify(&model.network).loss(&batch, &Progress::default())?.total.backward();
             optimizer.step(1e-5)?;
+            // A GPU returns before it is done.
+            if let Device::Cuda(index) = device {
+                Cuda::synchronize(index as i64);
+            }
             seconds.push(start.elapsed().as_secs_f64());
         }
     }

@@ -6,6 +6,9 @@ use core_tensor::networks::bert::{Bert, BertConfig, BertInput, Rows, load_state_
 use core_tensor::nn::{Init, LayerFactory, LinearConfig, Module, Standard};
 use core_tensor::optim::{Adam, AdamConfig, NamedTensors, Optimizer, Schedule, clip_gradient_norm};
 use core_tensor::seed::{Purpose, derive, seed_libtorch};
+use core_tensor::text::LabelledBatch;
+use core_tensor::text::masked::MaskedBatch;
+use core_tensor::text::squad::SpanBatch;
 use core_tensor::train::{Loss, Objective, Observer, Progress, StepContext, TrainConfig, Trainer};
 use lth::structured::{
     SlimConfig, SlimGroup, SlimmedObjective, Slimming, TicketMask, bert_groups, coefficients, prune, pruned_config,
@@ -41,6 +44,60 @@ impl Tokens {
             mask: self.input.mask.as_ref().map(select),
         };
         Self { input, target: select(&self.target) }
+    }
+}
+
+/// A batch that can go to where the network lives.
+pub(super) trait Portable {
+    fn to_device(self, device: Device) -> Self;
+}
+
+impl Portable for Tokens {
+    fn to_device(self, device: Device) -> Self {
+        let BertInput { ids, types, mask } = self.input;
+        let to = |tensor: Tensor| tensor.to_device(device);
+        Self { input: BertInput { ids: to(ids), types: types.map(to), mask: mask.map(to) }, target: to(self.target) }
+    }
+}
+
+impl Portable for LabelledBatch {
+    fn to_device(self, device: Device) -> Self {
+        let Self { input, target, index } = self;
+        Self { input: input.to_device(device), target: target.to_device(device), index }
+    }
+}
+
+impl Portable for SpanBatch {
+    fn to_device(self, device: Device) -> Self {
+        let Self { input, start, end, index } = self;
+        Self { input: input.to_device(device), start: start.to_device(device), end: end.to_device(device), index }
+    }
+}
+
+impl Portable for MaskedBatch {
+    fn to_device(self, device: Device) -> Self {
+        let Self { input, labels, next, index } = self;
+        let next = next.map(|next| next.to_device(device));
+        Self { input: input.to_device(device), labels: labels.to_device(device), next, index }
+    }
+}
+
+/// A source whose batches lie on a given device. On the CPU it changes nothing.
+pub(super) struct OnDevice<'a, S: ?Sized> {
+    pub(super) source: &'a S,
+    pub(super) device: Device,
+}
+
+impl<S: BatchSource<Batch: Portable> + ?Sized> BatchSource for OnDevice<'_, S> {
+    type Batch = S::Batch;
+
+    fn batches_per_epoch(&self) -> u64 {
+        self.source.batches_per_epoch()
+    }
+
+    fn epoch(&self, epoch: u64) -> core_tensor::Result<Box<dyn Iterator<Item = core_tensor::Result<S::Batch>> + '_>> {
+        let device = self.device;
+        Ok(Box::new(self.source.epoch(epoch)?.map(move |batch| Ok(batch?.to_device(device)))))
     }
 }
 
@@ -140,29 +197,41 @@ pub(super) struct Model {
 }
 
 impl Model {
-    /// Fresh weights from a seed, or another factory's layers around them.
+    /// Fresh weights from a seed, or another factory's layers around them, on a device.
     pub(super) fn fresh(
         factory: &dyn LayerFactory,
         config: &BertConfig,
         shape: Shape,
-        seed: u64,
+        (seed, device): (u64, Device),
     ) -> anyhow::Result<Self> {
         seed_libtorch(seed, Purpose::Initialisation, 0);
-        let store = VarStore::new(Device::Cpu);
+        // Drawn on the CPU, so that a seed means the same weights on every device.
+        let mut store = VarStore::new(Device::Cpu);
         let network = Classifier::new(&store.root(), factory, config, shape)?;
+        store.set_device(device);
         Ok(Self { store, network, config: config.clone(), shape })
     }
 
     /// With these weights.
-    pub(super) fn with(config: &BertConfig, shape: Shape, weights: &NamedTensors) -> anyhow::Result<Self> {
-        let model = Self::fresh(&Standard, config, shape, 0)?;
+    pub(super) fn with(
+        config: &BertConfig,
+        shape: Shape,
+        weights: &NamedTensors,
+        device: Device,
+    ) -> anyhow::Result<Self> {
+        let model = Self::fresh(&Standard, config, shape, (0, device))?;
         load_state_into(&model.store, weights)?;
         Ok(model)
     }
 
     /// With coefficients of 1 on these weights.
-    pub(super) fn slimmed(config: &BertConfig, shape: Shape, weights: &NamedTensors) -> anyhow::Result<Self> {
-        let model = Self::fresh(&Slimming(Standard), config, shape, 0)?;
+    pub(super) fn slimmed(
+        config: &BertConfig,
+        shape: Shape,
+        weights: &NamedTensors,
+        device: Device,
+    ) -> anyhow::Result<Self> {
+        let model = Self::fresh(&Slimming(Standard), config, shape, (0, device))?;
         let mut all: NamedTensors =
             weights.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
         for (name, tensor) in coefficients(&model.store, &model.groups())? {
@@ -177,11 +246,16 @@ impl Model {
         let groups = self.groups();
         let (smaller, _) = prune(weights, &groups, ticket)?;
         let config = pruned_config(&self.config, &groups, ticket)?;
-        Self::with(&config, self.shape, &smaller)
+        Self::with(&config, self.shape, &smaller, self.device())
     }
 
     pub(super) fn groups(&self) -> Vec<SlimGroup> {
         bert_groups(&self.config, "bert.")
+    }
+
+    /// Where its weights are.
+    pub(super) fn device(&self) -> Device {
+        self.store.device()
     }
 
     /// Copies of all weights.
@@ -191,11 +265,20 @@ impl Model {
 
     /// Share of correct classes.
     pub(super) fn accuracy(&self, set: &Tokens) -> anyhow::Result<f64> {
-        let logits = no_grad(|| self.network.forward(&set.input, false))?;
-        Ok(logits.argmax(-1, false).eq_tensor(&set.target).to_kind(Kind::Float).mean(Kind::Double).double_value(&[]))
+        let BertInput { ids, types, mask } = &set.input;
+        let to = |tensor: &Tensor| tensor.to_device(self.device());
+        let input = BertInput { ids: to(ids), types: types.as_ref().map(to), mask: mask.as_ref().map(to) };
+        let logits = no_grad(|| self.network.forward(&input, false))?;
+        Ok(logits
+            .argmax(-1, false)
+            .eq_tensor(&to(&set.target))
+            .to_kind(Kind::Float)
+            .mean(Kind::Double)
+            .double_value(&[]))
     }
 
-    /// Trains with AdamW without decay, watched by `observers`; with `slim`, under its penalty.
+    /// Trains with AdamW without decay on batches brought to its device, watched by `observers`; with `slim`, under its
+    /// penalty.
     pub(super) fn train(
         &self,
         source: &dyn BatchSource<Batch = Tokens>,
@@ -217,7 +300,7 @@ impl Model {
         for observer in observers {
             trainer.observe(observer);
         }
-        trainer.fit(source)?;
+        trainer.fit(&OnDevice { source, device: self.device() })?;
         Ok(())
     }
 }

@@ -39,9 +39,11 @@ pub(super) fn fold(
         }))
     };
     let (train, dev, test) = (split(false, false), split(false, true), split(true, false));
-    let store = VarStore::new(Device::Cpu);
+    // Drawn on the CPU, so that a seed means the same weights on every device.
+    let mut store = VarStore::new(Device::Cpu);
     seed_libtorch(seed, Purpose::Initialisation, 0);
     let network = build(&store, params.model, &params.recipe)?;
+    store.set_device(context.device().into());
     learn(&network, &store, &train, params, seed, context)?;
     measure(&network, [&train, &dev, &test], params.model, seed, context)
 }
@@ -83,7 +85,8 @@ fn learn(
             &mut pixels
         }
     };
-    let source = FasSource::new(train, (recipe.batch, recipe.steps_per_epoch()), (sampling, recipe.augment), seed)?;
+    let source = FasSource::new(train, (recipe.batch, recipe.steps_per_epoch()), (sampling, recipe.augment), seed)?
+        .on(context.device().into());
     let mut optimizer = Adam::new(parameters(store, recipe.weight_decay), AdamConfig::default())?;
     let epochs = recipe.steps / recipe.steps_per_epoch();
     let schedule = Schedule::OneCycle { peak: recipe.peak, steps: recipe.steps, rise: 0.3 };
@@ -106,7 +109,7 @@ fn learn(
     Ok(())
 }
 
-/// A set's answers, batch by batch put together.
+/// A set's answers, batch by batch put together, on the CPU.
 struct Answers {
     scores: Vec<f64>,
     embedding: Option<Tensor>,
@@ -116,13 +119,17 @@ fn positions(data: &FasData) -> Vec<i64> {
     (0..data.len() as i64).collect()
 }
 
-/// Runs `see` over a set in batches, without gradients.
-fn over<T>(data: &FasData, mut see: impl FnMut(&FasBatch) -> anyhow::Result<T>) -> anyhow::Result<Vec<T>> {
-    positions(data).chunks(200).map(|part| tch::no_grad(|| see(&data.batch(part)))).collect()
+/// Runs `see` over a set in batches on `device`, without gradients.
+fn over<T>(
+    data: &FasData,
+    device: Device,
+    mut see: impl FnMut(&FasBatch) -> anyhow::Result<T>,
+) -> anyhow::Result<Vec<T>> {
+    positions(data).chunks(200).map(|part| tch::no_grad(|| see(&data.batch(part).on(device)))).collect()
 }
 
-fn answers(network: &Network, model: Model, data: &FasData) -> anyhow::Result<Answers> {
-    let parts = over(data, |batch| {
+fn answers(network: &Network, model: Model, data: &FasData, device: Device) -> anyhow::Result<Answers> {
+    let parts = over(data, device, |batch| {
         Ok(match network {
             Network::PixBis(network) => {
                 let (map, score) = network.forward(&batch.input, false);
@@ -140,7 +147,7 @@ fn answers(network: &Network, model: Model, data: &FasData) -> anyhow::Result<An
     let embeddings: Vec<Tensor> = embeddings.into_iter().flatten().collect();
     Ok(Answers {
         scores: Vec::<f64>::try_from(Tensor::cat(&scores, 0).to_kind(Kind::Double))?,
-        embedding: (!embeddings.is_empty()).then(|| Tensor::cat(&embeddings, 0)),
+        embedding: (!embeddings.is_empty()).then(|| Tensor::cat(&embeddings, 0).to_device(Device::Cpu)),
     })
 }
 
@@ -151,7 +158,8 @@ fn measure(
     seed: u64,
     context: &mut RunContext,
 ) -> anyhow::Result<Metrics> {
-    let (on_dev, on_test) = (answers(network, model, dev)?, answers(network, model, test)?);
+    let device: Device = context.device().into();
+    let (on_dev, on_test) = (answers(network, model, dev, device)?, answers(network, model, test, device)?);
     let dev_scores = DevScores::new(dev.scored(&on_dev.scores)?)?;
     let threshold = dev_scores.threshold(Criterion::Eer)?;
     let test_scores = TestScores::new(test.scored(&on_test.scores)?)?;
@@ -178,17 +186,17 @@ fn measure(
         metrics.insert("nll".into(), calibration.nll);
     }
     if let Network::Proxy(network) = network {
-        maps(network, dev, &mut metrics)?;
-        attention(network, [dev, test], report.auc, &mut metrics)?;
+        maps(network, dev, device, &mut metrics)?;
+        attention(network, [dev, test], device, report.auc, &mut metrics)?;
         if !network.config().proxies.is_empty() {
             let shown: Vec<i64> = spread(test, 6);
-            let batch = test.batch(&shown);
+            let batch = test.batch(&shown).on(device);
             let out = tch::no_grad(|| network.forward(&batch.input, false))?;
             let png = Panel::comparing(&batch, &out, 64)?.png()?;
             context.save_artifact("maps.png", |path| Ok(std::fs::write(path, &png)?))?;
         }
     }
-    if let (Some(embedding), Network::Proxy(_)) = (answers(network, model, train)?.embedding, network) {
+    if let (Some(embedding), Network::Proxy(_)) = (answers(network, model, train, device)?.embedding, network) {
         metrics.insert("probe_domain".into(), 100.0 * probe(&embedding, train, Columns::Camera)?);
         metrics.insert("probe_identity".into(), 100.0 * probe(&embedding, train, Columns::Identity)?);
     }
@@ -201,14 +209,15 @@ fn spread(data: &FasData, count: usize) -> Vec<i64> {
 }
 
 /// How well the development set's maps are predicted, beside what a constant would do.
-fn maps(network: &ProxyFas, dev: &FasData, metrics: &mut Metrics) -> anyhow::Result<()> {
+fn maps(network: &ProxyFas, dev: &FasData, device: Device, metrics: &mut Metrics) -> anyhow::Result<()> {
     if network.config().proxies.is_empty() {
         return Ok(());
     }
     let whole = dev.batch(&positions(dev));
-    let parts = over(dev, |batch| Ok(network.forward(&batch.input, false)?.maps))?;
+    let parts = over(dev, device, |batch| Ok(network.forward(&batch.input, false)?.maps))?;
     for &proxy in &network.config().proxies {
         let predicted = Tensor::cat(&parts.iter().map(|maps| &maps[&proxy]).collect::<Vec<_>>(), 0);
+        let predicted = predicted.to_device(Device::Cpu);
         let target = &whole.targets.maps[&proxy];
         if proxy == Proxy::Material {
             let (found, truth) = (predicted.argmax(1, false), target.argmax(1, false));
@@ -229,12 +238,18 @@ fn maps(network: &ProxyFas, dev: &FasData, metrics: &mut Metrics) -> anyhow::Res
 
 /// Weights and uncertainties in the sources and in the unseen domain, and what the decision loses when a branch is given
 /// another sample's vector.
-fn attention(network: &ProxyFas, [dev, test]: [&FasData; 2], auc: f64, metrics: &mut Metrics) -> anyhow::Result<()> {
+fn attention(
+    network: &ProxyFas,
+    [dev, test]: [&FasData; 2],
+    device: Device,
+    auc: f64,
+    metrics: &mut Metrics,
+) -> anyhow::Result<()> {
     if network.config().proxies.is_empty() {
         return Ok(());
     }
     for (place, data) in [("source", dev), ("target", test)] {
-        let outs = over(data, |batch| Ok(network.forward(&batch.input, false)?))?;
+        let outs = over(data, device, |batch| Ok(network.forward(&batch.input, false)?))?;
         let per_sample = |tensor: &Tensor| tensor.mean_dim([1_i64].as_slice(), false, Kind::Float);
         let mut totals = Vec::new();
         for out in &outs {
@@ -257,7 +272,7 @@ fn attention(network: &ProxyFas, [dev, test]: [&FasData; 2], auc: f64, metrics: 
         metrics.insert(format!("weight_total_spread_{place}"), totals.std(true).double_value(&[]));
     }
     for &proxy in &network.config().proxies {
-        let scores = over(test, |batch| {
+        let scores = over(test, device, |batch| {
             let mut branches = network.branches(&batch.input, false)?;
             if let Some(vector) = branches.vectors.get_mut(&Task::Proxy(proxy)) {
                 // Half a batch further on there is somebody else.

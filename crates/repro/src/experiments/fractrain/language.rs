@@ -122,12 +122,17 @@ pub(super) fn owns(run: &Run) -> bool {
     run.kind.starts_with(KIND)
 }
 
-struct NextWord<'a>(&'a LanguageModel);
+/// A model, and where its variables are.
+struct NextWord<'a>(&'a LanguageModel, tch::Device);
 
 impl Objective<LanguageBatch> for NextWord<'_> {
     fn loss(&mut self, batch: &LanguageBatch, _: &Progress) -> core_tensor::Result<Loss> {
-        Ok(Loss::single("cross_entropy", self.0.loss(batch, true)?))
+        Ok(Loss::single("cross_entropy", self.0.loss(&on(batch, self.1), true)?))
     }
+}
+
+fn on(LanguageBatch { input, target }: &LanguageBatch, device: tch::Device) -> LanguageBatch {
+    LanguageBatch { input: input.to_device(device), target: target.to_device(device) }
 }
 
 pub(super) fn train(params: &Params, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
@@ -142,16 +147,19 @@ pub(super) fn train(params: &Params, seed: u64, context: &mut RunContext) -> any
     let validation = LanguageBlocks::new(held_out, BlockConfig { shuffle: false, ..cut }, seed)?;
 
     seed_libtorch(seed, Purpose::Initialisation, 0);
-    let store = VarStore::new(tch::Device::Cpu);
+    // Drawn on the CPU, so that a seed means the same weights on every device.
+    let mut store = VarStore::new(tch::Device::Cpu);
     let config = QuantConfig { linear: true, seed: derive(seed, Purpose::Noise, 0), ..QuantConfig::default() };
     let factory = QuantFactory::new(config, Precision::FULL)?;
     let model = LanguageModel::new(&store.root(), &factory, params.config(vocabulary.words().len()))?;
+    let device = context.device().into();
+    store.set_device(device);
     let handle = factory.handle();
     let mut ledger = CostLedger::new(&model.workload("sequence", params.tokens as i64)?, &handle, None)?;
     let mut steering = steering(&params.arm, &handle, None)?;
 
     let source = Chunks { source: &blocks, chunk: params.chunk };
-    let mut objective = NextWord(&model);
+    let mut objective = NextWord(&model, device);
     let mut optimizer = Adam::new(parameters(&store, 0.0), AdamConfig { beta2: 0.98, ..AdamConfig::default() })?;
     let train = TrainConfig { epochs: params.epochs, seed, schedule: params.schedule() };
     let mut trainer = Trainer::new(train, &mut objective, &mut optimizer)?;
@@ -173,7 +181,7 @@ pub(super) fn train(params: &Params, seed: u64, context: &mut RunContext) -> any
     }
     drop(trainer);
     Ok(Metrics::from([
-        ("validation_perplexity".into(), loss(&model, &validation)?.exp()),
+        ("validation_perplexity".into(), loss((&model, device), &validation)?.exp()),
         ("unigram_perplexity".into(), unigram),
         ("cp".into(), ledger.cp()),
         ("reference_macs".into(), ledger.reference_macs()),
@@ -196,12 +204,12 @@ fn first_words(text: &str, words: usize) -> &str {
 }
 
 /// Mean cross-entropy of a text's words, in nats.
-fn loss(model: &LanguageModel, text: &LanguageBlocks) -> anyhow::Result<f64> {
+fn loss((model, device): (&LanguageModel, tch::Device), text: &LanguageBlocks) -> anyhow::Result<f64> {
     let (mut sum, mut count) = (0.0, 0.0);
     for batch in text.epoch(0)? {
         let batch = batch?;
         let words = batch.target.numel() as f64;
-        sum += words * no_grad(|| model.loss(&batch, false))?.double_value(&[]);
+        sum += words * no_grad(|| model.loss(&on(&batch, device), false))?.double_value(&[]);
         count += words;
     }
     Ok(sum / count)

@@ -24,26 +24,28 @@ impl Default for Params {
     }
 }
 
-pub(super) fn measure(params: &Params, seed: u64) -> anyhow::Result<Metrics> {
+pub(super) fn measure(params: &Params, seed: u64, device: Device) -> anyhow::Result<Metrics> {
     let mut rng = generator(seed, Purpose::Data, 0);
     let count = (params.images * 28 * 28) as usize;
     let pixels: Vec<f32> = (0..count).map(|_| rng.random_range(0.0..1.0)).collect();
-    let images = Tensor::from_slice(&pixels).view([params.images, 1, 28, 28]);
+    let images = Tensor::from_slice(&pixels).view([params.images, 1, 28, 28]).to_device(device);
     let mut metrics = Metrics::new();
     for (name, padding) in [("circular", Padding::Circular), ("zeros", Padding::Zeros)] {
         seed_libtorch(seed, Purpose::Initialisation, 0);
-        let store = VarStore::new(Device::Cpu);
+        // Drawn on the CPU, so that a seed means the same weights on every device.
+        let mut store = VarStore::new(Device::Cpu);
         let backbone = Conv4::new(&(store.root() / "backbone"), &Standard, 1, padding);
         let config = AttentiveGroupingConfig {
             reduction: 4,
             ..AttentiveGroupingConfig::new(Conv4::CHANNELS, params.groups, 64)
         };
         let head = AttentiveGrouping::new(&(store.root() / "head"), config)?;
+        store.set_device(device);
         let map = |images: &Tensor| tch::no_grad(|| backbone.forward(images, false));
         let embed = |map: &Tensor| anyhow::Ok(tch::no_grad(|| head.forward(map))?.concat());
         // A flattened map through one random matrix, for comparison: positions have weights of their own.
         let flat = Tensor::from_slice(&(0..64 * 64 * 49).map(|_| rng.random_range(-1.0_f32..1.0)).collect::<Vec<_>>());
-        let flat = flat.view([64, 64 * 49]);
+        let flat = flat.view([64, 64 * 49]).to_device(device);
         let flattened = |map: &Tensor| {
             let vectors = map.contiguous().flatten(1, -1).matmul(&flat.tr());
             &vectors / vectors.norm_scalaropt_dim(2, [-1], true)
@@ -75,7 +77,8 @@ pub(super) fn permuted(
     let mut largest = 0.0_f64;
     for permutation in 0..permutations {
         order.shuffle(&mut generator(seed, Purpose::Order, permutation));
-        let moved = map.contiguous().flatten(2, -1).index_select(2, &Tensor::from_slice(&order)).view(size.as_slice());
+        let places = Tensor::from_slice(&order).to_device(map.device());
+        let moved = map.contiguous().flatten(2, -1).index_select(2, &places).view(size.as_slice());
         let change = furthest(reference, &embed(&moved)?);
         // `f64::max` would drop a NaN.
         anyhow::ensure!(change.is_finite(), "permutation {permutation} changes the embedding by {change}");

@@ -5,7 +5,7 @@ use super::glyphs::Glyphs;
 use super::invariance::permuted;
 use super::scenes::{FixedScenes, GLYPH, SceneSource, box_mask};
 use crate::{Metrics, RunContext};
-use core_tensor::data::{Augmentation, Batch, BatchSource, Dataset, Transform};
+use core_tensor::data::{Augmentation, Batch, BatchSource, Dataset, OnDevice, Transform};
 use core_tensor::nn::Standard;
 use core_tensor::optim::{Adam, AdamConfig, Schedule, parameters_with};
 use core_tensor::seed::{Purpose, seed_libtorch};
@@ -41,20 +41,21 @@ struct Gallery {
 pub(super) fn measure(params: &TrainParams, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
     let side = if params.scene == Scene::Plain { 28 } else { GLYPH };
     let glyphs = Glyphs::load(params.source, context.data(), side, params.held_out)?;
-    let model = Model::new(params, glyphs.train.classes().len() as i64, seed)?;
+    let device: Device = context.device().into();
+    let model = Model::new(params, glyphs.train.classes().len() as i64, seed, device)?;
     let sampler = PkSampler::new(params.batch[0], params.batch[1]);
     let (validation, test) = match params.scene {
         Scene::Plain => {
             // A shift of at most two pixels.
             let shifts = Augmentation::new([Transform::PadCrop { padding: 2 }]);
             let loader = PkLoader::new(glyphs.train.clone(), &shifts, sampler, seed)?;
-            train(params, seed, &model, &loader, context)?;
+            train(params, seed, &model, &OnDevice::new(loader, device), context)?;
             let gallery = |images: &Dataset| Gallery { images: images.clone(), corners: None };
             (gallery(&glyphs.validation), gallery(&glyphs.test))
         }
         Scene::Cluttered => {
             let source = SceneSource { glyphs: &glyphs.train, sampler, seed };
-            train(params, seed, &model, &source, context)?;
+            train(params, seed, &model, &OnDevice::new(source, device), context)?;
             let gallery = |set: &Dataset, seed| {
                 let FixedScenes { images, corners } = FixedScenes::draw(set, &glyphs.train, seed)?;
                 anyhow::Ok(Gallery { images, corners: Some(corners) })
@@ -109,9 +110,11 @@ fn train(
 }
 
 impl Model {
-    fn new(params: &TrainParams, classes: i64, seed: u64) -> anyhow::Result<Self> {
+    /// With this seed's initial weights, on `device`.
+    fn new(params: &TrainParams, classes: i64, seed: u64, device: Device) -> anyhow::Result<Self> {
         seed_libtorch(seed, Purpose::Initialisation, 0);
-        let store = VarStore::new(Device::Cpu);
+        // Drawn on the CPU, so that a seed means the same weights on every device.
+        let mut store = VarStore::new(Device::Cpu);
         let root = store.root();
         let backbone = Conv4::new(&(&root / "backbone"), &Standard, 1, Padding::Zeros);
         let (in_channels, embed_dim) = (Conv4::CHANNELS, params.embed_dim);
@@ -133,14 +136,15 @@ impl Model {
             LossChoice::Triplet => loss.with_miner(SemiHard::default()),
             LossChoice::MultiSimilarity | LossChoice::Contrastive => loss,
         };
+        store.set_device(device);
         Ok(Self { store, backbone, head, loss })
     }
 
     fn map(&self, images: &Tensor) -> Tensor {
-        tch::no_grad(|| self.backbone.forward(images, false))
+        tch::no_grad(|| self.backbone.forward(&images.to_device(self.store.device()), false))
     }
 
-    /// All embeddings of a set.
+    /// All embeddings of a set, on the CPU, where they are compared and drawn.
     fn embed(&self, set: &Dataset) -> anyhow::Result<GroupEmbedding> {
         let images = inputs(set);
         let (mut groups, mut maps) = (Vec::new(), Vec::new());
@@ -150,8 +154,9 @@ impl Model {
             groups.push(seen.groups().shallow_clone());
             maps.extend(seen.attention().map(Tensor::shallow_clone));
         }
-        let attention = (!maps.is_empty()).then(|| Tensor::cat(&maps, 0));
-        Ok(GroupEmbedding::normalised(&Tensor::cat(&groups, 0), attention)?)
+        let joined = |parts: &[Tensor]| Tensor::cat(parts, 0).to_device(Device::Cpu);
+        let attention = (!maps.is_empty()).then(|| joined(&maps));
+        Ok(GroupEmbedding::normalised(&joined(&groups), attention)?)
     }
 
     fn examine(&self, test: &Gallery, seed: u64) -> anyhow::Result<Metrics> {

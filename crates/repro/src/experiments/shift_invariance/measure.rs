@@ -6,13 +6,13 @@ use super::page::{self, LAYERS};
 use super::placed::{OBJECT, Placed, centred, sprites};
 use crate::{Metrics, RunContext};
 use core_tensor::checkpoint::{Metadata, write_safetensors};
-use core_tensor::data::{BatchSource, Dataset};
+use core_tensor::data::{Batch, BatchSource, Dataset, OnDevice};
 use core_tensor::nn::{Conv2dConfig, LayerFactory, Network};
 use core_tensor::optim::{Adam, AdamConfig, Schedule, parameters};
 use core_tensor::seed::{Purpose, seed_libtorch};
 use core_tensor::train::{CrossEntropy, TrainConfig, Trainer};
 use tch::nn::VarStore;
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 use vision::invariance::{
     Anchor, AntiAlias, AntiAliasConfig, Borders, Folds, Halves, LinearSvm, NetworkProbe, Picture, Placer, Reduction,
     ShiftGrid, ShiftStudy, Sprite, arithmetic, circular_consistency, roll_change,
@@ -26,14 +26,17 @@ pub(super) const TOTAL_STRIDE: usize = 8;
 /// Trains and measures.
 pub(super) fn net(params: &Net, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
     let splits = params.data.load(context.data(), params.train_images)?;
-    let (store, network) = network::build(params.head, params.pool, seed)?;
-    train(params, seed, context, (&store, &network), &Placed::new(&splits.train, params.batch, seed)?)?;
+    let device: Device = context.device().into();
+    let (store, network) = network::build(params.head, params.pool, seed, device)?;
+    let placed = OnDevice::new(Placed::new(&splits.train, params.batch, seed)?, device);
+    train(params, seed, context, (&store, &network), &placed)?;
 
     let mut metrics = Metrics::new();
     let test = splits.test.take(params.test_images)?;
-    let images = centred(&test)?;
+    let images = centred(&test)?.to_device(device);
     let logits = no_grad(|| network.forward(&images, false));
-    let hits = logits.argmax(1, false).eq_tensor(&test.labels()).to_kind(Kind::Float).mean(Kind::Float);
+    let hits =
+        logits.argmax(1, false).eq_tensor(&test.labels().to_device(device)).to_kind(Kind::Float).mean(Kind::Float);
     metrics.insert("accuracy_centre".into(), hits.double_value(&[]));
 
     let mut classify = |images: &Tensor| Ok(no_grad(|| network.forward(images, false)));
@@ -51,7 +54,7 @@ fn train(
     seed: u64,
     context: &mut RunContext,
     (store, network): (&VarStore, &SmallVgg),
-    data: &Placed,
+    data: &dyn BatchSource<Batch = Batch>,
 ) -> anyhow::Result<()> {
     let mut objective = CrossEntropy::new(network);
     let mut optimizer = Adam::new(parameters(store, 0.0), AdamConfig::default())?;
@@ -93,7 +96,7 @@ fn over_the_frame(
     metrics: &mut Metrics,
 ) -> anyhow::Result<()> {
     let study = study()?;
-    let probe = NetworkProbe::new(network, &LAYERS, [1, SIDE as i64, SIDE as i64])?;
+    let probe = NetworkProbe::on(context.device().into(), network, &LAYERS, [1, SIDE as i64, SIDE as i64])?;
     let mut sums = std::collections::BTreeMap::<String, Vec<f64>>::new();
     let mut note = |name: &str, value: f64| sums.entry(name.into()).or_default().push(value);
     let mut features = Vec::new();
@@ -149,18 +152,20 @@ fn over_the_frame(
 
 /// One convolution with random weights and ReLU, summed over all places: how much the sums of an object differ over the frame,
 /// relative to their largest value.
-pub(super) fn borders(seed: u64) -> anyhow::Result<Metrics> {
+pub(super) fn borders(seed: u64, device: Device) -> anyhow::Result<Metrics> {
     let mut metrics = Metrics::new();
     for (name, borders) in [("same", Borders::Zeros), ("full", Borders::Full)] {
         seed_libtorch(seed, Purpose::Initialisation, 0);
-        let store = VarStore::new(tch::Device::Cpu);
+        // Drawn on the CPU, so that a seed means the same weights on every device.
+        let mut store = VarStore::new(Device::Cpu);
         let factory = AntiAlias::new(AntiAliasConfig { reduction: Reduction::Plain, borders, stem: false })?;
         let conv = factory.conv2d(&store.root(), Conv2dConfig::new(1, 8, 3, 1));
-        let object = Tensor::rand([1, 6, 6], (Kind::Float, tch::Device::Cpu));
+        let object = Tensor::rand([1, 6, 6], (Kind::Float, Device::Cpu));
+        store.set_device(device);
         let object = Sprite::opaque(Picture::from_tensor(&object)?);
         let study = ShiftStudy::new(ShiftGrid::new([20, 20], [6, 6], 1)?, Placer::on_colour(vec![0.0]));
         let sums = |images: &Tensor| {
-            let map = no_grad(|| conv.forward_t(images, false).relu());
+            let map = no_grad(|| conv.forward_t(&images.to_device(device), false).relu());
             Ok(vec![("sum".to_owned(), map.sum_dim_intlist([2_i64, 3].as_slice(), false, Kind::Float))])
         };
         let maps = study.run(&sums, &object)?;

@@ -79,13 +79,15 @@ struct Stage {
     pool: Module,
 }
 
-/// The network with this seed's first weights: equal for equal heads, whatever the pools.
-pub(super) fn build(head: Head, pool: Pool, seed: u64) -> anyhow::Result<(VarStore, SmallVgg)> {
+/// The network with this seed's first weights, on `device`: equal for equal heads, whatever the pools.
+pub(super) fn build(head: Head, pool: Pool, seed: u64, device: Device) -> anyhow::Result<(VarStore, SmallVgg)> {
     seed_libtorch(seed, Purpose::Initialisation, 0);
-    let store = VarStore::new(Device::Cpu);
+    // Drawn on the CPU, so that a seed means the same weights on every device.
+    let mut store = VarStore::new(Device::Cpu);
     let factory = AntiAlias::new(pool.config())?;
     let network = SmallVgg::new(&store.root(), &factory, head);
     factory.finish()?;
+    store.set_device(device);
     Ok((store, network))
 }
 

@@ -5,7 +5,7 @@ use core_tensor::nn::{Init, LayerFactory, LinearConfig, Module, Network, Tap};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tch::{Tensor, nn};
+use tch::{Device, Tensor, nn};
 
 pub(super) const DESCRIPTION: &str = "Gaussian clumps, 10 classes in 64 dimensions";
 const CLASSES: usize = 10;
@@ -41,6 +41,11 @@ impl Blobs {
         (draw(train), draw(test))
     }
 
+    /// The same on a device.
+    pub(super) fn on(self, device: Device) -> Self {
+        Self { input: self.input.to_device(device), target: self.target.to_device(device), seed: self.seed }
+    }
+
     /// The first and the second half.
     pub(super) fn halves(&self) -> (Self, Self) {
         let half = self.target.size()[0] / 2;
@@ -71,7 +76,7 @@ impl BatchSource for Blobs {
         order.shuffle(&mut rng);
         let batches: Vec<Vec<i64>> = order.chunks_exact(BATCH).map(<[i64]>::to_vec).collect();
         Ok(Box::new(batches.into_iter().map(|index| {
-            let rows = Tensor::from_slice(&index);
+            let rows = Tensor::from_slice(&index).to_device(self.input.device());
             Ok(Batch {
                 input: self.input.f_index_select(0, &rows)?,
                 target: self.target.f_index_select(0, &rows)?,

@@ -47,7 +47,9 @@ impl Default for Params {
 }
 
 pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
+    let device = context.device().into();
     let (train_set, test_set) = Blobs::splits(params.train, params.test, seed);
+    let (train_set, test_set) = (train_set.on(device), test_set.on(device));
     let (source, target) = train_set.halves();
     let (store, network) = dense(&source, params.dense_epochs, params.dense_peak, seed)?;
     let mut metrics = Metrics::from([("dense".into(), evaluate(&network, &test_set)?.accuracy)]);
@@ -72,10 +74,11 @@ fn learn(
     params: &Params,
     seed: u64,
 ) -> anyhow::Result<(f64, f64, bool)> {
-    let store = VarStore::new(Device::Cpu);
+    let mut store = VarStore::new(Device::Cpu);
     let factory = SdTrainingFactory::from_model(model, SdTrainConfig::default())?;
     let network = Mlp::new(&store.root(), &factory);
     let weights = factory.finish(&store)?;
+    store.set_device(target.input().device());
     let start = evaluate(&network, test_set)?.accuracy;
     let mut objective = CrossEntropy::new(&network);
     let mut optimizer = Sgd::new(trainable_without_coefficients(&store, 5e-4), SgdConfig::default())?;

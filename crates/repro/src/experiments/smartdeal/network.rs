@@ -41,7 +41,9 @@ impl Default for Params {
 }
 
 pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
+    let device = context.device().into();
     let (train_set, test_set) = Blobs::splits(params.train, params.test, seed);
+    let (train_set, test_set) = (train_set.on(device), test_set.on(device));
     let (store, network) = dense(&train_set, params.epochs, params.peak, seed)?;
     let accuracy = |network: &Mlp| -> anyhow::Result<f64> { Ok(evaluate(network, &test_set)?.accuracy) };
     let mut metrics = Metrics::from([("dense".into(), accuracy(&network)?)]);
@@ -101,11 +103,13 @@ fn size_of(context: &RunContext, artifact: &str) -> anyhow::Result<f64> {
     Ok(std::fs::metadata(path)?.len() as f64)
 }
 
-/// Trains a dense network.
+/// Trains a dense network, on the device of the data.
 pub(super) fn dense(data: &Blobs, epochs: u64, peak: f64, seed: u64) -> anyhow::Result<(VarStore, Mlp)> {
     seed_libtorch(seed, Purpose::Initialisation, 0);
-    let store = VarStore::new(Device::Cpu);
+    // Drawn on the CPU, so that a seed means the same weights on every device.
+    let mut store = VarStore::new(Device::Cpu);
     let network = Mlp::new(&store.root(), &Standard);
+    store.set_device(data.input().device());
     fit(&store, &network, data, (epochs, peak), seed, &mut [])?;
     Ok((store, network))
 }
@@ -137,10 +141,11 @@ fn copy_of(store: &VarStore) -> anyhow::Result<(VarStore, Mlp)> {
     let mut copy = VarStore::new(Device::Cpu);
     let network = Mlp::new(&copy.root(), &Standard);
     copy.copy(store)?;
+    copy.set_device(store.device());
     Ok((copy, network))
 }
 
-/// The network with rebuilt weights, and the one that runs from codes.
+/// The network with rebuilt weights, and the one that runs from codes, on the CPU.
 fn with_model(store: &VarStore, model: &SdzModel) -> anyhow::Result<(Mlp, Mlp)> {
     let (copy, rebuilt) = copy_of(store)?;
     model.write_into(&copy)?;
@@ -177,8 +182,9 @@ fn retrain(store: &VarStore, data: &Blobs, policy: &CompressPolicy, params: &Par
     Ok(network)
 }
 
-/// Share of equal predictions.
+/// Share of equal predictions; `b` runs on the CPU.
 fn agreement(a: &Mlp, b: &Mlp, input: &Tensor) -> f64 {
-    let predict = |network: &Mlp| tch::no_grad(|| network.forward(input, false)).argmax(1, false);
-    predict(a).eq_tensor(&predict(b)).to_kind(Kind::Double).mean(Kind::Double).double_value(&[])
+    let predict = |network: &Mlp, input: &Tensor| tch::no_grad(|| network.forward(input, false)).argmax(1, false);
+    let (a, b) = (predict(a, input).to_device(Device::Cpu), predict(b, &input.to_device(Device::Cpu)));
+    a.eq_tensor(&b).to_kind(Kind::Double).mean(Kind::Double).double_value(&[])
 }

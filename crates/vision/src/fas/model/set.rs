@@ -9,7 +9,7 @@ use crate::fas::metrics::Scored;
 use crate::fas::synth::{GeneratorConfig, Rendered};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// What depth an attack is said to have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +79,22 @@ pub struct FasBatch {
     pub targets: ProxyTargets,
     /// `[batch, columns]` of whole numbers, see [`Columns`].
     pub attributes: Tensor,
+}
+
+impl FasBatch {
+    /// The same batch on `device`.
+    #[must_use]
+    pub fn on(self, device: Device) -> Self {
+        let move_to = |tensor: Tensor| tensor.to_device(device);
+        Self {
+            input: move_to(self.input),
+            targets: ProxyTargets {
+                live: move_to(self.targets.live),
+                maps: self.targets.maps.into_iter().map(|(proxy, map)| (proxy, move_to(map))).collect(),
+            },
+            attributes: move_to(self.attributes),
+        }
+    }
 }
 
 impl FasData {

@@ -9,7 +9,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 /// How a batch is put together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +68,7 @@ pub struct FasSource<'a> {
     live: Vec<i64>,
     attacks: Vec<i64>,
     people: Vec<[Vec<i64>; 2]>,
+    device: Device,
 }
 
 impl<'a> FasSource<'a> {
@@ -101,7 +102,14 @@ impl<'a> FasSource<'a> {
         if sampling == Sampling::Pairs && people.is_empty() {
             return Err(Error::EmptyClass { class: "bona fide or attack of one person" });
         }
-        Ok(Self { data, batch, steps, sampling, augment, seed, live, attacks, people })
+        let device = Device::Cpu;
+        Ok(Self { data, batch, steps, sampling, augment, seed, live, attacks, people, device })
+    }
+
+    /// The same batches, made on the CPU and then moved to `device`.
+    #[must_use]
+    pub fn on(self, device: Device) -> Self {
+        Self { device, ..self }
     }
 
     fn draw(&self, random: &mut ChaCha8Rng) -> Vec<i64> {
@@ -171,7 +179,7 @@ impl BatchSource for FasSource<'_> {
         let mut change = generator(self.seed, Purpose::Augmentation, epoch);
         Ok(Box::new((0..self.steps).map(move |_| {
             let positions = self.draw(&mut order);
-            Ok(self.augmented(self.data.batch(&positions), &mut change))
+            Ok(self.augmented(self.data.batch(&positions), &mut change).on(self.device))
         })))
     }
 }

@@ -4,7 +4,7 @@ use super::{ConvProgram, Step};
 use crate::invariance::{Error, Result};
 use core_tensor::networks::{Architecture, BlockKind, ConvNetConfig, ResNetConfig, Shortcut, Stem};
 use indexmap::IndexMap;
-use tch::{Tensor, no_grad};
+use tch::{Device, Tensor, no_grad};
 
 /// A linear classifier on pooled features.
 #[derive(Debug)]
@@ -67,7 +67,8 @@ impl ConvProgram {
 
 fn get(state: &IndexMap<String, Tensor>, name: &str) -> Result<Tensor> {
     let missing = || core_tensor::Error::Names { missing: vec![name.into()], unexpected: Vec::new() };
-    Ok(state.get(name).ok_or_else(missing)?.detach())
+    // The programme reads weights in the processor's memory.
+    Ok(state.get(name).ok_or_else(missing)?.detach().f_to_device(Device::Cpu)?)
 }
 
 /// A convolution without bias and the batch norm after it, as one convolution.
@@ -99,7 +100,10 @@ fn folded(state: &IndexMap<String, Tensor>, conv: &str, norm: &str, shape: [i64;
 }
 
 fn head(state: &IndexMap<String, Tensor>) -> Result<Option<Head>> {
-    Ok(Some(Head { weight: get(state, "fc.weight")?, bias: state.get("fc.bias").map(Tensor::detach) }))
+    Ok(Some(Head {
+        weight: get(state, "fc.weight")?,
+        bias: state.get("fc.bias").map(|bias| bias.detach().to_device(Device::Cpu)),
+    }))
 }
 
 fn conv_net(config: &ConvNetConfig, state: &IndexMap<String, Tensor>) -> Result<ConvProgram> {
