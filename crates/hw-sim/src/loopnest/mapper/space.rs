@@ -3,7 +3,8 @@
 use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Bound, Factors, MAX_LEVELS, Problem};
+use super::mapping::{Bound, Factors, MAX_LEVELS};
+use super::problem::Problem;
 use crate::loopnest::Dim;
 
 /// The mapping space: array axes, a place for every prime factor of every loop, an order at every level.

@@ -1,10 +1,15 @@
-use super::space::ways;
+use super::cost::{INPUT, OUTPUT, WEIGHT};
+use super::mapping::{GROUPS, MAX_LEVELS, ORDERS};
+use super::space::{Space, ways};
 use super::*;
 use crate::Accelerator;
 use crate::engine::Engine;
 use crate::loopnest::nest::{Access, LoopNest, Step};
+use crate::task::OperandKind;
 use core_tensor::workload::{Layer, Operator, Pass};
 use proptest::prelude::*;
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
 
 fn accelerator() -> (Accelerator, LoopNestEngine) {
     let accelerator = Accelerator::preset("eyeriss-mapped").unwrap();

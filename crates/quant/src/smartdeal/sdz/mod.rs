@@ -5,6 +5,7 @@
 //! `docs/formats/sdz.md` gives the bytes.
 
 mod bits;
+mod bytes;
 mod payload;
 mod reader;
 mod writer;

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read};
 
-use super::payload::{self, Cursor, Parsed};
-use super::{DENSE, DenseTensor, END, LAYER, Record, SDZ_MAGIC, SDZ_VERSION};
+use super::bytes::{Cursor, Parsed};
+use super::{DENSE, DenseTensor, END, LAYER, Record, SDZ_MAGIC, SDZ_VERSION, payload};
 use crate::{Error, Result};
 
 /// Reads records from any stream. Every byte is checked before it is believed: damage gives an error that says

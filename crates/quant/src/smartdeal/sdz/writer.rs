@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use super::bytes::put_u32;
 use super::{DENSE, END, FileWriter, LAYER, SDZ_MAGIC, SDZ_VERSION, payload};
 use crate::smartdeal::{IndexScheme, SdLayer, smallest_scheme};
 use crate::{Error, Result};
@@ -52,7 +53,7 @@ impl<W: Write> SdzWriter<W> {
         let mut body = self.start(name)?;
         body.push(dims.len() as u8);
         for dim in dims {
-            payload::put_u32(&mut body, *dim, "a dimension")?;
+            put_u32(&mut body, *dim, "a dimension")?;
         }
         body.extend(values.iter().flat_map(|v| v.to_le_bytes()));
         self.record(DENSE, &body)

@@ -1,0 +1,72 @@
+//! What a mapping has to do: one layer on one machine.
+
+use super::LoopNestEngine;
+use super::mapping::MAX_LEVELS;
+use crate::accelerator::{Accelerator, MemoryLevel};
+use crate::engine::passes;
+use crate::error::HwError;
+use crate::task::{OperandKind, Shape, Task};
+
+/// Everything about the machine and the layer that does not change from mapping to mapping.
+pub(super) struct Problem<'a> {
+    pub(super) engine: &'a LoopNestEngine,
+    pub(super) levels: &'a [MemoryLevel],
+    pub(super) shape: Shape,
+    pub(super) sizes: [u64; 7],
+    pub(super) bits: [u64; 3],
+    pub(super) output_bits: u64,
+    pub(super) repeats: u64,
+    pub(super) holds: [[bool; 3]; MAX_LEVELS],
+    /// pJ a bit read and written.
+    pub(super) energy: [[f64; 2]; MAX_LEVELS],
+    pub(super) room: [u64; MAX_LEVELS],
+}
+
+impl<'a> Problem<'a> {
+    pub(super) fn new(engine: &'a LoopNestEngine, accelerator: &'a Accelerator, task: &Task) -> Result<Self, HwError> {
+        let shape = task.shape;
+        let levels = &accelerator.memory;
+        let mut problem = Self {
+            engine,
+            levels,
+            shape,
+            sizes: [shape.n, shape.k, shape.c, shape.y, shape.x, shape.r, shape.s],
+            bits: [u64::from(task.input.bits), u64::from(task.weight.bits), u64::from(engine.partial_sum_bits)],
+            output_bits: u64::from(task.output_bits),
+            repeats: u64::try_from(passes(task, engine.multiplier_bits)).unwrap_or(u64::MAX),
+            holds: [[false; 3]; MAX_LEVELS],
+            energy: [[0.0; 2]; MAX_LEVELS],
+            room: [u64::MAX; MAX_LEVELS],
+        };
+        for (index, level) in levels.iter().enumerate() {
+            problem.holds[index] = OperandKind::ALL.map(|operand| level.holds(operand));
+            let per_bit = f64::from(level.access_bits);
+            problem.energy[index] = [level.read_pj / per_bit, level.write_pj / per_bit];
+            let halves = if level.double_buffered { 2 } else { 1 };
+            problem.room[index] = level.capacity_bytes.map_or(u64::MAX, |bytes| bytes * 8 / halves);
+        }
+        // Padding to the array at most doubles a loop; halos are within stride and dilation of it.
+        let padded: u128 = problem.sizes.iter().map(|&size| u128::from(size) * 2).product();
+        let reach = [0, 1].map(|axis| u128::from(shape.stride[axis].max(shape.dilation[axis])));
+        let bound =
+            padded.saturating_mul(reach[0]).saturating_mul(reach[1]).saturating_mul(u128::from(problem.repeats));
+        if bound > 1 << 62 {
+            return Err(HwError::Overflow { layer: task.name.clone(), quantity: "accesses" });
+        }
+        Ok(problem)
+    }
+
+    pub(super) fn no_fit(&self, name: &str) -> HwError {
+        let word: u64 = self.bits.iter().max().copied().unwrap_or(0);
+        let tightest = (1..self.levels.len()).min_by_key(|&level| self.room[level]).unwrap_or(0);
+        let needed =
+            OperandKind::ALL.iter().filter(|&&op| self.holds[tightest][op as usize]).map(|&op| self.bits[op as usize]);
+        HwError::NoFit {
+            layer: name.to_owned(),
+            operand: "all operands",
+            level: self.levels[tightest].name.clone(),
+            needed: needed.sum::<u64>().max(word.min(1)),
+            available: self.room[tightest],
+        }
+    }
+}
