@@ -13,6 +13,7 @@ use crate::durable::{self, Fingerprint};
 use crate::error::{Error, Result};
 use crate::finished::{self, ARTIFACTS, DoneFile, Finished, Timing};
 use crate::home::RunHome;
+use crate::machine::Machine;
 use crate::metrics::{self, LogPosition, Metrics, MetricsLog};
 use crate::run::Run;
 use crate::worker::protocol::Reporter;
@@ -237,6 +238,7 @@ impl RunContext {
             seconds: self.before.seconds + self.started.elapsed().as_secs_f64(),
             attempts: self.before.attempts + 1,
             measured: self.measured.clone(),
+            machine: Some(Machine::here(self.device).to_string()),
         }
     }
 }

@@ -36,6 +36,9 @@ pub struct Timing {
     pub attempts: u32,
     /// What the experiment measured with a clock.
     pub measured: Metrics,
+    /// On what the last attempt ran, in words; runs of earlier versions did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
 }
 
 impl Finished {

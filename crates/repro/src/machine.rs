@@ -1,5 +1,6 @@
 //! Where a report was made.
 
+use std::fmt;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -41,6 +42,14 @@ impl Machine {
                 Device::Cuda(index) => gpu(index),
             },
         }
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cpu = self.cpu.as_deref().unwrap_or("unknown processor");
+        write!(f, "{} {}, {cpu}, {} cores", self.os, self.arch, self.cores)?;
+        self.gpu.iter().try_for_each(|gpu| write!(f, ", {gpu}"))
     }
 }
 

@@ -285,15 +285,11 @@ fn colophon(report: &Report) -> Markup {
             dl {
                 dt { "Commit" } dd { code { (report.commit.as_deref().unwrap_or("unknown")) } }
                 dt { "Machine" } dd {
-                    (machine.os) " " (machine.arch) ", " (machine.cpu.as_deref().unwrap_or("unknown processor")) ", "
-                    (machine.cores) " cores"
+                    (machine)
                     @if let Some(mib) = machine.memory_mib { ", " (mib.div_ceil(1024)) " GiB" }
                 }
-                dt { "Device" } dd {
-                    (report.device)
-                    @if let Some(gpu) = &machine.gpu { " (" (gpu) ")" }
-                    ", one thread a worker"
-                }
+                @if let Some(elsewhere) = report.elsewhere() { dt { "Runs" } dd { (elsewhere) } }
+                dt { "Device" } dd { (report.device) ", one thread a worker" }
                 @for (name, version) in &report.versions { dt { (name) } dd { (version) } }
             }
         }

@@ -20,10 +20,10 @@ fn write_report(report: &Report, out: &mut String) -> std::fmt::Result {
     }
     writeln!(out, "## Environment\n")?;
     writeln!(out, "- commit {}", report.commit.as_deref().unwrap_or("unknown"))?;
-    let machine = &report.machine;
-    let cpu = machine.cpu.as_deref().unwrap_or("unknown processor");
-    let gpu = machine.gpu.as_deref().map(|gpu| format!(", {gpu}")).unwrap_or_default();
-    writeln!(out, "- {} {}, {cpu}, {} cores{gpu}", machine.os, machine.arch, machine.cores)?;
+    writeln!(out, "- {}", report.machine)?;
+    if let Some(elsewhere) = report.elsewhere() {
+        writeln!(out, "- {elsewhere}")?;
+    }
     for (name, version) in &report.versions {
         writeln!(out, "- {name} {version}")?;
     }

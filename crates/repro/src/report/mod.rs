@@ -45,6 +45,8 @@ struct Timing {
     /// Seconds of all workers together, over all attempts.
     seconds: f64,
     runs: BTreeMap<RunId, RunTiming>,
+    /// Runs by the machine that they ran on, where it was noted.
+    machines: BTreeMap<String, usize>,
 }
 
 #[derive(Debug, Serialize)]
@@ -134,8 +136,20 @@ impl Report {
             versions: frame.versions,
             papers: Vec::new(),
             machine: frame.machine,
-            timing: Timing { seconds: 0.0, runs: BTreeMap::new() },
+            timing: Timing { seconds: 0.0, runs: BTreeMap::new(), machines: BTreeMap::new() },
         }
+    }
+
+    /// Where the runs ran; nothing when all that noted it ran where the report is written.
+    fn elsewhere(&self) -> Option<String> {
+        let Timing { runs, machines, .. } = &self.timing;
+        if machines.keys().all(|machine| *machine == self.machine.to_string()) {
+            return None;
+        }
+        let noted: usize = machines.values().sum();
+        let unknown = (runs.len() > noted).then(|| format!("{} on a machine that was not noted", runs.len() - noted));
+        let known = machines.iter().map(|(machine, count)| format!("{count} on {machine}"));
+        Some(format!("runs: {}", known.chain(unknown).collect::<Vec<_>>().join("; ")))
     }
 
     /// Adds a paper. Judging that fails becomes part of the report, so that one paper does not hide the others.
@@ -153,6 +167,10 @@ impl Report {
             let run = RunTiming { seconds: timing.seconds, attempts: timing.attempts, measured };
             if self.timing.runs.insert(finished.run.id(), run).is_none() {
                 self.timing.seconds += timing.seconds;
+                timing
+                    .machine
+                    .iter()
+                    .for_each(|machine| *self.timing.machines.entry(machine.clone()).or_default() += 1);
             }
         }
         let summary = match data.is_empty() {

@@ -71,6 +71,16 @@ fn markup_and_table_bars_in_texts_are_escaped() {
 }
 
 #[test]
+fn runs_of_other_machines_are_told() {
+    let mut report = report(Section::default());
+    report.timing.machines.insert(report.machine.to_string(), 2);
+    assert_eq!(report.elsewhere(), None);
+    report.timing.machines.insert("linux x86_64, X, 16 cores, Y".into(), 3);
+    assert!(markdown::render(&report).contains("3 on linux x86_64, X, 16 cores, Y"));
+    assert!(html::render(&report).contains("3 on linux x86_64, X, 16 cores, Y"));
+}
+
+#[test]
 fn verdicts_are_counted_once_each() {
     let claims = vec![claim(&[1.0, 1.1]), claim(&[-1.0, -1.1]), claim(&[1.0]), claim(&[])];
     let report = report(Section { claims, ..Section::default() });
