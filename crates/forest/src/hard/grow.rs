@@ -1,5 +1,7 @@
 //! Growing one hard tree on binned rows, and walking it.
 
+use std::ops::Range;
+
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -118,17 +120,39 @@ impl HardTree {
     }
 }
 
+/// Rows with few enough codes for a core's cache get a table of their own: each tree looks up few rows of many columns, and
+/// in the whole table every one of them would be fetched from main memory.
+const CACHED: usize = 1 << 19;
+
+/// The codes `[columns][rows]` and labels that a node's rows are numbers of.
+#[derive(Clone, Copy)]
+struct Table<'a> {
+    codes: &'a [u8],
+    labels: &'a [usize],
+}
+
+impl Table<'_> {
+    fn column(&self, j: usize) -> &[u8] {
+        &self.codes[j * self.labels.len()..][..self.labels.len()]
+    }
+}
+
 /// Grows one tree.
 pub(super) struct Grower<'a> {
     params: &'a HardForestParams,
     bins: &'a Bins,
     labels: &'a [usize],
     classes: usize,
+    /// Most codes of a table of its own.
+    cached: usize,
     rng: ChaCha8Rng,
     features: Vec<u32>,
     counts: Vec<u32>,
     tree: HardTree,
 }
+
+/// How a node's children are grown.
+type Descent<'a> = fn(&mut Grower<'a>, Table<'_>, &mut [u32], usize) -> Child;
 
 /// Where a node is cut.
 struct Cut {
@@ -150,6 +174,7 @@ impl<'a> Grower<'a> {
             bins,
             labels,
             classes,
+            cached: CACHED,
             rng,
             features: (0..bins.columns() as u32).collect(),
             counts: vec![0; 256 * classes],
@@ -158,25 +183,46 @@ impl<'a> Grower<'a> {
     }
 
     pub(super) fn grow(mut self, mut rows: Vec<u32>) -> HardTree {
-        let root = self.node(&mut rows, 0);
+        let (bins, labels) = (self.bins, self.labels);
+        let whole = Table { codes: bins.codes(), labels };
+        let root = if whole.codes.len() <= self.cached {
+            self.node(whole, &mut rows, 0)
+        } else {
+            self.branch(whole, &mut rows, 0)
+        };
         self.tree.root = root;
         self.tree
     }
 
+    /// A node of the whole table, which becomes one of a table of its own once that is small enough.
+    fn branch(&mut self, whole: Table, rows: &mut [u32], depth: usize) -> Child {
+        if rows.len() * self.bins.columns() > self.cached {
+            return self.split(whole, rows, depth, Self::branch);
+        }
+        let codes = self.bins.columns_of(rows);
+        let labels: Vec<usize> = rows.iter().map(|&row| whole.labels[row as usize]).collect();
+        let mut rows: Vec<u32> = (0..rows.len() as u32).collect();
+        self.node(Table { codes: &codes, labels: &labels }, &mut rows, depth)
+    }
+
+    fn node(&mut self, table: Table, rows: &mut [u32], depth: usize) -> Child {
+        self.split(table, rows, depth, Self::node)
+    }
+
     /// Depth is bounded by the number of rows; a worst-case chain of a few thousand frames of this size fits the stack.
-    fn node(&mut self, rows: &mut [u32], depth: usize) -> Child {
-        let totals = self.totals(rows);
+    fn split(&mut self, table: Table, rows: &mut [u32], depth: usize, child: Descent<'a>) -> Child {
+        let totals = self.totals(table, rows);
         let pure = totals.iter().filter(|&&c| c > 0).count() < 2;
         let deep = self.params.max_depth.is_some_and(|most| depth >= most);
         let small = rows.len() < 2 * self.params.min_samples_leaf;
-        let cut = if pure || deep || small { None } else { self.cut(rows, &totals) };
+        let cut = if pure || deep || small { None } else { self.cut(table, rows, &totals) };
         let Some(cut) = cut else {
             let leaf = self.tree.leaves();
             let count = rows.len().max(1) as f32;
             self.tree.leaves.extend(totals.iter().map(|&c| c as f32 / count));
             return Child::Leaf(leaf as u32);
         };
-        let column = self.bins.column(cut.feature as usize);
+        let column = table.column(cut.feature as usize);
         let middle = partition(rows, |row| column[row as usize] <= cut.bin);
         let index = self.tree.splits.len();
         self.tree.splits.push(Split {
@@ -186,21 +232,21 @@ impl<'a> Grower<'a> {
             right: Child::Leaf(0),
         });
         let (left, right) = rows.split_at_mut(middle);
-        let left = self.node(left, depth + 1);
-        let right = self.node(right, depth + 1);
+        let left = child(self, table, left, depth + 1);
+        let right = child(self, table, right, depth + 1);
         self.tree.splits[index].left = left;
         self.tree.splits[index].right = right;
         Child::Split(index as u32)
     }
 
-    fn totals(&self, rows: &[u32]) -> Vec<u32> {
+    fn totals(&self, table: Table, rows: &[u32]) -> Vec<u32> {
         let mut totals = vec![0; self.classes];
-        rows.iter().for_each(|&row| totals[self.labels[row as usize]] += 1);
+        rows.iter().for_each(|&row| totals[table.labels[row as usize]] += 1);
         totals
     }
 
     /// The best cut among the features drawn; features that do not vary in the node do not count.
-    fn cut(&mut self, rows: &[u32], totals: &[u32]) -> Option<Cut> {
+    fn cut(&mut self, table: Table, rows: &[u32], totals: &[u32]) -> Option<Cut> {
         let columns = self.features.len();
         let wanted = match self.params.kind {
             HardKind::CompletelyRandom => 1,
@@ -213,17 +259,17 @@ impl<'a> Grower<'a> {
             let swap = self.rng.random_range(drawn..columns);
             self.features.swap(drawn, swap);
             let feature = self.features[drawn];
-            let column = self.bins.column(feature as usize);
+            let column = table.column(feature as usize);
             let codes = rows.iter().map(|&row| column[row as usize]);
             let (low, high) = codes.fold((u8::MAX, 0), |(lo, hi), c| (lo.min(c), hi.max(c)));
             if low >= high {
                 continue;
             }
             let found = match self.params.kind {
-                HardKind::RandomForest | HardKind::Greedy => self.best_bin(rows, feature, low, high, totals),
+                HardKind::RandomForest | HardKind::Greedy => self.best_bin((table, rows), feature, low..high, totals),
                 HardKind::ExtraTrees | HardKind::CompletelyRandom => {
                     let bin = self.rng.random_range(low..high);
-                    self.at_bin(rows, feature, bin, totals)
+                    self.at_bin((table, rows), feature, bin, totals)
                 }
             };
             if let Some(found) = found
@@ -239,19 +285,25 @@ impl<'a> Grower<'a> {
         best
     }
 
-    /// Best Gini gain over all bins from `low` up to but not including `high`.
-    fn best_bin(&mut self, rows: &[u32], feature: u32, low: u8, high: u8, totals: &[u32]) -> Option<Cut> {
+    /// Best Gini gain over all these bins; the rows' codes reach up to the end of them.
+    fn best_bin(
+        &mut self,
+        (table, rows): (Table, &[u32]),
+        feature: u32,
+        bins: Range<u8>,
+        totals: &[u32],
+    ) -> Option<Cut> {
         let classes = self.classes;
-        let span = usize::from(low) * classes..(usize::from(high) + 1) * classes;
+        let span = usize::from(bins.start) * classes..(usize::from(bins.end) + 1) * classes;
         self.counts[span].fill(0);
-        let column = self.bins.column(feature as usize);
+        let column = table.column(feature as usize);
         for &row in rows {
-            let at = usize::from(column[row as usize]) * classes + self.labels[row as usize];
+            let at = usize::from(column[row as usize]) * classes + table.labels[row as usize];
             self.counts[at] += 1;
         }
         let mut left = vec![0u32; classes];
         let mut best: Option<Cut> = None;
-        for bin in low..high {
+        for bin in bins {
             let counts = &self.counts[usize::from(bin) * classes..][..classes];
             let mut any = 0;
             for (l, &c) in left.iter_mut().zip(counts) {
@@ -270,12 +322,12 @@ impl<'a> Grower<'a> {
         best
     }
 
-    fn at_bin(&self, rows: &[u32], feature: u32, bin: u8, totals: &[u32]) -> Option<Cut> {
-        let column = self.bins.column(feature as usize);
+    fn at_bin(&self, (table, rows): (Table, &[u32]), feature: u32, bin: u8, totals: &[u32]) -> Option<Cut> {
+        let column = table.column(feature as usize);
         let mut left = vec![0u32; self.classes];
         for &row in rows {
             if column[row as usize] <= bin {
-                left[self.labels[row as usize]] += 1;
+                left[table.labels[row as usize]] += 1;
             }
         }
         let gain = gain(&left, totals, self.params.min_samples_leaf)?;
@@ -312,6 +364,28 @@ fn partition(rows: &mut [u32], is_left: impl Fn(u32) -> bool) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_of_their_own_change_no_tree() {
+        use rand::SeedableRng;
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let x = ndarray::Array2::from_shape_simple_fn((300, 7), || rng.random_range(0.0f32..1.0));
+        let labels: Vec<usize> = x.rows().into_iter().map(|row| (3.0 * row[1] + row[4]) as usize % 3).collect();
+        let bins = Bins::new(x.view());
+        for kind in [HardKind::RandomForest, HardKind::ExtraTrees, HardKind::CompletelyRandom, HardKind::Greedy] {
+            let params = HardForestParams { kind, ..HardForestParams::default() };
+            let grown = |cached| {
+                let mut grower = Grower::new(&params, &bins, &labels, 3, ChaCha8Rng::seed_from_u64(1));
+                grower.cached = cached;
+                // Rows drawn twice, as a bootstrap has them.
+                grower.grow((0..300).chain(100..200).collect())
+            };
+            let whole = grown(usize::MAX);
+            assert!(whole.splits() > 20);
+            assert_eq!(grown(700), whole);
+            assert_eq!(grown(0), whole);
+        }
+    }
 
     /// Six rows, three of each class, perfectly cut: 9/3 + 9/3 = 6; a useless cut: (1 + 1)/2 + (4 + 4)/4 = 3.
     #[test]
