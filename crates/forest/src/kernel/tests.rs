@@ -61,21 +61,27 @@ impl Case {
         }
     }
 
+    /// The gates' scores of a row in double precision.
+    fn scores(&self, tree: &Tree, row: ndarray::ArrayView1<f32>) -> Vec<f64> {
+        (0..tree.bias.len())
+            .map(|g| {
+                let mut z = f64::from(tree.bias[g]);
+                for (j, &w) in tree.gate_weights(g).iter().enumerate() {
+                    let centred = f64::from(row[j]) - f64::from(self.encoder.mean()[j]);
+                    z += f64::from(w) * centred * f64::from(self.encoder.inverse_scale()[j]);
+                }
+                z
+            })
+            .collect()
+    }
+
     /// The prediction in double precision, straight from the recursion.
     fn plain(&self, inverse_temperature: f64) -> Array2<f64> {
         let mut out = Array2::zeros((self.x.nrows(), 3));
         for (row, mut out) in self.x.rows().into_iter().zip(out.rows_mut()) {
             for tree in &self.trees {
-                let p: Vec<f64> = (0..tree.bias.len())
-                    .map(|g| {
-                        let mut z = f64::from(tree.bias[g]);
-                        for (j, &w) in tree.gate_weights(g).iter().enumerate() {
-                            let centred = f64::from(row[j]) - f64::from(self.encoder.mean()[j]);
-                            z += f64::from(w) * centred * f64::from(self.encoder.inverse_scale()[j]);
-                        }
-                        self.params.gate.evaluate(inverse_temperature * z).0
-                    })
-                    .collect();
+                let scores = self.scores(tree, row).into_iter();
+                let p: Vec<f64> = scores.map(|z| self.params.gate.evaluate(inverse_temperature * z).0).collect();
                 let g: Vec<f64> = tree.leafness.iter().map(|&g| f64::from(g)).collect();
                 let stop = recursion::reach(&tree.topology, &p, &g).stop;
                 let classes = self.target.is_none();
@@ -306,12 +312,18 @@ proptest! {
         let cold = Kernel::new(&hard_shape, &case.folding(1e6));
         let exact = cold.predict(case.x.view(), Evaluation::Exact)?.output;
         let hard = cold.predict(case.x.view(), Evaluation::Hard)?;
-        for ((e, h), bound) in exact.rows().into_iter().zip(hard.output.rows()).zip(&hard.bounds) {
-            // A row within 1e-5 of a gate's plane stays soft even at this temperature, and its bound says so.
+        let mut compared = 0;
+        for (row, (e, h)) in exact.rows().into_iter().zip(hard.output.rows()).enumerate() {
+            // So close to a gate's plane, rounding alone decides on the side, and each evaluation sums in its own order.
+            let close = |tree| case.scores(tree, case.x.row(row)).iter().any(|z| z.abs() < ROUNDING);
+            if hard_shape.iter().any(close) {
+                continue;
+            }
+            compared += 1;
             let distance: f32 = e.iter().zip(h).map(|(e, h)| (e - h).abs()).sum();
-            prop_assert!(distance <= bound + 1e-5);
-            prop_assert!(*bound < 1e-3 || distance <= *bound);
+            prop_assert!(distance < 1e-5 && hard.bounds[row] < 1e-5, "{distance} {}", hard.bounds[row]);
         }
+        prop_assert!(compared > 0);
     }
 
     #[test]
