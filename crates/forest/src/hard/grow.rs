@@ -148,6 +148,8 @@ pub(super) struct Grower<'a> {
     rng: ChaCha8Rng,
     features: Vec<u32>,
     counts: Vec<u32>,
+    /// Rows on their way to the right.
+    spare: Vec<u32>,
     tree: HardTree,
 }
 
@@ -178,11 +180,14 @@ impl<'a> Grower<'a> {
             rng,
             features: (0..bins.columns() as u32).collect(),
             counts: vec![0; 256 * classes],
+            spare: Vec::new(),
             tree: HardTree { splits: Vec::new(), leaves: Vec::new(), classes, root: Child::Leaf(0) },
         }
     }
 
     pub(super) fn grow(mut self, mut rows: Vec<u32>) -> HardTree {
+        // In order, so that columns are read from front to back; no cut depends on it.
+        rows.sort_unstable();
         let (bins, labels) = (self.bins, self.labels);
         let whole = Table { codes: bins.codes(), labels };
         let root = if whole.codes.len() <= self.cached {
@@ -223,7 +228,7 @@ impl<'a> Grower<'a> {
             return Child::Leaf(leaf as u32);
         };
         let column = table.column(cut.feature as usize);
-        let middle = partition(rows, |row| column[row as usize] <= cut.bin);
+        let middle = partition(rows, &mut self.spare, |row| column[row as usize] <= cut.bin);
         let index = self.tree.splits.len();
         self.tree.splits.push(Split {
             feature: cut.feature,
@@ -349,15 +354,20 @@ fn gain(left: &[u32], totals: &[u32], least: usize) -> Option<f64> {
     (n_left >= least as f64 && n_right >= least as f64).then(|| s_left / n_left + s_right / n_right)
 }
 
-/// Moves rows that satisfy `is_left` to the front; returns their number.
-fn partition(rows: &mut [u32], is_left: impl Fn(u32) -> bool) -> usize {
+/// Moves rows that satisfy `is_left` to the front, all of them keeping their order; returns their number.
+fn partition(rows: &mut [u32], spare: &mut Vec<u32>, is_left: impl Fn(u32) -> bool) -> usize {
+    spare.clear();
     let mut middle = 0;
     for i in 0..rows.len() {
-        if is_left(rows[i]) {
-            rows.swap(i, middle);
+        let row = rows[i];
+        if is_left(row) {
+            rows[middle] = row;
             middle += 1;
+        } else {
+            spare.push(row);
         }
     }
+    rows[middle..].copy_from_slice(spare);
     middle
 }
 
