@@ -243,7 +243,7 @@ impl Report {
         for paper in &self.papers {
             text += &format!("{}\n", paper.paper);
             for ClaimReport { judged, .. } in &paper.claims {
-                text += &format!("  {:<16}{:<8}{}\n", judged.verdict(), judged.id(), judged.statement());
+                text += &format!("  {:<16}{:<7} {}\n", judged.verdict(), judged.id(), judged.statement());
             }
             if let Some(error) = &paper.error {
                 text += &format!("  could not be judged: {error}\n");
