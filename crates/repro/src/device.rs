@@ -40,9 +40,9 @@ impl Device {
     /// # Errors
     /// A GPU that libtorch does not see: there is none of this number, or libtorch is not built or loaded for CUDA.
     pub fn check(self) -> Result<(), Error> {
+        let seen = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
         match self {
-            Self::Cuda(index) if index as i64 >= tch::Cuda::device_count() => {
-                let seen = tch::Cuda::device_count();
+            Self::Cuda(index) if index >= seen => {
                 Err(Error::setting("device", format!("one of the {seen} GPUs that libtorch sees"), format!("`{self}`")))
             }
             Self::Cpu | Self::Cuda(_) => Ok(()),
@@ -89,8 +89,10 @@ mod tests {
     #[test]
     fn a_gpu_that_is_not_there_is_refused() {
         Device::Cpu.check().unwrap();
-        let error = Device::Cuda(1000).check().unwrap_err().to_string();
-        assert!(error.contains("GPUs that libtorch sees") && error.contains("cuda:1000"), "{error}");
+        for index in [1000, usize::MAX] {
+            let error = Device::Cuda(index).check().unwrap_err().to_string();
+            assert!(error.contains("GPUs that libtorch sees") && error.contains(&format!("cuda:{index}")), "{error}");
+        }
     }
 
     #[test]
