@@ -17,44 +17,11 @@ import tempfile
 from pathlib import Path
 
 import torch
+from resnet import resnet20
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import nn
-from torch.nn import functional as F
 
 TOLERANCE = 1e-5  # Single precision, twenty layers, logits of order one.
-
-
-class Block(nn.Module):
-    def __init__(self, inputs, outputs, stride):
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.downsample = None
-        if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-
-    def forward(self, x):
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
-
-
-class ResNet20(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = nn.Sequential(*[Block(16, 16, 1) for _ in range(3)])
-        self.layer2 = nn.Sequential(Block(16, 32, 2), *[Block(32, 32, 1) for _ in range(2)])
-        self.layer3 = nn.Sequential(Block(32, 64, 2), *[Block(64, 64, 1) for _ in range(2)])
-        self.fc = nn.Linear(64, 10)
-
-    def forward(self, x):
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        return self.fc(x.mean((2, 3)))
 
 
 def run(*command):
@@ -78,13 +45,13 @@ def main(examples):
             metadata = file.metadata()
         assert metadata["format"] == "pt" and metadata["schema"] == "core-tensor.state", metadata
         assert json.loads(metadata["header"]) == {"network": "resnet20", "epoch": 0}, metadata
-        net = ResNet20()
+        net = resnet20()
         net.load_state_dict(load_file(folder / "ours.safetensors"), strict=True)
         batch = load_file(folder / "batch.safetensors")
         print(f"ours in PyTorch: logits differ by {difference(net.eval()(batch['images']), batch['logits']):.2e}")
 
         torch.manual_seed(1)
-        net = ResNet20()
+        net = resnet20()
         net.train()(torch.randn(16, 3, 32, 32))
         theirs = folder / "theirs.pth"
         names = {f"module.{name}": tensor for name, tensor in net.state_dict().items()}
