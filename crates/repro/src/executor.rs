@@ -21,6 +21,11 @@ use crate::worker::protocol::Message;
 /// Lines of a failed worker's log that the report shows.
 const LOG_TAIL: usize = 20;
 
+/// What glibc's allocator reads: a worker keeps what libtorch frees, because the memory of feature maps, given back after each
+/// layer and touched anew, costs a training step a tenth to a quarter of its time. As in `.cargo/config.toml`.
+const KEPT_MEMORY: [(&str, &str); 2] =
+    [("MALLOC_TRIM_THRESHOLD_", "17179869184"), ("MALLOC_MMAP_THRESHOLD_", "33554432")];
+
 /// How to run a plan.
 pub(crate) struct Executor<'a> {
     pub(crate) store: &'a RunStore,
@@ -132,6 +137,11 @@ impl Executor<'_> {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log.try_clone().map_err(Error::io(&path, "open"))?);
+        for (name, bytes) in KEPT_MEMORY {
+            if std::env::var_os(name).is_none() {
+                command.env(name, bytes);
+            }
+        }
         if self.device != Device::Cpu {
             // cuDNN would round what single precision convolves to 10 bits, which checks of 1e-3 and less would notice.
             command.env("NVIDIA_TF32_OVERRIDE", "0");
