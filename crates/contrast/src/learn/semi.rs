@@ -4,7 +4,7 @@ use super::error::{Error, Result, check_temperature};
 use super::evaluate::check_finite;
 use super::robust::{Logits, attack_labels, divergence};
 use crate::attack::{Ball, Pgd};
-use core_tensor::data::{Augmentation, Batch, BatchSource, Dataset, Draw, Pipeline, Samples, prefetch};
+use core_tensor::data::{Augmentation, Batch, BatchSource, Dataset, Draw, Pipeline, Samples, ToDevice, prefetch};
 use core_tensor::nn::Network;
 use core_tensor::seed::{Purpose, derive, generator};
 use core_tensor::train::{Loss, Objective, Progress};
@@ -110,6 +110,13 @@ pub struct SemiBatch {
     pub target: Tensor,
     /// `[labelled + unlabelled, classes]`, the logits of [`pseudo_labels`].
     pub soft: Tensor,
+}
+
+impl ToDevice for SemiBatch {
+    fn to_device(self, device: Device) -> Self {
+        let Self { input, target, soft } = self;
+        Self { input: input.to_device(device), target: target.to_device(device), soft: soft.to_device(device) }
+    }
 }
 
 /// Settings of [`SemiSupervised`].
@@ -256,7 +263,6 @@ pub struct SemiLoader {
     pipeline: Arc<Pipeline>,
     sizes: [usize; 2],
     seed: u64,
-    device: Device,
 }
 
 impl SemiLoader {
@@ -287,13 +293,7 @@ impl SemiLoader {
         }
         let pipeline = Arc::new(augmentation.prepare(set.channels(), set.size())?);
         let soft = soft.detach().to_device(Device::Cpu);
-        Ok(Self { set, split: Arc::new(split), soft, pipeline, sizes, seed, device: Device::Cpu })
-    }
-
-    /// With the batches on `device`.
-    #[must_use]
-    pub fn on(self, device: Device) -> Self {
-        Self { device, ..self }
+        Ok(Self { set, split: Arc::new(split), soft, pipeline, sizes, seed })
     }
 
     /// The images of each batch of an epoch: labelled positions first.
@@ -330,15 +330,7 @@ impl BatchSource for SemiLoader {
             let soft = soft.f_index_select(0, &Tensor::from_slice(&places))?;
             Ok(SemiBatch { input, target: Tensor::from_slice(&target), soft })
         });
-        let device = self.device;
-        let moved = move |batch: core_tensor::Result<SemiBatch>| {
-            batch.map(|SemiBatch { input, target, soft }| SemiBatch {
-                input: input.to_device(device),
-                target: target.to_device(device),
-                soft: soft.to_device(device),
-            })
-        };
-        Ok(Box::new(prefetch(2, work)?.map(moved)))
+        Ok(Box::new(prefetch(2, work)?))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::error::{Error, Result};
 use core_tensor::data::{
-    Augmentation, BatchSource, Dataset, Draw, LoaderConfig, Pipeline, Samples, Transform, prefetch, shuffled,
+    Augmentation, BatchSource, Dataset, Draw, LoaderConfig, Pipeline, Samples, ToDevice, Transform, prefetch, shuffled,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -16,6 +16,12 @@ pub struct ViewBatch {
     pub views: Tensor,
     /// Positions of the images in their set.
     pub index: Vec<usize>,
+}
+
+impl ToDevice for ViewBatch {
+    fn to_device(self, device: Device) -> Self {
+        Self { views: self.views.to_device(device), index: self.index }
+    }
 }
 
 impl ViewBatch {
@@ -126,7 +132,6 @@ pub struct TwoViews<S = Dataset> {
     pipelines: [Arc<Pipeline>; 2],
     config: LoaderConfig,
     seed: u64,
-    device: Device,
 }
 
 impl<S: Samples> TwoViews<S> {
@@ -148,13 +153,7 @@ impl<S: Samples> TwoViews<S> {
             return Err(Error::setting("batch_size", expected, config.batch_size));
         }
         let pipelines = [pipeline.clone(), pipeline];
-        Ok(Self { samples, pipelines, config, seed, device: Device::Cpu })
-    }
-
-    /// With the batches on `device`.
-    #[must_use]
-    pub fn on(self, device: Device) -> Self {
-        Self { device, ..self }
+        Ok(Self { samples, pipelines, config, seed })
     }
 }
 
@@ -180,11 +179,7 @@ impl<S: Samples> BatchSource for TwoViews<S> {
             let views = Tensor::f_cat(&[view(0)?, view(1)?], 0)?;
             Ok(ViewBatch { views, index })
         });
-        let device = self.device;
-        let moved = move |batch: core_tensor::Result<ViewBatch>| {
-            batch.map(|ViewBatch { views, index }| ViewBatch { views: views.to_device(device), index })
-        };
-        Ok(Box::new(prefetch(self.config.prefetch, work)?.map(moved)))
+        Ok(Box::new(prefetch(self.config.prefetch, work)?))
     }
 }
 

@@ -29,3 +29,15 @@ pub trait BatchSource {
     /// What keeps the data from being read.
     fn epoch(&self, epoch: u64) -> crate::Result<Box<dyn Iterator<Item = crate::Result<Self::Batch>> + '_>>;
 }
+
+impl<S: BatchSource + ?Sized> BatchSource for &S {
+    type Batch = S::Batch;
+
+    fn batches_per_epoch(&self) -> u64 {
+        (**self).batches_per_epoch()
+    }
+
+    fn epoch(&self, epoch: u64) -> crate::Result<Box<dyn Iterator<Item = crate::Result<S::Batch>> + '_>> {
+        (**self).epoch(epoch)
+    }
+}

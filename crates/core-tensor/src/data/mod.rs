@@ -29,7 +29,7 @@ pub use idx::{IdxArray, fashion_mnist, mnist, parse_idx, read_idx, read_labelled
 pub use image_folder::{Framing, ImageFolder, image_folders};
 pub use loader::{Loader, LoaderConfig, shuffled};
 pub use omniglot::{OmniglotSide, omniglot};
-pub use on_device::OnDevice;
+pub use on_device::{OnDevice, ToDevice};
 pub use prefetch::prefetch;
 pub use samples::{Image, ImageShape, Samples};
 pub use statistics::ChannelStatistics;

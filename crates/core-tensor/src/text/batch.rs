@@ -3,6 +3,7 @@
 use tch::{Device, Tensor};
 
 use super::{Encoded, Example};
+use crate::data::ToDevice;
 
 /// What an encoder reads: sequences padded at their ends to one length.
 #[derive(Debug)]
@@ -47,9 +48,10 @@ impl TokenBatch {
     pub fn tokens(&self) -> i64 {
         self.ids.size()[1]
     }
+}
 
-    /// The same on another device.
-    pub fn to_device(&self, device: Device) -> Self {
+impl ToDevice for TokenBatch {
+    fn to_device(self, device: Device) -> Self {
         let Self { ids, types, mask } = self;
         Self { ids: ids.to_device(device), types: types.to_device(device), mask: mask.to_device(device) }
     }
@@ -82,6 +84,13 @@ pub struct LabelledBatch {
     pub target: Tensor,
     /// Positions of the sequences in their set.
     pub index: Vec<usize>,
+}
+
+impl ToDevice for LabelledBatch {
+    fn to_device(self, device: Device) -> Self {
+        let Self { input, target, index } = self;
+        Self { input: input.to_device(device), target: target.to_device(device), index }
+    }
 }
 
 impl Example for Labelled {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use core_tensor::data::{BatchSource, Dataset, ShapeGenerator, prefetch, shuffled};
+use core_tensor::data::{BatchSource, Dataset, ShapeGenerator, ToDevice, prefetch, shuffled};
 use core_tensor::seed::{Purpose, derive, generator};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -249,13 +249,19 @@ pub struct SceneBatch {
     pub index: Vec<usize>,
 }
 
+impl ToDevice for SceneBatch {
+    fn to_device(self, device: Device) -> Self {
+        let Self { input, labels, objects, index } = self;
+        Self { input: input.to_device(device), labels: labels.to_device(device), objects, index }
+    }
+}
+
 /// The batches of a set of scenes.
 #[derive(Debug, Clone)]
 pub struct SceneLoader {
     scenes: Scenes,
     batch_size: usize,
     shuffle: Option<u64>,
-    device: Device,
 }
 
 impl SceneLoader {
@@ -279,13 +285,7 @@ impl SceneLoader {
         if batch_size == 0 {
             return Err(Error::setting("batch_size", "at least 1", 0));
         }
-        Ok(Self { scenes, batch_size, shuffle, device: Device::Cpu })
-    }
-
-    /// Yields batches on another device.
-    #[must_use]
-    pub fn on(self, device: Device) -> Self {
-        Self { device, ..self }
+        Ok(Self { scenes, batch_size, shuffle })
     }
 }
 
@@ -301,17 +301,7 @@ impl BatchSource for SceneLoader {
         let order = self.shuffle.map_or_else(|| (0..count).collect(), |seed| shuffled(count, seed, epoch));
         let chunks: Vec<_> = order.chunks(self.batch_size).map(<[_]>::to_vec).collect();
         let scenes = self.scenes.clone();
-        let device = self.device;
-        let moved = move |batch: core_tensor::Result<SceneBatch>| {
-            batch.map(|SceneBatch { input, labels, objects, index }| SceneBatch {
-                input: input.to_device(device),
-                labels: labels.to_device(device),
-                objects,
-                index,
-            })
-        };
-        let batches = prefetch(1, chunks.into_iter().map(move |index| Ok(scenes.batch(index))))?;
-        Ok(Box::new(batches.map(moved)))
+        Ok(Box::new(prefetch(1, chunks.into_iter().map(move |index| Ok(scenes.batch(index))))?))
     }
 }
 

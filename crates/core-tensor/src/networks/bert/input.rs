@@ -1,9 +1,10 @@
 //! What a BERT reads.
 
 use super::BertConfig;
+use crate::data::ToDevice;
 use crate::text::TokenBatch;
 use crate::{Error, Result};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Token sequences, all of one length.
 #[derive(Debug)]
@@ -14,6 +15,13 @@ pub struct BertInput {
     pub types: Option<Tensor>,
     /// `[batch, tokens]`, `i64` or `bool`: 1 for a token, 0 for padding; all 1 when absent.
     pub mask: Option<Tensor>,
+}
+
+impl ToDevice for BertInput {
+    fn to_device(self, device: Device) -> Self {
+        let to = |tensor: Tensor| tensor.to_device(device);
+        Self { ids: to(self.ids), types: self.types.map(to), mask: self.mask.map(to) }
+    }
 }
 
 impl BertInput {

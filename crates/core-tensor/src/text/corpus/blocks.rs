@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
-use crate::data::BatchSource;
+use crate::data::{BatchSource, ToDevice};
 use crate::seed::{Purpose, generator};
 use crate::{Error, Result};
 
@@ -43,6 +43,12 @@ pub struct LanguageBatch {
     pub input: Tensor,
     /// `[batch, tokens]`, `i64`: `input` one token later.
     pub target: Tensor,
+}
+
+impl ToDevice for LanguageBatch {
+    fn to_device(self, device: Device) -> Self {
+        Self { input: self.input.to_device(device), target: self.target.to_device(device) }
+    }
 }
 
 /// The blocks of a tokenised text, for causal language models.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use rand::seq::SliceRandom;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::{IGNORED, Masking, NextSentence, PretrainingInput, Shards};
-use crate::data::{BatchSource, prefetch};
+use crate::data::{BatchSource, ToDevice, prefetch};
 use crate::seed::{Purpose, derive, generator};
 use crate::text::{Encoded, SpecialTokens, TextError, TokenBatch, TokenLoaderConfig, WordPiece};
 use crate::{Error, Result};
@@ -22,6 +22,14 @@ pub struct MaskedBatch {
     pub next: Option<Tensor>,
     /// Positions of the inputs in the corpus.
     pub index: Vec<usize>,
+}
+
+impl ToDevice for MaskedBatch {
+    fn to_device(self, device: Device) -> Self {
+        let Self { input, labels, next, index } = self;
+        let next = next.map(|next| next.to_device(device));
+        Self { input: input.to_device(device), labels: labels.to_device(device), next, index }
+    }
 }
 
 /// The batches of a corpus for masked language models, from memory or from [`Shards`].

@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::{Answer, Question, SquadSet};
+use crate::data::ToDevice;
 use crate::text::{Encoded, Example, Pieces, TextError, TokenBatch, WordPiece};
 use crate::{Error, Result};
 
@@ -278,6 +279,13 @@ pub struct SpanBatch {
     pub end: Tensor,
     /// Positions of the features in their set.
     pub index: Vec<usize>,
+}
+
+impl ToDevice for SpanBatch {
+    fn to_device(self, device: Device) -> Self {
+        let Self { input, start, end, index } = self;
+        Self { input: input.to_device(device), start: start.to_device(device), end: end.to_device(device), index }
+    }
 }
 
 impl Example for Feature {

@@ -108,7 +108,8 @@ pub(super) fn run(params: &TuningParams, seed: u64, context: &mut RunContext) ->
             let split = split(&images, params.labels)?;
             metrics.insert("pseudo_label_accuracy".into(), pseudo_label_accuracy(&soft, &images, &split.unlabelled)?);
             let sizes = [params.batch_size, *unlabelled_batch];
-            let loader = SemiLoader::new(images, split, &soft, &augmentation(), sizes, seed)?.on(device);
+            let loader = SemiLoader::new(images, split, &soft, &augmentation(), sizes, seed)?;
+            let loader = OnDevice::new(loader, device);
             let mut objective = SemiSupervised::of(Box::new(logits), config.clone(), seed)?;
             let schedule = params.schedule(loader.batches_per_epoch(), params.epochs);
             let config = TrainConfig { epochs: params.epochs, seed, schedule };

@@ -9,7 +9,7 @@ use contrast::learn::{
     ProjectorConfig, SimClrAugmentation, TwoViews, linear_probe,
 };
 use core_tensor::checkpoint::{Header, save_variables};
-use core_tensor::data::{Augmentation, BatchSource, Dataset, Loader, LoaderConfig, Samples, Splits};
+use core_tensor::data::{Augmentation, BatchSource, Dataset, Loader, LoaderConfig, OnDevice, Samples, Splits};
 use core_tensor::networks::Architecture;
 use core_tensor::nn::{LayerFactory, Network, Standard};
 use core_tensor::optim::{Lars, LarsConfig, Optimizer, Schedule, Sgd, SgdConfig, parameters};
@@ -198,7 +198,8 @@ pub(super) fn run(params: &PretrainParams, seed: u64, context: &mut RunContext) 
 
     let images = setting.unlabelled(&data)?;
     let views = setting.views.transforms(images.channels());
-    let views = TwoViews::new(images, &views, LoaderConfig::training(params.batch_size), seed)?.on(device);
+    let views = TwoViews::new(images, &views, LoaderConfig::training(params.batch_size), seed)?;
+    let views = OnDevice::new(views, device);
     let embed =
         |images: &Tensor, train: bool| projector.forward(&network.features(&setting.input(images), train), train);
     let mut objective = Acl::embedding(Box::new(embed), &switch, params.objective.clone(), seed)?;
@@ -250,7 +251,7 @@ fn probe_features(
     let positions: Vec<usize> = (setting.unlabelled..setting.unlabelled + setting.probe).collect();
     let images = data.train.subset(&positions)?;
     let loader = Loader::new(images, &Augmentation::default(), LoaderConfig::evaluation(500), 0)?;
-    Ok(Features::extract(features, &core_tensor::data::OnDevice::new(loader, device))?)
+    Ok(Features::extract(features, &OnDevice::new(loader, device))?)
 }
 
 /// Trains to the last epoch, going on from the run's checkpoint if there is one. Logs an epoch's means. Checkpoints come at

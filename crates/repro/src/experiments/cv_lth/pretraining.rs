@@ -8,7 +8,7 @@ use contrast::learn::{
     TwoViews, knn_accuracy,
 };
 use core_tensor::checkpoint::{Header, read_state, state_of, write_safetensors};
-use core_tensor::data::{Augmentation, Dataset, Loader, LoaderConfig};
+use core_tensor::data::{Augmentation, Dataset, Loader, LoaderConfig, OnDevice};
 use core_tensor::nn::Standard;
 use core_tensor::optim::NamedTensors;
 use core_tensor::train::{CrossEntropy, Observer};
@@ -126,7 +126,7 @@ impl Task {
         let network = self.model.network.as_ref();
         let Some(projector) = &self.projector else {
             let loader = Loader::new(self.train.clone(), &Augmentation::default(), config, seed)?;
-            let loader = core_tensor::data::OnDevice::new(loader, self.device);
+            let loader = OnDevice::new(loader, self.device);
             train(&mut CrossEntropy::new(network), store, &loader, observers, length)?;
             return Ok(());
         };
@@ -134,8 +134,8 @@ impl Task {
         let size = [shape.height, shape.width];
         let augmentation =
             if shape.channels == 1 { SimClrAugmentation::small_grey(size) } else { SimClrAugmentation::cifar(size) };
-        let views =
-            TwoViews::new(self.train.clone(), &augmentation.transforms(shape.channels), config, seed)?.on(self.device);
+        let views = TwoViews::new(self.train.clone(), &augmentation.transforms(shape.channels), config, seed)?;
+        let views = OnDevice::new(views, self.device);
         match &self.key {
             None => {
                 let mut objective = SimClr::new(network, projector, SimClrConfig { temperature: 0.5 })?;

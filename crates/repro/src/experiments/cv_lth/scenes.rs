@@ -5,6 +5,7 @@ use super::pretraining::{WEIGHTS, load_backbone, mask_file};
 use super::settings::Settings;
 use crate::{Device, Metrics, RunContext};
 use core_tensor::checkpoint::read_state;
+use core_tensor::data::OnDevice;
 use core_tensor::nn::Standard;
 use core_tensor::train::Observer;
 use lth::transfer::{DetectionConfig, Detector, Matching, SceneGenerator, SceneLoader, Segmenter};
@@ -34,7 +35,7 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     let generator = SceneGenerator { side, channels: channels as usize, most: 3 };
     let (scenes, test) = (generator.scenes(count, 2 * seed)?, generator.scenes(tests, 2 * seed + 1)?);
     let device = context.device().into();
-    let test = SceneLoader::evaluation(test, 64)?.on(device);
+    let test = OnDevice::new(SceneLoader::evaluation(test, 64)?, device);
     let image = [channels, side as i64, side as i64];
 
     let mut metrics = Metrics::new();
@@ -54,7 +55,7 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
                 load_backbone(&pretrained, &model.store)?;
                 let mut held = mask.map(|mask| MaskObserver::new(mask, &model.store)).transpose()?;
                 let observers: Vec<&mut dyn Observer> = held.iter_mut().map(|held| held as &mut dyn Observer).collect();
-                let loader = SceneLoader::training(scenes.clone(), BATCH, repeat)?.on(device);
+                let loader = OnDevice::new(SceneLoader::training(scenes.clone(), BATCH, repeat)?, device);
                 let (path, network) = (model.store.root() / "head", model.network.as_ref());
                 let view = (settings.tap.as_str(), image);
                 let score = if task == 0 {

@@ -1,10 +1,10 @@
 //! Sentences: a BERT pre-trained on masked words, fine-tuned in full and as tickets, search included in every clock.
 
 use super::pre_training;
-use super::training::{Clip, OnDevice};
+use super::training::Clip;
 use crate::{Metrics, RunContext};
 use core_tensor::checkpoint::state_of;
-use core_tensor::data::BatchSource;
+use core_tensor::data::{BatchSource, OnDevice};
 use core_tensor::networks::bert::{BertConfig, BertForSequenceClassification, BertInput, load_state_into};
 use core_tensor::nn::{LayerFactory, Standard};
 use core_tensor::optim::{Adam, AdamConfig, NamedTensors, Schedule};
@@ -183,7 +183,7 @@ impl Model {
     fn evaluate(&self, task: Task, dev: &TokenLoader<Labelled>) -> anyhow::Result<[f64; 2]> {
         let labels: Vec<Label> = dev.examples().iter().map(|example| example.label).collect();
         let (mut classes, mut scores, mut loss) = (vec![0_i64; labels.len()], vec![0_f64; labels.len()], 0.0);
-        let batches = OnDevice { source: dev, device: self.store.device() };
+        let batches = OnDevice::new(dev, self.store.device());
         for batch in batches.epoch(0)? {
             let batch = batch?;
             let logits = no_grad(|| self.network.forward(&BertInput::from(&batch.input), false))?;
@@ -254,7 +254,7 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     let mut seen = model.evaluate(params.task, &data.dev)?;
     while trainer.progress().epoch < epochs {
         let start = Instant::now();
-        let (_, report) = trainer.fit_epoch(&OnDevice { source: &data.train, device: data.device })?;
+        let (_, report) = trainer.fit_epoch(&OnDevice::new(&data.train, data.device))?;
         clock.train_seconds += start.elapsed().as_secs_f64();
         seen = model.evaluate(params.task, &data.dev)?;
         let epoch = report.epoch + 1;
@@ -307,7 +307,7 @@ fn slimmed(
     let mut clip = Clip(1.0);
     let mut trainer = Trainer::new(train, &mut objective, &mut optimizer)?;
     trainer.observe(&mut clip).observe(&mut search);
-    trainer.fit(&OnDevice { source: &data.train, device: data.device })?;
+    trainer.fit(&OnDevice::new(&data.train, data.device))?;
     drop(trainer);
     Ok((model, search))
 }

@@ -1,10 +1,10 @@
 //! Masked words: a small BERT trained on books, whole or as a ticket, and the vocabulary that goes with it.
 
-use super::training::{Clip, OnDevice};
+use super::training::Clip;
 use crate::experiments::chunks::Chunks;
 use crate::{Finished, Metrics, RunContext};
 use core_tensor::checkpoint::{read_state, state_of};
-use core_tensor::data::BatchSource;
+use core_tensor::data::{BatchSource, OnDevice};
 use core_tensor::networks::bert::{BertConfig, BertForPreTraining, BertInput, load_state_into, save_pretrained};
 use core_tensor::nn::{LayerFactory, Standard};
 use core_tensor::optim::{Adam, AdamConfig, NamedTensors, Schedule};
@@ -156,7 +156,7 @@ impl Model {
 
     fn validation_loss(&self, corpus: &Corpus, batches: usize) -> anyhow::Result<f64> {
         let (mut sum, mut count) = (0.0, 0.0);
-        let validation = OnDevice { source: &corpus.validation, device: self.store.device() };
+        let validation = OnDevice::new(&corpus.validation, self.store.device());
         for batch in validation.epoch(0)?.take(batches) {
             let batch = batch?;
             let input = BertInput::from(&batch.input);
@@ -194,7 +194,7 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     let model = Model::fresh(&Standard, &smaller, seed, device)?;
     load_state_into(&model.store, &weights)?;
 
-    let train = OnDevice { source: &corpus.train, device };
+    let train = OnDevice::new(&corpus.train, device);
     let source = Chunks { source: &train, chunk: params.chunk };
     let epochs = params.steps / params.chunk;
     let mut objective = Words(&model.network);
@@ -277,7 +277,7 @@ fn search(
     let train = TrainConfig { epochs: params.search_steps.div_ceil(params.chunk), seed, schedule: params.schedule() };
     let mut trainer = Trainer::new(train, &mut objective, &mut optimizer)?;
     trainer.observe(&mut clip).observe(&mut search);
-    let source = OnDevice { source: &corpus.train, device: model.store.device() };
+    let source = OnDevice::new(&corpus.train, model.store.device());
     trainer.fit(&Chunks { source: &source, chunk: params.chunk })?;
     drop(trainer);
     let found = search.found().ok_or_else(|| anyhow::anyhow!("the search ended without a ticket"))?;

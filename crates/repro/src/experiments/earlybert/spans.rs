@@ -4,11 +4,11 @@
 //! A context holds four entities of different types, each a span of one to three words of its type, between fillers; the
 //! question names a type, and the answer is that entity. One hop of attention finds it.
 
-use super::training::{Clip, OnDevice};
+use super::training::Clip;
 use crate::experiments::training::StopAfter;
 use crate::{Metrics, RunContext};
 use core_tensor::checkpoint::state_of;
-use core_tensor::data::BatchSource;
+use core_tensor::data::{BatchSource, OnDevice};
 use core_tensor::networks::bert::{BertConfig, BertForQuestionAnswering, BertInput, load_state_into};
 use core_tensor::nn::{LayerFactory, Standard};
 use core_tensor::optim::{Adam, AdamConfig, NamedTensors, Schedule};
@@ -189,14 +189,14 @@ impl<'a> Task<'a> {
         let train = TrainConfig { epochs: 1, seed: self.seed, schedule: self.schedule() };
         let mut trainer = Trainer::new(train, objective, &mut optimizer)?;
         trainer.observe(&mut clip).observe(watch);
-        trainer.fit(&OnDevice { source: &self.train, device: self.device })?;
+        trainer.fit(&OnDevice::new(&self.train, self.device))?;
         Ok(())
     }
 
     /// Exact match and F1 in percent.
     fn score(&self, model: &Model) -> anyhow::Result<[f64; 2]> {
         let mut logits = SpanLogits::new(self.features.features.len());
-        let test = OnDevice { source: &self.test_loader, device: self.device };
+        let test = OnDevice::new(&self.test_loader, self.device);
         for batch in test.epoch(0)? {
             let batch = batch?;
             let [start, end] = no_grad(|| model.network.forward(&BertInput::from(&batch.input), false))?;

@@ -1,7 +1,8 @@
 //! What cutting saves on the clock: training steps of a small BERT, full and cut, beside its multiply-accumulates.
 
-use super::training::{Classify, Model, Portable, Shape, Tokens};
+use super::training::{Classify, Model, Shape, Tokens};
 use crate::{Metrics, RunContext};
+use core_tensor::data::ToDevice;
 use core_tensor::networks::bert::BertConfig;
 use core_tensor::nn::Standard;
 use core_tensor::optim::{Adam, AdamConfig, Optimizer};

@@ -1,14 +1,11 @@
 //! What all parts share: token batches drawn from a seed, the objective, clipping, tickets and their models.
 
 use core_tensor::checkpoint::state_of;
-use core_tensor::data::BatchSource;
+use core_tensor::data::{BatchSource, OnDevice, ToDevice};
 use core_tensor::networks::bert::{Bert, BertConfig, BertInput, Rows, load_state_into};
 use core_tensor::nn::{Init, LayerFactory, LinearConfig, Module, Standard};
 use core_tensor::optim::{Adam, AdamConfig, NamedTensors, Optimizer, Schedule, clip_gradient_norm};
 use core_tensor::seed::{Purpose, derive, seed_libtorch};
-use core_tensor::text::LabelledBatch;
-use core_tensor::text::masked::MaskedBatch;
-use core_tensor::text::squad::SpanBatch;
 use core_tensor::train::{Loss, Objective, Observer, Progress, StepContext, TrainConfig, Trainer};
 use lth::structured::{
     SlimConfig, SlimGroup, SlimmedObjective, Slimming, TicketMask, bert_groups, coefficients, prune, pruned_config,
@@ -47,57 +44,9 @@ impl Tokens {
     }
 }
 
-/// A batch that can go to where the network lives.
-pub(super) trait Portable {
-    fn to_device(self, device: Device) -> Self;
-}
-
-impl Portable for Tokens {
+impl ToDevice for Tokens {
     fn to_device(self, device: Device) -> Self {
-        let BertInput { ids, types, mask } = self.input;
-        let to = |tensor: Tensor| tensor.to_device(device);
-        Self { input: BertInput { ids: to(ids), types: types.map(to), mask: mask.map(to) }, target: to(self.target) }
-    }
-}
-
-impl Portable for LabelledBatch {
-    fn to_device(self, device: Device) -> Self {
-        let Self { input, target, index } = self;
-        Self { input: input.to_device(device), target: target.to_device(device), index }
-    }
-}
-
-impl Portable for SpanBatch {
-    fn to_device(self, device: Device) -> Self {
-        let Self { input, start, end, index } = self;
-        Self { input: input.to_device(device), start: start.to_device(device), end: end.to_device(device), index }
-    }
-}
-
-impl Portable for MaskedBatch {
-    fn to_device(self, device: Device) -> Self {
-        let Self { input, labels, next, index } = self;
-        let next = next.map(|next| next.to_device(device));
-        Self { input: input.to_device(device), labels: labels.to_device(device), next, index }
-    }
-}
-
-/// A source whose batches lie on a given device. On the CPU it changes nothing.
-pub(super) struct OnDevice<'a, S: ?Sized> {
-    pub(super) source: &'a S,
-    pub(super) device: Device,
-}
-
-impl<S: BatchSource<Batch: Portable> + ?Sized> BatchSource for OnDevice<'_, S> {
-    type Batch = S::Batch;
-
-    fn batches_per_epoch(&self) -> u64 {
-        self.source.batches_per_epoch()
-    }
-
-    fn epoch(&self, epoch: u64) -> core_tensor::Result<Box<dyn Iterator<Item = core_tensor::Result<S::Batch>> + '_>> {
-        let device = self.device;
-        Ok(Box::new(self.source.epoch(epoch)?.map(move |batch| Ok(batch?.to_device(device)))))
+        Self { input: self.input.to_device(device), target: self.target.to_device(device) }
     }
 }
 
@@ -300,7 +249,7 @@ impl Model {
         for observer in observers {
             trainer.observe(observer);
         }
-        trainer.fit(&OnDevice { source, device: self.device() })?;
+        trainer.fit(&OnDevice::new(source, self.device()))?;
         Ok(())
     }
 }

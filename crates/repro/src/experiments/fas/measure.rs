@@ -2,6 +2,7 @@
 
 use super::cases::{FoldParams, Model, Recipe};
 use crate::{Metrics, RunContext};
+use core_tensor::data::{OnDevice, ToDevice};
 use core_tensor::nn::{LayerFactory, Standard};
 use core_tensor::optim::{Adam, AdamConfig, Schedule, parameters};
 use core_tensor::seed::{Purpose, seed_libtorch};
@@ -85,8 +86,8 @@ fn learn(
             &mut pixels
         }
     };
-    let source = FasSource::new(train, (recipe.batch, recipe.steps_per_epoch()), (sampling, recipe.augment), seed)?
-        .on(context.device().into());
+    let source = FasSource::new(train, (recipe.batch, recipe.steps_per_epoch()), (sampling, recipe.augment), seed)?;
+    let source = OnDevice::new(source, context.device().into());
     let mut optimizer = Adam::new(parameters(store, recipe.weight_decay), AdamConfig::default())?;
     let epochs = recipe.steps / recipe.steps_per_epoch();
     let schedule = Schedule::OneCycle { peak: recipe.peak, steps: recipe.steps, rise: 0.3 };
@@ -125,7 +126,7 @@ fn over<T>(
     device: Device,
     mut see: impl FnMut(&FasBatch) -> anyhow::Result<T>,
 ) -> anyhow::Result<Vec<T>> {
-    positions(data).chunks(200).map(|part| tch::no_grad(|| see(&data.batch(part).on(device)))).collect()
+    positions(data).chunks(200).map(|part| tch::no_grad(|| see(&data.batch(part).to_device(device)))).collect()
 }
 
 fn answers(network: &Network, model: Model, data: &FasData, device: Device) -> anyhow::Result<Answers> {
@@ -190,7 +191,7 @@ fn measure(
         attention(network, [dev, test], device, report.auc, &mut metrics)?;
         if !network.config().proxies.is_empty() {
             let shown: Vec<i64> = spread(test, 6);
-            let batch = test.batch(&shown).on(device);
+            let batch = test.batch(&shown).to_device(device);
             let out = tch::no_grad(|| network.forward(&batch.input, false))?;
             let png = Panel::comparing(&batch, &out, 64)?.png()?;
             context.save_artifact("maps.png", |path| Ok(std::fs::write(path, &png)?))?;

@@ -8,7 +8,7 @@ use crate::experiments::chunks::Chunks;
 use crate::section::{Table, cell};
 use crate::{Ask, Claim, DataSource, DataUse, JudgedClaim, Metrics, Plan, Relation, Results, Run, RunContext, Samples};
 use crate::{DataRoot, Test};
-use core_tensor::data::BatchSource;
+use core_tensor::data::{BatchSource, OnDevice};
 use core_tensor::networks::{LanguageModel, LanguageModelConfig};
 use core_tensor::optim::{Adam, AdamConfig, Schedule, parameters};
 use core_tensor::seed::{Purpose, derive, seed_libtorch};
@@ -122,17 +122,13 @@ pub(super) fn owns(run: &Run) -> bool {
     run.kind.starts_with(KIND)
 }
 
-/// A model, and where its variables are.
-struct NextWord<'a>(&'a LanguageModel, tch::Device);
+/// Predicts each next word.
+struct NextWord<'a>(&'a LanguageModel);
 
 impl Objective<LanguageBatch> for NextWord<'_> {
     fn loss(&mut self, batch: &LanguageBatch, _: &Progress) -> core_tensor::Result<Loss> {
-        Ok(Loss::single("cross_entropy", self.0.loss(&on(batch, self.1), true)?))
+        Ok(Loss::single("cross_entropy", self.0.loss(batch, true)?))
     }
-}
-
-fn on(LanguageBatch { input, target }: &LanguageBatch, device: tch::Device) -> LanguageBatch {
-    LanguageBatch { input: input.to_device(device), target: target.to_device(device) }
 }
 
 pub(super) fn train(params: &Params, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
@@ -158,8 +154,9 @@ pub(super) fn train(params: &Params, seed: u64, context: &mut RunContext) -> any
     let mut ledger = CostLedger::new(&model.workload("sequence", params.tokens as i64)?, &handle, None)?;
     let mut steering = steering(&params.arm, &handle, None)?;
 
+    let [blocks, validation] = [blocks, validation].map(|blocks| OnDevice::new(blocks, device));
     let source = Chunks { source: &blocks, chunk: params.chunk };
-    let mut objective = NextWord(&model, device);
+    let mut objective = NextWord(&model);
     let mut optimizer = Adam::new(parameters(&store, 0.0), AdamConfig { beta2: 0.98, ..AdamConfig::default() })?;
     let train = TrainConfig { epochs: params.epochs, seed, schedule: params.schedule() };
     let mut trainer = Trainer::new(train, &mut objective, &mut optimizer)?;
@@ -181,7 +178,7 @@ pub(super) fn train(params: &Params, seed: u64, context: &mut RunContext) -> any
     }
     drop(trainer);
     Ok(Metrics::from([
-        ("validation_perplexity".into(), loss((&model, device), &validation)?.exp()),
+        ("validation_perplexity".into(), loss(&model, &validation)?.exp()),
         ("unigram_perplexity".into(), unigram),
         ("cp".into(), ledger.cp()),
         ("reference_macs".into(), ledger.reference_macs()),
@@ -204,12 +201,12 @@ fn first_words(text: &str, words: usize) -> &str {
 }
 
 /// Mean cross-entropy of a text's words, in nats.
-fn loss((model, device): (&LanguageModel, tch::Device), text: &LanguageBlocks) -> anyhow::Result<f64> {
+fn loss(model: &LanguageModel, text: &OnDevice<LanguageBlocks>) -> anyhow::Result<f64> {
     let (mut sum, mut count) = (0.0, 0.0);
     for batch in text.epoch(0)? {
         let batch = batch?;
         let words = batch.target.numel() as f64;
-        sum += words * no_grad(|| model.loss(&on(&batch, device), false))?.double_value(&[]);
+        sum += words * no_grad(|| model.loss(&batch, false))?.double_value(&[]);
         count += words;
     }
     Ok(sum / count)

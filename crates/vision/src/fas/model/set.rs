@@ -7,6 +7,7 @@ use super::network::Proxy;
 use crate::fas::error::{Error, Result};
 use crate::fas::metrics::Scored;
 use crate::fas::synth::{GeneratorConfig, Rendered};
+use core_tensor::data::ToDevice;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
@@ -81,10 +82,8 @@ pub struct FasBatch {
     pub attributes: Tensor,
 }
 
-impl FasBatch {
-    /// The same batch on `device`.
-    #[must_use]
-    pub fn on(self, device: Device) -> Self {
+impl ToDevice for FasBatch {
+    fn to_device(self, device: Device) -> Self {
         let move_to = |tensor: Tensor| tensor.to_device(device);
         Self {
             input: move_to(self.input),

@@ -9,7 +9,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 /// How a batch is put together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +68,6 @@ pub struct FasSource<'a> {
     live: Vec<i64>,
     attacks: Vec<i64>,
     people: Vec<[Vec<i64>; 2]>,
-    device: Device,
 }
 
 impl<'a> FasSource<'a> {
@@ -102,14 +101,7 @@ impl<'a> FasSource<'a> {
         if sampling == Sampling::Pairs && people.is_empty() {
             return Err(Error::EmptyClass { class: "bona fide or attack of one person" });
         }
-        let device = Device::Cpu;
-        Ok(Self { data, batch, steps, sampling, augment, seed, live, attacks, people, device })
-    }
-
-    /// The same batches, made on the CPU and then moved to `device`.
-    #[must_use]
-    pub fn on(self, device: Device) -> Self {
-        Self { device, ..self }
+        Ok(Self { data, batch, steps, sampling, augment, seed, live, attacks, people })
     }
 
     fn draw(&self, random: &mut ChaCha8Rng) -> Vec<i64> {
@@ -179,7 +171,7 @@ impl BatchSource for FasSource<'_> {
         let mut change = generator(self.seed, Purpose::Augmentation, epoch);
         Ok(Box::new((0..self.steps).map(move |_| {
             let positions = self.draw(&mut order);
-            Ok(self.augmented(self.data.batch(&positions), &mut change).on(self.device))
+            Ok(self.augmented(self.data.batch(&positions), &mut change))
         })))
     }
 }
