@@ -69,8 +69,8 @@ fn training(criterion: &mut Criterion) {
 
 fn rows(images: &Dataset) -> (Array2<f32>, Array1<usize>) {
     let values = images.pixels().iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
-    let labels = images.targets().iter().map(|&class| class as usize).collect();
-    (Array2::from_shape_vec((images.len(), COLUMNS), values).unwrap(), labels)
+    let labels: Array1<_> = images.targets().iter().map(|&class| class as usize).collect();
+    (Array2::from_shape_vec((labels.len(), COLUMNS), values).unwrap(), labels)
 }
 
 fn images(criterion: &mut Criterion) {

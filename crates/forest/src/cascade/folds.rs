@@ -13,6 +13,9 @@ use crate::hard::{HardForest, HardForestParams, StoredHard};
 use crate::params::SoftForestParams;
 use crate::store::Numbers;
 
+/// Numbers of trees' class distributions that exist at a time: 64 MB, and in tests a few rows' worth.
+const AT_A_TIME: usize = if cfg!(test) { 1 << 10 } else { 16 << 20 };
+
 /// One forest of a layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Forest {
@@ -151,27 +154,49 @@ impl FoldedForest {
         vector: ClassVector,
         classes: usize,
     ) -> Result<Array2<f32>> {
-        let all = self.each(x)?;
-        let width = all.ncols() / self.folds();
-        let mut out = Array2::zeros((x.nrows(), width));
-        for ((mut out, all), &fold) in out.rows_mut().into_iter().zip(all.rows()).zip(fold_of) {
-            let start = usize::from(fold) * width;
-            out.assign(&all.slice(ndarray::s![start..start + width]));
-        }
-        Ok(condensed(out, vector, classes))
+        self.in_blocks(x, vector, classes, |start, all| {
+            let width = all.ncols() / self.folds();
+            let mut out = Array2::zeros((all.nrows(), width));
+            for ((mut out, all), &fold) in out.rows_mut().into_iter().zip(all.rows()).zip(&fold_of[start..]) {
+                let own = usize::from(fold) * width;
+                out.assign(&all.slice(ndarray::s![own..own + width]));
+            }
+            out
+        })
     }
 
     /// Vectors of new rows: the mean over the parts.
     pub(super) fn vectors(&self, x: ArrayView2<f32>, vector: ClassVector, classes: usize) -> Result<Array2<f32>> {
-        let all = self.each(x)?;
-        let folds = self.folds();
-        let width = all.ncols() / folds;
-        let mut out = Array2::zeros((x.nrows(), width));
-        for fold in 0..folds {
-            out += &all.slice(ndarray::s![.., fold * width..(fold + 1) * width]);
+        self.in_blocks(x, vector, classes, |_, all| {
+            let folds = self.folds();
+            let width = all.ncols() / folds;
+            let mut out = Array2::zeros((all.nrows(), width));
+            for fold in 0..folds {
+                out += &all.slice(ndarray::s![.., fold * width..(fold + 1) * width]);
+            }
+            out / folds as f32
+        })
+    }
+
+    /// `across` makes one distribution a tree out of those of all folds. It sees few rows at a time and where they start: of
+    /// thousands of trees and tens of thousands of rows, all would take gigabytes.
+    fn in_blocks(
+        &self,
+        x: ArrayView2<f32>,
+        vector: ClassVector,
+        classes: usize,
+        across: impl Fn(usize, Array2<f32>) -> Array2<f32>,
+    ) -> Result<Array2<f32>> {
+        let rows = (AT_A_TIME / (self.trees() * classes).max(1)).max(1);
+        let mut out: Option<Array2<f32>> = None;
+        // Once for no rows at all, which is an error of the trees'.
+        for start in (0..x.nrows().max(1)).step_by(rows) {
+            let block = ndarray::s![start..x.nrows().min(start + rows), ..];
+            let found = condensed(across(start, self.each(x.slice(block))?), vector, classes);
+            let out = out.get_or_insert_with(|| Array2::zeros((x.nrows(), found.ncols())));
+            out.slice_mut(block).assign(&found);
         }
-        out /= folds as f32;
-        Ok(condensed(out, vector, classes))
+        Ok(out.unwrap_or_default())
     }
 
     /// Numbers a stored model holds.
@@ -261,6 +286,31 @@ mod tests {
         }
         let few = [0, 0, 0, 1, 1];
         assert!(matches!(stratified_folds(&few, 2, 3, 1), Err(ForestError::Folds { folds: 3, class: 1, rows: 2 })));
+        Ok(())
+    }
+
+    #[test]
+    fn vectors_made_block_by_block_are_those_of_each_row_alone() -> Result<()> {
+        let (x, labels) = crate::synthetic::blobs(50, 4, 3, 2.0, 1);
+        let fold_of = stratified_folds(&labels, 3, 2, 1)?;
+        let soft = SoftForestParams::default().trees(30).depth(2).epochs(1);
+        let hard = HardForestParams { trees: 30, ..HardForestParams::default() };
+        for forest in [Forest::Soft(Box::new(soft)), Forest::Hard(hard)] {
+            let folded = FoldedForest::fit(&forest, x.view(), &labels, 3, &fold_of, 2)?;
+            for vector in [ClassVector::PerTree, ClassVector::PerForest] {
+                let unseen = folded.unseen(x.view(), &fold_of, vector, 3)?;
+                let vectors = folded.vectors(x.view(), vector, 3)?;
+                assert_ne!(unseen, vectors);
+                for row in 0..50 {
+                    let (only, own) = (x.slice(ndarray::s![row..=row, ..]), ndarray::s![row..=row, ..]);
+                    assert_eq!(folded.unseen(only, &fold_of[row..=row], vector, 3)?, unseen.slice(own));
+                    assert_eq!(folded.vectors(only, vector, 3)?, vectors.slice(own));
+                }
+            }
+            let nothing = Array2::zeros((0, 4));
+            let refused = folded.vectors(nothing.view(), ClassVector::PerTree, 3);
+            assert!(matches!(refused, Err(ForestError::Empty { .. })));
+        }
         Ok(())
     }
 }

@@ -20,7 +20,7 @@ impl Place {
     /// For the `toy` example.
     pub(crate) fn new() -> Self {
         let program = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples/toy");
-        assert!(program.exists(), "{} is missing: `cargo test -p repro` builds it", program.display());
+        assert!(program.exists(), "{} is missing: `cargo build -p repro --example toy` makes it", program.display());
         Self { folder: tempfile::tempdir().unwrap(), program }
     }
 
