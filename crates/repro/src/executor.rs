@@ -22,7 +22,7 @@ use crate::worker::protocol::Message;
 const LOG_TAIL: usize = 20;
 
 /// What glibc's allocator reads: a worker keeps what libtorch frees, because the memory of feature maps, given back after each
-/// layer and touched anew, costs a training step a tenth to a quarter of its time. As in `.cargo/config.toml`.
+/// layer and touched anew, cost the steps measured a twentieth to a quarter of their time. As in `.cargo/config.toml`.
 const KEPT_MEMORY: [(&str, &str); 2] =
     [("MALLOC_TRIM_THRESHOLD_", "17179869184"), ("MALLOC_MMAP_THRESHOLD_", "33554432")];
 
