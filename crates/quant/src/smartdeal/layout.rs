@@ -122,7 +122,7 @@ impl Layout {
         let block_rows = match rule {
             BlockRule::Reference => reference_block_rows(rows, columns),
             BlockRule::MaxRows(most) => {
-                let pieces = rows.div_ceil((most * columns).max(1)).max(1);
+                let pieces = rows.div_ceil(most.saturating_mul(columns).max(1)).max(1);
                 rows.div_ceil(pieces)
             }
         };
@@ -131,9 +131,10 @@ impl Layout {
 
     /// A layout read from outside, refused where its numbers contradict one another.
     pub(crate) fn checked(shape: LayerShape, rows: usize, columns: usize, block_rows: usize) -> Result<Self> {
+        let filter_len = shape.dims()[1..].iter().try_fold(1_usize, |product, &length| product.checked_mul(length));
         let fits = (1..=12).contains(&columns)
             && block_rows >= 1
-            && rows.checked_mul(columns).is_some_and(|padded| padded >= shape.filter_len())
+            && rows.checked_mul(columns).is_some_and(|padded| filter_len.is_some_and(|length| padded >= length))
             && shape.filters().checked_mul(rows).and_then(|r| r.checked_mul(columns)).is_some();
         if !fits {
             return Err(Error::Shape {
@@ -284,6 +285,14 @@ mod tests {
     fn a_depthwise_filter_is_cut_into_one_square_block() {
         let layout = Layout::new(conv(32, 1, 3), BlockRule::MaxRows(64)).unwrap();
         assert_eq!((layout.rows, layout.columns, layout.blocks()), (3, 3, 32));
+    }
+
+    #[test]
+    fn a_filter_of_more_weights_than_can_be_counted_is_refused() {
+        let most = usize::MAX / 2 + 1;
+        // Twice `most` wraps around to 0, and three rows would seem to hold such a filter.
+        let shape = LayerShape::Conv { out_channels: 1, in_channels: most, kernel: [2, 1] };
+        assert!(matches!(Layout::checked(shape, 3, 3, 3), Err(Error::Shape { .. })));
     }
 
     #[test]
