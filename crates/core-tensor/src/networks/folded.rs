@@ -18,14 +18,7 @@ struct Folded;
 
 impl LayerFactory for Folded {
     fn conv2d(&self, path: &Path, config: Conv2dConfig) -> Module {
-        let conv = Standard.conv2d(path, Conv2dConfig { bias: true, ..config });
-        if config.in_channels > 1 {
-            return conv;
-        }
-        // With one channel both layouts are one order of values, and only the stride of an axis of length 1 tells libtorch
-        // which is meant. The maps behind follow it, and channels last takes fewer copies.
-        let last = |images: &Tensor| images.contiguous().squeeze_dim(1).unsqueeze(-1).permute([0, 3, 1, 2]);
-        Box::new(tch::nn::func_t(move |images, train| conv.forward_t(&last(images), train)))
+        Standard.conv2d(path, Conv2dConfig { bias: true, ..config })
     }
 
     fn linear(&self, path: &Path, config: LinearConfig) -> Module {
