@@ -230,7 +230,7 @@ impl Ball {
     pub(crate) fn random_point(&self, images: &Tensor, streams: &Streams, counter: u64) -> Result<Tensor> {
         let (norm, radius) = (self.norm, self.radius);
         let noise = streams.fill(images, counter, |rng, row| match norm {
-            Norm::Linf => row.fill_with(|| rng.random_range(-1.0..=1.0) * radius),
+            Norm::Linf => row.fill_with(|| (2.0 * rng.random::<f64>() - 1.0) * radius),
             Norm::L2 => {
                 row.fill_with(|| StandardNormal.sample(rng));
                 scale(row, radius * rng.random::<f64>(), row.iter().map(|v| v * v).sum::<f64>().sqrt());
