@@ -55,7 +55,7 @@ impl Adversarial {
 
 /// How many images go through an attack's loop together on a CPU. A thousand at once leave activations of tens of megabytes
 /// a layer, which fall out of the caches and, unless the allocator keeps freed memory, are mapped anew at every step. On small
-/// residual nets parts of 128 took a sixth to a quarter less time than parts of 64; 256 gained up to 8 % more, for twice the memory.
+/// residual nets parts of 128 took a tenth to a quarter less time than parts of 64; 256 gained up to 8 % more, for twice the memory.
 const PART: i64 = 128;
 
 /// Checks everything, then attacks the images in parts, since no example depends on the others.
