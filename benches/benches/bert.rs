@@ -44,7 +44,7 @@ fn training_steps(criterion: &mut Criterion) {
         let mut optimizer = Adam::new(slim_parameters(&store, 0.01), AdamConfig::decoupled()).unwrap();
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                optimizer.zero_grad();
+                optimizer.zero_grad().unwrap();
                 let logits = model.forward(&input, true).unwrap();
                 model.loss(&logits, &target).unwrap().backward();
                 optimizer.step(1e-5).unwrap();

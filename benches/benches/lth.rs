@@ -51,7 +51,7 @@ fn masking(criterion: &mut Criterion) {
     let images = Tensor::randn([128, 3, 32, 32], (Kind::Float, Device::Cpu));
     let labels = Tensor::randint(10, [128], (Kind::Int64, Device::Cpu));
     let mut step = || {
-        optimizer.zero_grad();
+        optimizer.zero_grad().unwrap();
         network.forward(&images, true).cross_entropy_for_logits(&labels).backward();
         optimizer.step(0.01).unwrap();
     };

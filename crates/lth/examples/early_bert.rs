@@ -33,7 +33,7 @@ fn train(
     let mut accuracy = 0.0;
     for _ in 0..steps {
         let (input, target) = batch();
-        optimizer.zero_grad();
+        optimizer.zero_grad()?;
         let logits = model.forward(&input, true)?;
         model.loss(&logits, &target)?.backward();
         optimizer.step(1e-3)?;
@@ -58,7 +58,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut optimizer = Adam::new(slim_parameters(&slim_store, 0.0), AdamConfig::decoupled())?;
     for step in 1.. {
         let (input, target) = batch();
-        optimizer.zero_grad();
+        optimizer.zero_grad()?;
         let loss = slim.loss(&slim.forward(&input, true)?, &target)? + slim_penalty(&live, SlimConfig::default())?;
         loss.backward();
         optimizer.step(1e-3)?;

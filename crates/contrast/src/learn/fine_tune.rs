@@ -116,7 +116,7 @@ mod tests {
             let mut objective = RobustTraining::linear(network.as_ref(), config, 0).unwrap();
             let mut optimizer = Sgd::new(parameters, SgdConfig::default()).unwrap();
             for step in 0..3 {
-                optimizer.zero_grad();
+                optimizer.zero_grad().unwrap();
                 let loss = objective.loss(&batch(), &Progress { epoch: 0, step }).unwrap();
                 loss.total.backward();
                 optimizer.step(0.5).unwrap();

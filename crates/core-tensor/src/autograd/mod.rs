@@ -1,5 +1,5 @@
-//! Gradient hooks, functions with a backward pass of one's own, and straight-through estimators: what tch does not
-//! expose of libtorch's autograd.
+//! Gradient hooks, functions with a backward pass of one's own, straight-through estimators and gradients that can be
+//! dropped: what tch does not expose of libtorch's autograd.
 //!
 //! ```
 //! use core_tensor::autograd::{register_hook, straight_through};
@@ -16,9 +16,11 @@
 
 mod custom;
 mod ffi;
+mod gradient;
 mod hook;
 
 pub use custom::with_backward;
+pub use gradient::drop_gradient;
 pub use hook::register_hook;
 
 use tch::Tensor;

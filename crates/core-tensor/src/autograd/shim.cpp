@@ -1,5 +1,5 @@
-// libtorch's tensor hooks and custom graph nodes behind a C interface. See hook.rs and custom.rs for the other side and
-// the ownership rules.
+// libtorch's tensor hooks, custom graph nodes and references to gradients behind a C interface. See hook.rs, custom.rs and
+// gradient.rs for the other side and the ownership rules.
 
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/variable.h>
@@ -93,6 +93,18 @@ char *ct_with_backward(at::Tensor **inputs, size_t count, at::Tensor *value, voi
             torch::autograd::set_history(result, node);
         }
         *out = new at::Tensor(result);
+        return nullptr;
+    } catch (const std::exception &error) {
+        return copy_message(error.what());
+    } catch (...) {
+        return copy_message("unknown C++ exception");
+    }
+}
+
+// Resets the tensor's reference to its gradient. Returns null, or a message to be freed with `ct_free`.
+char *ct_drop_gradient(at::Tensor *tensor) {
+    try {
+        if (tensor->grad().defined()) tensor->mutable_grad().reset();
         return nullptr;
     } catch (const std::exception &error) {
         return copy_message(error.what());

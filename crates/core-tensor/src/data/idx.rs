@@ -154,18 +154,18 @@ fn corrupt(path: &Path, offset: u64, error: &std::io::Error) -> Error {
 
 fn mnist_layout(folder: &Path, classes: &[&str], origin: &str) -> Result<Splits> {
     let part = |prefix: &str| {
-        let images = plain_or_gz(folder, &format!("{prefix}-images-idx3-ubyte"));
-        let labels = plain_or_gz(folder, &format!("{prefix}-labels-idx1-ubyte"));
+        let images = gz_or_plain(folder, &format!("{prefix}-images-idx3-ubyte"));
+        let labels = gz_or_plain(folder, &format!("{prefix}-labels-idx1-ubyte"));
         read_labelled(&images, &labels, classes.iter().map(|&name| name.to_owned()).collect(), origin)
     };
     let (train, test) = rayon::join(|| part("train"), || part("t10k"));
     Ok(Splits { train: train?, test: test? })
 }
 
-/// The plain file when it is there, otherwise the gzipped one, whose absence is then reported.
-fn plain_or_gz(folder: &Path, name: &str) -> PathBuf {
-    let plain = folder.join(name);
-    if plain.exists() { plain } else { folder.join(format!("{name}.gz")) }
+/// The gzipped file, which is the one that is published and checked, or the plain one where only that is there.
+fn gz_or_plain(folder: &Path, name: &str) -> PathBuf {
+    let (gz, plain) = (folder.join(format!("{name}.gz")), folder.join(name));
+    if !gz.exists() && plain.exists() { plain } else { gz }
 }
 
 #[cfg(test)]

@@ -96,8 +96,18 @@ impl ImageFolder {
             return Err(Error::setting("framing", "same or centre, for images kept in memory", "native"));
         };
         let shape = ImageShape::new(3, height, width);
+        if self.framing == Framing::Same {
+            // So far the size is but what a header says.
+            self.decode(&self.files[0])?;
+        }
         let values = 3 * height * width;
-        let mut pixels = vec![0; self.files.len() * values];
+        let mut pixels = Vec::new();
+        let room = values.checked_mul(self.files.len()).filter(|&all| pixels.try_reserve_exact(all).is_ok());
+        let Some(all) = room else {
+            let reason = format!("{} images of {height} × {width} do not fit into memory", self.files.len());
+            return Err(Error::malformed(&self.files[0], 0, reason));
+        };
+        pixels.resize(all, 0);
         let images = pixels.par_chunks_exact_mut(values).zip(&self.files);
         images.try_for_each(|(pixels, file)| {
             pixels.copy_from_slice(&self.decode(file)?.pixels);

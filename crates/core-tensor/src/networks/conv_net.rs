@@ -36,13 +36,16 @@ impl ConvNet {
     /// Builds the blocks and the classifier.
     ///
     /// # Errors
-    /// No block, or a width below 1.
+    /// No block, or a width or channels below 1.
     pub fn new(path: &nn::Path, factory: &dyn LayerFactory, config: &ConvNetConfig) -> Result<Self> {
         let Some(&feature_size) = config.widths.last() else {
             return Err(Error::setting("widths", "at least one block", "[]"));
         };
         if let Some(width) = config.widths.iter().find(|width| **width < 1) {
             return Err(Error::setting("widths", "at least 1 filter a block", width));
+        }
+        if config.in_channels < 1 {
+            return Err(Error::setting("in_channels", "at least 1", config.in_channels));
         }
         let mut in_channels = config.in_channels;
         let blocks = config.widths.iter().enumerate().map(|(index, &width)| {

@@ -298,7 +298,7 @@ mod tests {
         assert!((start - 2.9).abs() < 0.5, "{start}");
         let mut optimizer = Adam::new(parameters(&store, 0.0), AdamConfig::default()).unwrap();
         for _ in 0..60 {
-            optimizer.zero_grad();
+            optimizer.zero_grad().unwrap();
             model.loss(&batch, true).unwrap().backward();
             optimizer.step(0.02).unwrap();
         }

@@ -1,6 +1,6 @@
 //! The two LeNets of the pruning literature.
 
-use crate::nn::{Conv2dConfig, Init, LayerFactory, LinearConfig, Module, Network, Tap};
+use crate::nn::{Conv2dConfig, Init, LayerFactory, LinearConfig, Module, Network, PoolConfig, Tap};
 use tch::{Tensor, nn};
 
 /// 784-300-100-classes, ReLU: 266,610 parameters for ten classes. Names `fc1`, `fc2`, `fc3`.
@@ -52,7 +52,9 @@ impl Network for LeNet300100 {
 #[derive(Debug)]
 pub struct LeNet5 {
     conv1: Module,
+    pool1: Module,
     conv2: Module,
+    pool2: Module,
     fc1: Module,
     fc2: Module,
 }
@@ -68,18 +70,21 @@ impl LeNet5 {
             let config = LinearConfig { init: Init::KaimingNormalFanIn, ..LinearConfig::new(inputs, outputs) };
             factory.linear(&(path / name), config)
         };
+        let pool = |channels| factory.max_pool2d(PoolConfig { channels, kernel: 2, stride: 2, padding: 0 });
         Self {
             conv1: conv("conv1", 1, 20),
+            pool1: pool(20),
             conv2: conv("conv2", 20, 50),
+            pool2: pool(50),
             fc1: linear("fc1", 800, 500),
             fc2: linear("fc2", 500, classes),
         }
     }
 
     fn hidden(&self, input: &Tensor, train: bool, tap: Tap) -> Tensor {
-        let mut map = self.conv1.forward_t(input, train).relu_().max_pool2d_default(2);
+        let mut map = self.pool1.forward_t(&self.conv1.forward_t(input, train).relu_(), train);
         tap("conv1", &map);
-        map = self.conv2.forward_t(&map, train).relu_().max_pool2d_default(2);
+        map = self.pool2.forward_t(&self.conv2.forward_t(&map, train).relu_(), train);
         tap("conv2", &map);
         let hidden = self.fc1.forward_t(&map.flatten(1, -1), train).relu_();
         tap("fc1", &hidden);

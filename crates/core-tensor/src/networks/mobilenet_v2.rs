@@ -1,6 +1,7 @@
 //! MobileNetV2 (arXiv 1801.04381), with torchvision's parameter names.
 
 use crate::nn::{BatchNormConfig, Conv2dConfig, Init, LayerFactory, LinearConfig, Module, Network, Tap, channels_last};
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use tch::{Tensor, nn};
 
@@ -65,7 +66,16 @@ impl ConvNorm {
 
 impl MobileNetV2 {
     /// Builds the stem, seventeen blocks, the last convolution and the classifier.
-    pub fn new(path: &nn::Path, factory: &dyn LayerFactory, config: &MobileNetV2Config) -> Self {
+    ///
+    /// # Errors
+    /// A stride below 1, or no class.
+    pub fn new(path: &nn::Path, factory: &dyn LayerFactory, config: &MobileNetV2Config) -> Result<Self> {
+        if let Some(stride) = config.early_strides.iter().find(|stride| **stride < 1) {
+            return Err(Error::setting("early_strides", "at least 1 each", stride));
+        }
+        if config.classes < 1 {
+            return Err(Error::setting("classes", "at least 1", config.classes));
+        }
         let features = path / "features";
         let numbered =
             |parent: &nn::Path, conv: Conv2dConfig| ConvNorm::new(&(parent / 0), &(parent / 1), factory, conv);
@@ -94,7 +104,7 @@ impl MobileNetV2 {
         }
         let last = numbered(&(&features / number), Conv2dConfig::new(in_channels, LAST, 1, 1));
         let linear = LinearConfig { init: Init::Normal { std: 0.01 }, ..LinearConfig::new(LAST, config.classes) };
-        Self { stem, blocks, last, classifier: factory.linear(&(path / "classifier" / 1), linear) }
+        Ok(Self { stem, blocks, last, classifier: factory.linear(&(path / "classifier" / 1), linear) })
     }
 
     fn pooled(&self, input: &Tensor, train: bool, tap: Tap) -> Tensor {

@@ -112,7 +112,7 @@ impl Architecture {
             Self::ConvNet(config) => Box::new(ConvNet::new(path, factory, config)?),
             Self::ResNet(config) => Box::new(ResNet::new(path, factory, config)?),
             Self::Vgg16 { head, .. } => Box::new(Vgg16::new(path, factory, *head, classes)),
-            Self::MobileNetV2(config) => Box::new(MobileNetV2::new(path, factory, config)),
+            Self::MobileNetV2(config) => Box::new(MobileNetV2::new(path, factory, config)?),
         })
     }
 

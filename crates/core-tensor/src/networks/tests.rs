@@ -130,6 +130,36 @@ fn taps_see_every_stage_in_order_and_leave_the_logits_alone() {
     assert!(logits.equal(&network.forward(&images, false)));
 }
 
+/// Plain layers, counting how often pooling is asked for.
+#[derive(Debug, Default)]
+struct CountsPools(std::cell::Cell<usize>);
+
+impl LayerFactory for CountsPools {
+    fn conv2d(&self, path: &nn::Path, config: crate::nn::Conv2dConfig) -> crate::nn::Module {
+        Standard.conv2d(path, config)
+    }
+
+    fn linear(&self, path: &nn::Path, config: crate::nn::LinearConfig) -> crate::nn::Module {
+        Standard.linear(path, config)
+    }
+
+    fn batch_norm2d(&self, path: &nn::Path, config: crate::nn::BatchNormConfig) -> crate::nn::Module {
+        Standard.batch_norm2d(path, config)
+    }
+
+    fn max_pool2d(&self, config: crate::nn::PoolConfig) -> crate::nn::Module {
+        self.0.set(self.0.get() + 1);
+        Standard.max_pool2d(config)
+    }
+}
+
+#[test]
+fn lenet_pools_by_its_factory() {
+    let (store, layers) = (nn::VarStore::new(Device::Cpu), CountsPools::default());
+    Architecture::LeNet5 { classes: 10 }.build(&store.root(), &layers).unwrap();
+    assert_eq!(layers.0.get(), 2);
+}
+
 #[test]
 fn settings_that_make_no_network_are_refused() {
     assert!(Architecture::cifar_resnet(21, 10).unwrap_err().to_string().contains("6n + 2"));
@@ -137,6 +167,11 @@ fn settings_that_make_no_network_are_refused() {
     let store = nn::VarStore::new(Device::Cpu);
     let no_classes = Architecture::LeNet5 { classes: 0 }.build(&store.root(), &Standard);
     assert!(no_classes.unwrap_err().to_string().contains("classes is 0"));
+    let refused = |architecture: Architecture| architecture.build(&store.root(), &Standard).unwrap_err().to_string();
+    let convolutions = ConvNetConfig { in_channels: -1, widths: vec![4], classes: 10 };
+    assert!(refused(Architecture::ConvNet(convolutions)).contains("in_channels is -1"));
+    let mobile = MobileNetV2Config { early_strides: [0, 2, 2], classes: 10 };
+    assert!(refused(Architecture::MobileNetV2(mobile)).contains("early_strides is 0"));
     let error = Architecture::cifar_resnet(8, 10).unwrap().workload("w", &[3, 0, 32]).unwrap_err();
     assert!(error.to_string().contains("0"), "{error}");
 }

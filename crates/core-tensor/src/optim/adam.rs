@@ -32,15 +32,16 @@ impl AdamConfig {
     }
 }
 
-/// `m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²; w ← w − lr·(m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + ε)`.
+/// `m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²; w ← w − lr·(m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + ε)`, with `t` the steps in which the
+/// parameter had a gradient.
 #[derive(Debug)]
 pub struct Adam {
     config: AdamConfig,
     parameters: Vec<Parameter>,
     mean: Vec<Tensor>,
     square: Vec<Tensor>,
-    /// Steps taken, as a tensor so that it is saved with the rest.
-    steps: Tensor,
+    /// Steps that each parameter has taken, as tensors so that they are saved with the rest.
+    steps: Vec<Tensor>,
 }
 
 impl Adam {
@@ -59,22 +60,23 @@ impl Adam {
         }
         let zeros = || parameters.iter().map(|p| p.tensor.zeros_like().set_requires_grad(false)).collect();
         let (mean, square) = (zeros(), zeros());
-        Ok(Self { config, parameters, mean, square, steps: Tensor::from(0_i64) })
+        let steps = parameters.iter().map(|_| Tensor::from(0_i64)).collect();
+        Ok(Self { config, parameters, mean, square, steps })
     }
 }
 
 impl Optimizer for Adam {
     fn step(&mut self, learning_rate: f64) -> Result<()> {
         let AdamConfig { beta1, beta2, epsilon, decoupled } = self.config;
-        let _ = self.steps.f_add_scalar_(1)?;
-        let steps = self.steps.int64_value(&[]) as f64;
-        let (correction1, correction2) = (1.0 - beta1.powf(steps), 1.0 - beta2.powf(steps));
         no_grad(|| {
             for (index, parameter) in self.parameters.iter_mut().enumerate() {
                 let mut gradient = parameter.tensor.grad();
                 if !gradient.defined() {
                     continue;
                 }
+                let _ = self.steps[index].f_add_scalar_(1)?;
+                let steps = self.steps[index].int64_value(&[]) as f64;
+                let (correction1, correction2) = (1.0 - beta1.powf(steps), 1.0 - beta2.powf(steps));
                 let rate = learning_rate * parameter.learning_rate_scale;
                 if parameter.weight_decay != 0.0 && decoupled {
                     let _ = parameter.tensor.f_mul_scalar_(1.0 - rate * parameter.weight_decay)?;
@@ -100,10 +102,11 @@ impl Optimizer for Adam {
     }
 
     fn state(&self) -> NamedTensors {
-        let mut state = NamedTensors::from_iter([("steps".to_owned(), self.steps.shallow_clone())]);
+        let mut state = NamedTensors::new();
         for (index, parameter) in self.parameters.iter().enumerate() {
             state.insert(format!("{}.mean", parameter.name), self.mean[index].shallow_clone());
             state.insert(format!("{}.square", parameter.name), self.square[index].shallow_clone());
+            state.insert(format!("{}.steps", parameter.name), self.steps[index].shallow_clone());
         }
         state
     }
@@ -111,8 +114,12 @@ impl Optimizer for Adam {
     fn load_state(&mut self, state: &NamedTensors) -> Result<()> {
         let current = self.state();
         check_state(&current, state)?;
-        if state["steps"].kind() != Kind::Int64 {
-            return Err(Error::tensor("steps", "an i64", format!("{:?}", state["steps"].kind())));
+        for parameter in &self.parameters {
+            let name = format!("{}.steps", parameter.name);
+            let kind = state[&name].kind();
+            if kind != Kind::Int64 {
+                return Err(Error::tensor(&name, "an i64", format!("{kind:?}")));
+            }
         }
         no_grad(|| current.into_iter().for_each(|(name, mut tensor)| tensor.copy_(&state[&name])));
         Ok(())

@@ -18,6 +18,7 @@ pub use schedule::Schedule;
 pub use sgd::{Sgd, SgdConfig};
 
 use crate::Result;
+use crate::autograd::drop_gradient;
 use indexmap::IndexMap;
 use tch::Tensor;
 
@@ -26,11 +27,13 @@ pub type NamedTensors = IndexMap<String, Tensor>;
 
 /// Updates parameters from their gradients.
 pub trait Optimizer {
-    /// Drops all gradients.
-    fn zero_grad(&mut self) {
-        for parameter in self.parameters_mut() {
-            parameter.tensor.zero_grad();
-        }
+    /// Drops all gradients: a parameter that the next backward pass does not reach has none, and the next step leaves it
+    /// alone.
+    ///
+    /// # Errors
+    /// What libtorch refuses.
+    fn zero_grad(&mut self) -> Result<()> {
+        self.parameters_mut().iter_mut().try_for_each(|parameter| drop_gradient(&mut parameter.tensor))
     }
 
     /// One update with this learning rate. Parameters without a gradient stay as they are.

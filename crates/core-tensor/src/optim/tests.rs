@@ -9,7 +9,7 @@ fn scalar_descent(steps: usize, make: impl Fn(Vec<Parameter>) -> Box<dyn Optimiz
     let rate = 0.1;
     (0..steps)
         .map(|_| {
-            optimizer.zero_grad();
+            optimizer.zero_grad().unwrap();
             (weight.square() / 2.0).sum(Kind::Float).backward();
             optimizer.step(rate).unwrap();
             weight.double_value(&[0])
@@ -74,7 +74,7 @@ fn saved_state_goes_on_bit_for_bit() {
         let target = Tensor::randn([5, 3], (Kind::Float, Device::Cpu));
         let train = |optimizer: &mut dyn Optimizer| {
             for _ in 0..4 {
-                optimizer.zero_grad();
+                optimizer.zero_grad().unwrap();
                 (&weight - &target).square().sum(Kind::Float).backward();
                 optimizer.step(0.01).unwrap();
             }
@@ -96,6 +96,81 @@ fn saved_state_goes_on_bit_for_bit() {
         foreign.shift_remove("w.momentum").or_else(|| foreign.shift_remove("w.mean"));
         assert!(resumed.load_state(&foreign).unwrap_err().to_string().contains("missing"));
     }
+}
+
+/// Two weights of 1 under `a²/2`, and every other step `+ b²/2`; the values of `b` after each step.
+fn every_other_step(optimizer: &mut dyn Optimizer, store: &nn::VarStore, steps: std::ops::Range<usize>) -> Vec<f64> {
+    let variables = store.variables();
+    let (a, b) = (&variables["a"], &variables["b"]);
+    steps
+        .map(|step| {
+            optimizer.zero_grad().unwrap();
+            let loss = if step % 2 == 0 { a.square() + b.square() } else { a.square() };
+            (loss / 2.0).sum(Kind::Float).backward();
+            optimizer.step(0.1).unwrap();
+            b.double_value(&[0])
+        })
+        .collect()
+}
+
+#[test]
+fn a_parameter_without_a_gradient_stays_and_resumes_as_it_was() {
+    type Make = fn(Vec<Parameter>) -> Box<dyn Optimizer>;
+    let make: [Make; 3] = [
+        |parameters| Box::new(Sgd::new(parameters, SgdConfig::default()).unwrap()),
+        |parameters| Box::new(Adam::new(parameters, AdamConfig::default()).unwrap()),
+        |parameters| Box::new(Lars::new(parameters, LarsConfig::default()).unwrap()),
+    ];
+    for make in make {
+        let fresh = || {
+            let store = nn::VarStore::new(Device::Cpu);
+            let _ = (store.root().ones("a", &[1]), store.root().ones("b", &[1]));
+            let optimizer = make(parameters(&store, 0.1));
+            (store, optimizer)
+        };
+        let (store, mut optimizer) = fresh();
+        let values = every_other_step(optimizer.as_mut(), &store, 0..6);
+        // Momentum and decay would move it otherwise.
+        assert!(values[0] != values[2] && values[0] == values[1] && values[2] == values[3], "{values:?}");
+
+        // A process that starts at a step without a gradient for `b` has seen none, and goes on as the other did.
+        let (early, mut first) = fresh();
+        every_other_step(first.as_mut(), &early, 0..3);
+        let (late, mut second) = fresh();
+        tch::no_grad(|| {
+            for (name, mut tensor) in late.variables() {
+                tensor.copy_(&early.variables()[&name]);
+            }
+        });
+        second.load_state(&first.state()).unwrap();
+        assert_eq!(every_other_step(second.as_mut(), &late, 3..6), values[3..]);
+    }
+}
+
+#[test]
+fn adam_counts_each_parameters_own_steps() {
+    // The first step of a parameter is the learning rate, however many others have been taken before.
+    let store = nn::VarStore::new(Device::Cpu);
+    let (a, b) = (store.root().ones("a", &[1]), store.root().ones("b", &[1]));
+    let mut adam = Adam::new(parameters(&store, 0.0), AdamConfig::default()).unwrap();
+    for step in 0..20 {
+        adam.zero_grad().unwrap();
+        let loss = if step == 19 { &a + &b } else { a.shallow_clone() };
+        loss.sum(Kind::Float).backward();
+        adam.step(0.01).unwrap();
+    }
+    assert_close(&[b.double_value(&[0])], &[0.99]);
+}
+
+#[test]
+fn a_parameters_own_scale_multiplies_the_rate() {
+    let store = nn::VarStore::new(Device::Cpu);
+    let weight = store.root().ones("w", &[1]);
+    let scaled = parameters_with(&store, |parameter| parameter.learning_rate_scale = 0.5);
+    let mut sgd = Sgd::new(scaled, SgdConfig::default()).unwrap();
+    weight.sum(Kind::Float).backward();
+    sgd.step(0.1).unwrap();
+    assert_close(&[weight.double_value(&[0])], &[0.95]);
 }
 
 #[test]

@@ -89,7 +89,7 @@ impl<'a, B> Trainer<'a, B> {
         }
         for batch in source.epoch(epoch)? {
             let batch = batch?;
-            self.optimizer.zero_grad();
+            self.optimizer.zero_grad()?;
             let loss = self.objective.loss(&batch, &self.progress)?;
             let (total, parts) = loss.values(self.progress.step)?;
             loss.total.backward();

@@ -26,17 +26,22 @@ pub(crate) enum ImageSet {
 /// The seed of generated sets: like a published set, they are the same for every run.
 const GENERATOR_SEED: u64 = 2021;
 
+/// Whether a set in MNIST's layout is there, gzipped as it is published or plain.
+fn idx(data: &DataRoot, folder: &str) -> anyhow::Result<bool> {
+    let plain = ["train-images-idx3-ubyte", "t10k-images-idx3-ubyte"];
+    let gz = plain.map(|name| format!("{name}.gz"));
+    Ok(data.find(folder, &gz.each_ref().map(String::as_str))?.is_some() || data.find(folder, &plain)?.is_some())
+}
+
 impl ImageSet {
     /// Fashion-MNIST, or generated shapes in its format.
     pub(crate) fn grey(data: &DataRoot) -> anyhow::Result<Self> {
-        let there = data.find("fashion-mnist", &["train-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte.gz"])?;
-        Ok(if there.is_some() { Self::FashionMnist } else { Self::GeneratedGrey })
+        Ok(if idx(data, "fashion-mnist")? { Self::FashionMnist } else { Self::GeneratedGrey })
     }
 
     /// MNIST, where it is there.
     pub(crate) fn digits(data: &DataRoot) -> anyhow::Result<Option<Self>> {
-        let there = data.find("mnist", &["train-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte.gz"])?;
-        Ok(there.map(|_| Self::Mnist))
+        Ok(idx(data, "mnist")?.then_some(Self::Mnist))
     }
 
     /// CIFAR-10 in whichever form is there.

@@ -77,6 +77,21 @@ fn the_mnist_layout_is_found_plain_or_gzipped() {
 }
 
 #[test]
+fn of_two_copies_the_published_one_is_read() {
+    let mut other = IMAGES.to_vec();
+    *other.last_mut().unwrap() ^= 1;
+    let folder = folder_with(&[
+        ("train-images-idx3-ubyte", &other),
+        ("train-images-idx3-ubyte.gz", &gz(&IMAGES)),
+        ("train-labels-idx1-ubyte", &LABELS),
+        ("t10k-images-idx3-ubyte", &IMAGES),
+        ("t10k-labels-idx1-ubyte", &LABELS),
+    ]);
+    let Splits { train, test } = mnist(folder.path()).unwrap();
+    assert_eq!(train.pixels(), test.pixels());
+}
+
+#[test]
 fn a_missing_file_is_named() {
     let folder = folder_with(&[("train-images-idx3-ubyte.gz", &gz(&IMAGES))]);
     match fashion_mnist(folder.path()).unwrap_err() {

@@ -76,6 +76,22 @@ fn train_and_test_must_have_the_same_classes() {
 }
 
 #[test]
+fn a_header_cannot_ask_for_memory_for_the_whole_set() {
+    // The header of a PNG of 2³¹ − 1 rows, whose pixels are not there.
+    let mut tall = png(2, 2, 0);
+    tall[20..24].copy_from_slice(&(i32::MAX as u32).to_be_bytes());
+    let mut check = flate2::Crc::new();
+    check.update(&tall[12..29]);
+    tall[29..33].copy_from_slice(&check.sum().to_be_bytes());
+    let root = folder(&[("a/1.png", tall.clone()), ("a/2.png", tall)]);
+    let loaded = ImageFolder::open(root.path(), Framing::Same, "tall").and_then(|set| set.load());
+    match loaded.unwrap_err() {
+        Error::Malformed { path, .. } => assert!(path.ends_with("a/1.png"), "{path:?}"),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
 fn what_is_missing_or_empty_is_named() {
     let root = tempfile::tempdir().unwrap();
     let open = |path: &Path| ImageFolder::open(path, Framing::Same, "tiny").map(|_| ()).unwrap_err();

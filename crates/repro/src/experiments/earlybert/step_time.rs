@@ -48,7 +48,7 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     for _ in 0..=params.rounds {
         for (model, optimizer, seconds) in &mut optimizers {
             let start = Instant::now();
-            optimizer.zero_grad();
+            optimizer.zero_grad()?;
             Classify(&model.network).loss(&batch, &Progress::default())?.total.backward();
             optimizer.step(1e-5)?;
             // A GPU returns before it is done.

@@ -62,13 +62,17 @@ pub(super) enum Model {
     Concat,
     /// All cues, traditional attention.
     Softmax,
+    /// All cues, independent weights that know no uncertainty: `Full` without its noise.
+    Sigmoid,
     /// All cues, uncertainty-aware attention of independent weights.
     Full,
     /// All cues, the heteroscedastic attention.
     Precision,
-    /// `Full` with attribute-assisted hard negatives.
+    /// `Full` in batches of pairs, as `Mined` and `Triplet` are given: what both are compared with.
+    Paired,
+    /// `Paired` with attribute-assisted hard negatives.
     Mined,
-    /// `Full` with the same triplet loss without attributes.
+    /// `Paired` with the same triplet loss without attributes.
     Triplet,
     /// Central-difference network supervised by depth alone, scored by its depth map.
     CentralDifference,
@@ -84,7 +88,9 @@ impl Model {
             Self::Binary => "binary",
             Self::Concat => "concat",
             Self::Softmax => "softmax",
+            Self::Sigmoid => "sigmoid",
             Self::Full => "full",
+            Self::Paired => "paired",
             Self::Precision => "precision",
             Self::Mined => "mined",
             Self::Triplet => "triplet",
@@ -102,7 +108,8 @@ impl Model {
             Self::Concat => (Proxy::ALL.to_vec(), Attention::Concat),
             Self::Softmax => (Proxy::ALL.to_vec(), Attention::Softmax),
             Self::Precision => (Proxy::ALL.to_vec(), Attention::Precision),
-            Self::Full | Self::Mined | Self::Triplet => (Proxy::ALL.to_vec(), Attention::LogitNormal),
+            Self::Sigmoid => (Proxy::ALL.to_vec(), Attention::Sigmoid),
+            Self::Full | Self::Paired | Self::Mined | Self::Triplet => (Proxy::ALL.to_vec(), Attention::LogitNormal),
             Self::CentralDifference => (vec![Proxy::Depth], Attention::Concat),
             Self::Only(proxy) => (vec![proxy], Attention::Concat),
         };
@@ -134,7 +141,15 @@ impl TierPlan {
         };
         let pictures =
             |population, config| PictureParams { seed: 2011, config, population, policies: Policies::default() };
-        let compared = vec![Model::Binary, Model::Concat, Model::Softmax, Model::Full, Model::Mined];
+        let compared = vec![
+            Model::Binary,
+            Model::Concat,
+            Model::Softmax,
+            Model::Sigmoid,
+            Model::Full,
+            Model::Paired,
+            Model::Mined,
+        ];
         match tier {
             Tier::Quick => Self {
                 pictures: pictures(Population::quick(), GeneratorConfig::quick()),

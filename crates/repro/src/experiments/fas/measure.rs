@@ -4,7 +4,7 @@ use super::cases::{FoldParams, Model, Recipe};
 use crate::{Metrics, RunContext};
 use core_tensor::data::{OnDevice, ToDevice};
 use core_tensor::nn::{LayerFactory, Standard};
-use core_tensor::optim::{Adam, AdamConfig, Schedule, parameters};
+use core_tensor::optim::{Adam, AdamConfig, Schedule};
 use core_tensor::seed::{Purpose, seed_libtorch};
 use core_tensor::train::{Objective, TrainConfig, Trainer};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use vision::fas::Panel;
 use vision::fas::metrics::{Criterion, DevScores, EerRule, EvalOptions, TestScores, evaluate, evaluate_oracle};
 use vision::fas::model::{
     AttributeMiner, CentralDifference, Columns, DeepPixBis, FasBatch, FasData, FasSource, PlainBackbone, Proxy,
-    ProxyFas, ProxyObjective, Sampling, Task,
+    ProxyFas, ProxyObjective, Sampling, Task, weight_decay,
 };
 
 /// A network of either kind.
@@ -74,7 +74,8 @@ fn learn(
         Model::Triplet => Some(AttributeMiner { keys: Vec::new(), ..AttributeMiner::default() }),
         _ => None,
     };
-    let sampling = if params.model == Model::Mined { Sampling::Pairs } else { Sampling::Balanced };
+    let paired = matches!(params.model, Model::Paired | Model::Mined | Model::Triplet);
+    let sampling = if paired { Sampling::Pairs } else { Sampling::Balanced };
     let (mut proxies, mut pixels);
     let objective: &mut dyn Objective<FasBatch> = match network {
         Network::Proxy(network) => {
@@ -88,7 +89,7 @@ fn learn(
     };
     let source = FasSource::new(train, (recipe.batch, recipe.steps_per_epoch()), (sampling, recipe.augment), seed)?;
     let source = OnDevice::new(source, context.device().into());
-    let mut optimizer = Adam::new(parameters(store, recipe.weight_decay), AdamConfig::default())?;
+    let mut optimizer = Adam::new(weight_decay(store, recipe.weight_decay), AdamConfig::default())?;
     let epochs = recipe.steps / recipe.steps_per_epoch();
     let schedule = Schedule::OneCycle { peak: recipe.peak, steps: recipe.steps, rise: 0.3 };
     let mut trainer = Trainer::new(TrainConfig { epochs, seed, schedule }, objective, &mut optimizer)?;

@@ -22,6 +22,6 @@ pub use baselines::{DeepPixBis, asymmetric_triplet, reversal_coefficient, revers
 pub use cdc::CentralDifference;
 pub use losses::{Balance, LossWeights, ProxyObjective, ProxyTargets, contrastive_depth, heteroscedastic, proxy_loss};
 pub use mining::{AttributeMiner, MiningStats};
-pub use network::{Branches, Proxy, ProxyConfig, ProxyFas, ProxyOut, Task};
+pub use network::{Branches, Proxy, ProxyConfig, ProxyFas, ProxyOut, Task, weight_decay};
 pub use set::{Columns, DepthPolicy, FasBatch, FasData, Policies, ReflectionPolicy};
 pub use source::{Augment, FasSource, Sampling};

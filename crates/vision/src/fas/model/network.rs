@@ -6,6 +6,7 @@ use super::attention::{
 use super::backbone::{Backbone, Block};
 use crate::fas::error::{Error, Result};
 use core_tensor::nn::{Conv2dConfig, Init, LayerFactory, LinearConfig, Module};
+use core_tensor::optim::{Parameter, parameters_with};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use tch::nn::{self, Path};
@@ -292,6 +293,35 @@ impl ProxyFas {
         let logit = self.classifier.forward_t(&embedding, train).squeeze_dim(1);
         Ok(ProxyOut { logit, maps, weights, sigma, embedding, kl })
     }
+}
+
+/// A store's variables for an optimizer, with weight `decay` on all but the attention's own layers.
+///
+/// Those have a prior already, [`ProxyOut::kl`]. Decay would be a second one on `ln σ²` itself, which pulls every uncertainty
+/// to σ = 1; and an optimizer that rescales gradients, such as Adam, would make it the stronger of the two by far, so that σ
+/// would tell how long was trained rather than what was seen.
+///
+/// ```
+/// use core_tensor::nn::Standard;
+/// use tch::{Device, nn::VarStore};
+/// use vision::fas::model::{PlainBackbone, ProxyConfig, ProxyFas, weight_decay};
+///
+/// let store = VarStore::new(Device::Cpu);
+/// let backbone = PlainBackbone::new(&(store.root() / "backbone"), &Standard, 8);
+/// ProxyFas::new(&store.root(), &Standard, Box::new(backbone), ProxyConfig::default())?;
+/// let decay = |name: &str| weight_decay(&store, 5e-4).into_iter().find(|p| p.name == name).unwrap().weight_decay;
+/// assert_eq!(decay("classifier.weight"), 5e-4);
+/// assert_eq!(decay("attention.depth.log_variance.bias"), 0.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn weight_decay(store: &nn::VarStore, decay: f64) -> Vec<Parameter> {
+    parameters_with(store, |parameter| parameter.weight_decay = if is_attention(&parameter.name) { 0.0 } else { decay })
+}
+
+/// Whether a variable is one of `….attention.{task}.{mean, log_variance}.{weight, bias}`.
+fn is_attention(name: &str) -> bool {
+    let mut segments = name.rsplit('.').skip(1);
+    matches!(segments.next(), Some("mean" | "log_variance")) && segments.nth(1) == Some("attention")
 }
 
 fn mean_layer(path: &Path, inputs: i64, outputs: i64) -> nn::Linear {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::fas::model::PlainBackbone;
 use core_tensor::nn::Standard;
+use core_tensor::optim::{Adam, AdamConfig, Optimizer};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -85,6 +86,27 @@ fn pictures_that_do_not_fit_are_refused() {
     assert!(matches!(network.fuse(branches, false), Err(Error::BadShape { what: "branches", .. })));
     let twice = ProxyConfig { proxies: vec![Proxy::Depth, Proxy::Depth], ..ProxyConfig::default() };
     assert!(matches!(twice.validate(), Err(Error::BadParam { name: "proxies", .. })));
+}
+
+/// What has no gradient must not move: decay is not what teaches an uncertainty.
+#[test]
+fn a_step_without_gradients_leaves_uncertainties_alone_and_shrinks_weights() {
+    let (store, _network) = network(Attention::LogitNormal);
+    let value = |name: &str| store.variables()[name].copy().set_requires_grad(false);
+    let attention = ["mean.weight", "log_variance.bias"].map(|name| format!("attention.depth.{name}"));
+    let before = attention.each_ref().map(|name| value(name));
+    let classifier = value("classifier.weight");
+    let mut zero = Tensor::zeros([], (Kind::Float, Device::Cpu));
+    for tensor in store.variables().values().filter(|tensor| tensor.requires_grad()) {
+        zero += tensor.sum(Kind::Float) * 0.0;
+    }
+    zero.backward();
+    let mut optimizer = Adam::new(weight_decay(&store, 5e-4), AdamConfig::default()).unwrap();
+    optimizer.step(0.01).unwrap();
+    for (name, before) in attention.iter().zip(before) {
+        assert_eq!(value(name), before, "{name}");
+    }
+    assert_ne!(value("classifier.weight"), classifier);
 }
 
 /// A cue that is sometimes noise, and then looks a little different, is trusted less where it is noise.
