@@ -26,7 +26,7 @@ fn of(run: &Run, model: Model, target: Domain) -> bool {
 }
 
 fn measured(results: &Results, metric: &str, model: Model, target: Domain) -> anyhow::Result<Samples> {
-    results.samples(metric, |run| of(run, model, target))
+    Ok(results.samples(metric, |run| of(run, model, target))?)
 }
 
 /// One number a training: a pair of training seed and unseen domain.
