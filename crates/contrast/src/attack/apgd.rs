@@ -79,7 +79,7 @@ impl Apgd {
     }
 
     /// The steps after which the step size is looked at: after 0.22 of all, then in intervals that shrink by 0.03 down to
-    /// 0.06 of all (section 3.1). In the L1 ball every 0.04 of all.
+    /// 0.06 of all (section 3.1), each of whole steps, as in the reference code. In the L1 ball every 0.04 of all.
     pub fn checkpoints(&self) -> Vec<usize> {
         let share = |hundredths: usize| (hundredths * self.steps / 100).max(1);
         let mut interval = if self.ball.norm == Norm::L1 { share(4) } else { share(22) };

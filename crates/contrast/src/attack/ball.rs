@@ -230,7 +230,7 @@ impl Ball {
     pub(crate) fn random_point(&self, images: &Tensor, streams: &Streams, counter: u64) -> Result<Tensor> {
         let (norm, radius) = (self.norm, self.radius);
         let noise = streams.fill(images, counter, |rng, row| match norm {
-            Norm::Linf => row.fill_with(|| (2.0 * rng.random::<f64>() - 1.0) * radius),
+            Norm::Linf => uniform(rng, row, radius),
             Norm::L2 => {
                 row.fill_with(|| StandardNormal.sample(rng));
                 scale(row, radius * rng.random::<f64>(), row.iter().map(|v| v * v).sum::<f64>().sqrt());
@@ -273,6 +273,18 @@ impl Ball {
 pub(crate) const ALLOWED: f64 = 1.0 + 5e-7;
 /// … and what is beyond is shrunk to a little less than the budget, since it is rounded again.
 pub(crate) const SHRUNK: f64 = 1.0 - 1e-6;
+
+/// Uniform in `[−radius, radius)`, 32 bits each, drawn many at a time.
+fn uniform(rng: &mut impl Rng, row: &mut [f64], radius: f64) {
+    let mut bits = [0_u32; 256];
+    for part in row.chunks_mut(bits.len()) {
+        let bits = &mut bits[..part.len()];
+        rng.fill(bits);
+        for (value, bits) in part.iter_mut().zip(bits) {
+            *value = (f64::from(*bits) / f64::from(1_u32 << 31) - 1.0) * radius;
+        }
+    }
+}
 
 fn scale(row: &mut [f64], to: f64, from: f64) {
     let factor = to / from.max(f64::MIN_POSITIVE);

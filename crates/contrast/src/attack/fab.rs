@@ -9,14 +9,14 @@ use super::apgd::nearest_classes;
 use super::classifier::Classifier;
 use super::loss::of_class;
 use super::projection::onto_hyperplane_and_box;
-use super::rows::{rounded, to_rows};
+use super::rows::{broadcast, rounded, to_rows};
 use super::run::{Adversarial, Attack, Subject, in_parts};
 use super::streams::Streams;
 use super::{Ball, Error, Goal, Norm, Result};
 
-/// The fast adaptive boundary attack (Croce and Hein 2020, arXiv 1907.02044), in the targeted form that AutoAttack runs:
-/// for each near class the boundary is linearised, the iterate projected onto it within the box, and the result pulled
-/// towards the clean image.
+/// The fast adaptive boundary attack (Croce and Hein 2020, arXiv 1907.02044): the boundary of a class is linearised, the
+/// iterate projected onto it within the box, and the result pulled towards the clean image. Which class is up to
+/// [`Fab::aim`].
 ///
 /// It looks for the least perturbation; success is one within the ball. For the least perturbation of any size take a
 /// radius as large as the box and [`Fab::minimising`].
@@ -26,9 +26,13 @@ pub struct Fab {
     pub ball: Ball,
     /// Iterations for a class. 100 by default.
     pub steps: usize,
-    /// How many classes, at most all but the label. AutoAttack's 9 by default.
+    /// Which boundaries the iterates go to. Those of [`Aim::Classes`] by default.
+    #[serde(default)]
+    pub aim: Aim,
+    /// For [`Aim::Classes`] how many classes, at most all but the label. AutoAttack's 9 by default.
     pub targets: usize,
-    /// Runs for a class: the first from the image, the others from random points. 1 by default.
+    /// Runs (for a class, where classes are tried one by one): the first from the image, the others from random points. 1 by
+    /// default.
     pub restarts: usize,
     /// The largest pull towards the projection of the clean image. The paper's 0.1 by default.
     pub alpha_max: f64,
@@ -41,10 +45,38 @@ pub struct Fab {
     pub stop_inside: bool,
 }
 
+/// Which boundaries the iterates of [`Fab`] go to, where the goal names no class itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Aim {
+    /// The boundary of one class, for each of the [`Fab::targets`] classes that the clean image comes closest to: the targeted
+    /// form, a pass forward and one backward a step and class.
+    #[default]
+    Classes,
+    /// At every step the nearest of all linearised boundaries, as the paper has it: a pass forward and one backward for every
+    /// class a step.
+    Nearest,
+}
+
 impl Fab {
-    /// AutoAttack's settings.
+    /// AutoAttack's settings of the targeted form.
     pub fn new(ball: Ball) -> Self {
-        Self { ball, steps: 100, targets: 9, restarts: 1, alpha_max: 0.1, eta: 1.05, beta: 0.9, stop_inside: true }
+        Self {
+            ball,
+            steps: 100,
+            aim: Aim::Classes,
+            targets: 9,
+            restarts: 1,
+            alpha_max: 0.1,
+            eta: 1.05,
+            beta: 0.9,
+            stop_inside: true,
+        }
+    }
+
+    /// The paper's untargeted form, [`Aim::Nearest`].
+    pub fn untargeted(ball: Ball) -> Self {
+        Self { aim: Aim::Nearest, ..Self::new(ball) }
     }
 
     /// Goes on for a smaller perturbation after one inside the ball is found.
@@ -74,8 +106,16 @@ impl Fab {
         Ok(())
     }
 
-    /// All iterations towards one class.
-    fn approach(&self, subject: &Subject, walkers: &mut [Walker], like: &Tensor, goal: &Goal) -> Result<()> {
+    /// All iterations towards one class of every example, `targets` of the whole batch, or towards the nearest one at each
+    /// step.
+    fn approach(
+        &self,
+        subject: &Subject,
+        walkers: &mut [Walker],
+        like: &Tensor,
+        goal: &Goal,
+        targets: Option<&Tensor>,
+    ) -> Result<()> {
         let mut active: Vec<&mut Walker> = walkers.iter_mut().filter(|w| !self.is_done(w)).collect();
         for step in 0..self.steps {
             if active.is_empty() {
@@ -83,13 +123,19 @@ impl Fab {
             }
             let point = batch_of(&active, like);
             let places = Tensor::from_slice(&active.iter().map(|w| w.place as i64).collect::<Vec<_>>());
-            let labels = goal.labels().index_select(0, &places.to_device(like.device()));
-            let targets =
-                Tensor::from_slice(&active.iter().map(|w| w.target).collect::<Vec<_>>()).to_device(like.device());
-            let evaluation =
-                subject.evaluate(&point, step, |logits| Ok(of_class(logits, &targets) - of_class(logits, &labels)))?;
-            let differences = Vec::<f64>::try_from(evaluation.loss.to_kind(Kind::Double).to_device(tch::Device::Cpu))?;
-            let (normals, width) = to_rows(&evaluation.gradient)?;
+            let places = places.to_device(like.device());
+            let labels = goal.labels().index_select(0, &places);
+            let (differences, normals) = match targets {
+                Some(targets) => {
+                    let targets = targets.index_select(0, &places);
+                    let difference = |logits: &Tensor| Ok(of_class(logits, &targets) - of_class(logits, &labels));
+                    let evaluation = subject.evaluate(&point, step, difference)?;
+                    (evaluation.loss, evaluation.gradient)
+                }
+                None => self.nearest(subject, &point, &labels, step)?,
+            };
+            let differences = Vec::<f64>::try_from(differences.to_kind(Kind::Double).to_device(tch::Device::Cpu))?;
+            let (normals, width) = to_rows(&normals)?;
             let single = like.kind() == Kind::Float;
             let little = active.len() * width < LITTLE;
             let step_one = |((walker, normal), &d): ((&mut &mut Walker, &[f64]), &f64)| {
@@ -101,7 +147,7 @@ impl Fab {
                 active.par_iter_mut().zip(normals.par_chunks(width)).zip(&differences).for_each(step_one);
             }
             let logits = subject.logits(&batch_of(&active, like), step)?;
-            let goal = goal.select(&places.to_device(like.device()));
+            let goal = goal.select(&places);
             let reached = Vec::<bool>::try_from(goal.reached(&logits).to_device(tch::Device::Cpu))?;
             for (walker, _) in active.iter_mut().zip(&reached).filter(|(_, reached)| **reached) {
                 walker.keep(self, single);
@@ -109,6 +155,26 @@ impl Fab {
             active.retain(|walker| !self.is_done(walker));
         }
         Ok(())
+    }
+
+    /// Of every example the class `c` whose linearised boundary is nearest in the ball's norm, by `|z_c − z_y|` over the dual
+    /// norm of its gradient: the difference `z_c − z_y`, `[batch]`, and its gradient.
+    fn nearest(&self, subject: &Subject, point: &Tensor, labels: &Tensor, step: usize) -> Result<(Tensor, Tensor)> {
+        let dual = match self.ball.norm {
+            Norm::Linf => Norm::L1,
+            Norm::L2 => Norm::L2,
+            Norm::L1 => Norm::Linf,
+        };
+        let mut least = Tensor::full([point.size()[0]], f64::INFINITY, (Kind::Double, point.device()));
+        let (mut difference, mut normal) = (least.zeros_like(), point.zeros_like());
+        subject.differences(point, labels, step, |class, found, gradient| {
+            let distance = found.abs() / (dual.size(gradient) + 1e-12);
+            let nearer = distance.lt_tensor(&least).logical_and(&labels.ne(class));
+            least = distance.where_self(&nearer, &least);
+            difference = found.where_self(&nearer, &difference);
+            normal = gradient.where_self(&broadcast(&nearer, point.dim()), &normal);
+        })?;
+        Ok((difference, normal))
     }
 
     fn is_done(&self, walker: &Walker) -> bool {
@@ -122,7 +188,6 @@ const LITTLE: usize = 1 << 17;
 /// One example on its way.
 struct Walker {
     place: usize,
-    target: i64,
     clean: Vec<f64>,
     point: Vec<f64>,
     best: Vec<f64>,
@@ -189,7 +254,11 @@ fn batch_of(walkers: &[&mut Walker], like: &Tensor) -> Tensor {
 
 impl Attack for Fab {
     fn name(&self) -> String {
-        format!("fab-t-{}", self.ball.norm.name())
+        let form = match self.aim {
+            Aim::Classes => "fab-t",
+            Aim::Nearest => "fab",
+        };
+        format!("{form}-{}", self.ball.norm.name())
     }
 
     fn ball(&self) -> Ball {
@@ -210,16 +279,18 @@ impl Fab {
     fn attack(&self, subject: &Subject, images: &Tensor, goal: &Goal, seed: u64) -> Result<Adversarial> {
         let logits = subject.logits(images, 0)?;
         let reached = Vec::<bool>::try_from(goal.reached(&logits).to_device(tch::Device::Cpu))?;
-        let classes = match goal {
-            Goal::Untargeted { labels } => nearest_classes(&logits, labels, self.targets),
-            Goal::Targeted { targets, .. } => vec![targets.shallow_clone()],
+        let classes = match (goal, self.aim) {
+            (Goal::Targeted { targets, .. }, _) => vec![Some(targets.shallow_clone())],
+            (Goal::Untargeted { labels }, Aim::Classes) => {
+                nearest_classes(&logits, labels, self.targets).into_iter().map(Some).collect()
+            }
+            (Goal::Untargeted { .. }, Aim::Nearest) => vec![None],
         };
         let (pixels, width) = to_rows(images)?;
         let rows = pixels.chunks(width).zip(&reached).enumerate();
         let mut walkers: Vec<Walker> = rows
             .map(|(place, (row, &reached))| Walker {
                 place,
-                target: 0,
                 clean: row.to_vec(),
                 point: row.to_vec(),
                 best: row.to_vec(),
@@ -228,7 +299,6 @@ impl Fab {
             })
             .collect();
         for (rank, targets) in classes.iter().enumerate() {
-            let targets = Vec::<i64>::try_from(targets.to_device(tch::Device::Cpu))?;
             for restart in 0..self.restarts {
                 let starts = if restart == 0 {
                     pixels.clone()
@@ -237,7 +307,6 @@ impl Fab {
                     to_rows(&self.ball.random_point(images, &streams, restart as u64)?)?.0
                 };
                 for (walker, start) in walkers.iter_mut().zip(starts.chunks(width)) {
-                    walker.target = targets[walker.place];
                     walker.point.copy_from_slice(start);
                 }
                 let mut moving: Vec<Walker> = Vec::new();
@@ -245,7 +314,7 @@ impl Fab {
                 for walker in walkers.drain(..) {
                     if walker.best_size == 0.0 { resting.push(walker) } else { moving.push(walker) }
                 }
-                self.approach(subject, &mut moving, images, goal)?;
+                self.approach(subject, &mut moving, images, goal, targets.as_ref())?;
                 walkers.extend(moving.into_iter().chain(resting));
                 walkers.sort_unstable_by_key(|walker| walker.place);
             }

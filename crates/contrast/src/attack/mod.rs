@@ -47,7 +47,7 @@ pub use ball::{Ball, Norm};
 pub use classifier::{Classifier, EvalMode, Normalized, Stochastic};
 pub use cw::{CwL2, Variable};
 pub use error::{Error, Result};
-pub use fab::Fab;
+pub use fab::{Aim, Fab};
 pub use goal::Goal;
 pub use loss::{CustomLoss, Loss};
 pub use masking::{Check, MaskingConfig, gradient_masking};

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use tch::{Device, Kind, Tensor};
 
 use super::classifier::Classifier;
-use super::loss::Loss;
+use super::loss::{Loss, of_class};
 use super::pgd::{check_finite, input_gradient};
 use super::{Ball, Error, Goal, Norm, Result};
 
@@ -174,6 +174,39 @@ impl<'a> Subject<'a> {
         let loss = value.detach();
         check_finite("loss", &loss, step)?;
         Ok(Evaluation { logits: logits.detach(), loss, gradient })
+    }
+
+    /// Of every class `c` in turn the differences `z_c − z_y` of checked logits, `[batch]`, and the gradient of their sum, both
+    /// detached. One pass forward, and one backward a class.
+    pub(crate) fn differences(
+        &self,
+        images: &Tensor,
+        labels: &Tensor,
+        step: usize,
+        mut each: impl FnMut(i64, &Tensor, &Tensor),
+    ) -> Result<()> {
+        let input = images.detach().set_requires_grad(true);
+        let examples = images.size()[0];
+        let (logits, own) = tch::with_grad(|| {
+            let logits = self.checked(self.model.logits(&input), examples, step)?;
+            let own = of_class(&logits, labels);
+            Ok::<_, Error>((logits, own))
+        })?;
+        if !logits.requires_grad() {
+            return Err(Error::NoGradient);
+        }
+        for class in 0..self.classes {
+            let difference = tch::with_grad(|| logits.select(1, class) - &own);
+            // The graph is kept for the next class.
+            let gradient = Tensor::f_run_backward(&[&difference], &[&input], true, false)?.remove(0);
+            if !gradient.defined() {
+                return Err(Error::NoGradient);
+            }
+            check_finite("gradient", &gradient, step)?;
+            self.backward.set(self.backward.get() + examples as u64);
+            each(class, &difference.detach(), &gradient);
+        }
+        Ok(())
     }
 
     /// Attack losses of `images` without a graph.

@@ -3,6 +3,6 @@
 mod bad_input;
 mod gradient;
 mod ladder;
-mod models;
+pub(super) mod models;
 mod projections;
 mod reporting;

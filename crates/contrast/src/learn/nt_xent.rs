@@ -107,6 +107,8 @@ pub(crate) fn check(embeddings: &Tensor, temperature: f64) -> Result<i64> {
 /// ```text
 /// ∂L/∂u = (P + Pᵀ − 2Π)·u / (τ·N),     ∂L/∂z_i = (g_i − ⟨g_i, u_i⟩·u_i) / ‖z_i‖,  g = ∂L/∂u
 /// ```
+///
+/// `P` is `exp(s)`, which is symmetric, over its row sums `r`, so one block gives `P + Pᵀ` as `exp(s_ij) · (1/r_i + 1/r_j)`.
 fn sweep(embeddings: &Tensor, temperature: f64, layout: Layout, wanted: bool) -> Result<(Tensor, Option<Tensor>)> {
     let rows = embeddings.size()[0];
     let options = (embeddings.kind(), embeddings.device());
@@ -136,6 +138,12 @@ fn sweep(embeddings: &Tensor, temperature: f64, layout: Layout, wanted: bool) ->
         let sums = weights.f_sum_dim_intlist([1].as_slice(), true, embeddings.kind())?;
         log_sums += sums.f_log()?.f_sum(embeddings.kind())?;
         if let Some(gradient) = &mut gradient {
+            if count == rows && shift.is_none() {
+                let shares = sums.f_reciprocal()?;
+                let _ = weights.f_mul_(&(&shares + shares.f_tr()?))?;
+                let _ = gradient.f_addmm_(&weights, &unit)?;
+                continue;
+            }
             // The division of P by its row sums is done on the short sides.
             let towards = weights.f_mm(&unit)? / &sums;
             let _ = gradient.narrow(0, start, count).f_add_(&towards)?;

@@ -127,18 +127,7 @@ impl Climber<'_> {
             if step == steps {
                 break;
             }
-            let next = self.next_point(&state, step)?;
-            state.previous = std::mem::replace(&mut state.point, next);
-            let evaluation = self.evaluate(&state.point, &direction, step + 1)?;
-            reached = goal.reached(&evaluation.logits);
-            let _ = state.rises.g_add_(&evaluation.loss.gt_tensor(&state.loss).to_kind(Kind::Int64));
-            let better = evaluation.loss.gt_tensor(&state.best_loss);
-            let mask = broadcast(&better, clean.dim());
-            state.best = state.point.where_self(&mask, &state.best);
-            state.best_gradient = evaluation.gradient.where_self(&mask, &state.best_gradient);
-            state.best_loss = evaluation.loss.where_self(&better, &state.best_loss);
-            state.loss = evaluation.loss;
-            state.gradient = evaluation.gradient;
+            reached = goal.reached(&self.advance(&mut state, &direction, step)?);
         }
         let better = state.best_loss.gt_tensor(&standing.rows(&found.loss));
         write(found, &standing, &state.best, &better, &state.best_loss, false);
@@ -217,6 +206,22 @@ impl Climber<'_> {
         project((stepped - &state.point) * 0.75 + inertia * 0.25 + &state.point)
     }
 
+    /// One step: goes to the next point, and keeps it as the best where its loss is the highest so far. The logits there.
+    fn advance(&self, state: &mut State, direction: &Goal, step: usize) -> Result<Tensor> {
+        let next = self.next_point(state, step)?;
+        state.previous = std::mem::replace(&mut state.point, next);
+        let evaluation = self.evaluate(&state.point, direction, step + 1)?;
+        let _ = state.rises.g_add_(&evaluation.loss.gt_tensor(&state.loss).to_kind(Kind::Int64));
+        let better = evaluation.loss.gt_tensor(&state.best_loss);
+        let mask = broadcast(&better, state.clean.dim());
+        state.best = state.point.where_self(&mask, &state.best);
+        state.best_gradient = evaluation.gradient.where_self(&mask, &state.best_gradient);
+        state.best_loss = evaluation.loss.where_self(&better, &state.best_loss);
+        state.loss = evaluation.loss;
+        state.gradient = evaluation.gradient;
+        Ok(evaluation.logits)
+    }
+
     /// A check-point: halves the step where the loss oscillates or has not grown, and goes back to the best point there.
     fn review(&self, state: &mut State, window: usize) {
         let reset = if self.config.ball.norm == Norm::L1 {
@@ -279,3 +284,6 @@ fn sparse_direction(gradient: &Tensor, share: &Tensor) -> Tensor {
     let count = signs.abs().sum_dim_intlist([1].as_slice(), true, rows.kind()).clamp_min(1.0);
     (signs / count).reshape(gradient.size())
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use super::models::{SmallNet, difference, linear, points, uniform, values};
 use crate::attack::{
-    Adversarial, Apgd, ApgdTargeted, Attack, AutoAttack, Ball, CwL2, Error, Fab, Goal, Loss, Norm, Pgd, Square,
+    Adversarial, Aim, Apgd, ApgdTargeted, Attack, AutoAttack, Ball, CwL2, Error, Fab, Goal, Loss, Norm, Pgd, Square,
     Variable, Version,
 };
 use tch::{Kind, Tensor};
@@ -19,6 +19,7 @@ fn all(ball: Ball) -> Vec<Box<dyn Attack>> {
         Box::new(Apgd::dlr(ball).with_steps(12).with_restarts(2)),
         Box::new(ApgdTargeted { apgd: Apgd::dlr(ball).with_steps(6), targets: 2 }),
         Box::new(Fab { steps: 6, targets: 2, restarts: 2, ..Fab::new(ball) }),
+        Box::new(Fab { steps: 4, restarts: 2, aim: Aim::Nearest, ..Fab::new(ball) }),
         Box::new(Square::new(ball).with_queries(30)),
     ];
     if ball.norm == Norm::L2 {
@@ -118,6 +119,15 @@ fn apgd_looks_at_its_steps_when_the_paper_says() {
     assert_eq!(at(50), [11, 21, 30, 38, 45]);
     assert_eq!(at(100), [22, 41, 57, 70, 80, 87, 93, 99]);
     assert_eq!(at(20), [4, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]);
+    // p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j − p_{j−1} − 0.03, 0.06): whole steps where 100 divides their number.
+    for hundreds in 1..6_u32 {
+        let (mut before, mut share, mut expected) = (0.0_f64, 0.22_f64, Vec::new());
+        while share < 1.0 + 1e-9 {
+            expected.push((share * 100.0 * f64::from(hundreds)).round() as usize);
+            (before, share) = (share, share + (share - before - 0.03).max(0.06));
+        }
+        assert_eq!(at(100 * hundreds as usize), expected);
+    }
 }
 
 #[test]
@@ -140,6 +150,32 @@ fn minimum_norm_attacks_find_the_distance_to_the_boundary() {
         let cw = CwL2 { variable, steps: 300, ..CwL2::new(3.0) };
         let distance = cw.run(&model, &image, &goal, 0).unwrap().distance.double_value(&[0]);
         assert!((0.240_039_67..=0.240_039_68 * 1.01).contains(&distance), "{variable:?}: {distance}");
+    }
+}
+
+#[test]
+fn untargeted_fab_finds_the_nearest_of_all_boundaries() {
+    // z_0 = 0 and z_c = w_c · (x − ½) − m_c with m = (.2, .3, .36): the boundaries lie at m_c / ‖w_c‖ in the dual norm,
+    // Linf (.2, .1, .18), L2 (.2, .3/√3, .18), L1 (.2, .3, .18). The largest wrong logit, class 1, is the nearest nowhere.
+    let weights = Tensor::from_slice(&[0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 2.0]).reshape([4, 3]);
+    let margins = Tensor::from_slice(&[0.0, 0.2, 0.3, 0.36]);
+    let model = |x: &Tensor| (x - 0.5).matmul(&weights.tr()) - &margins;
+    let image = Tensor::full([1, 3], 0.5, (Kind::Double, tch::Device::Cpu));
+    let goal = Goal::untargeted(&Tensor::from_slice(&[0_i64]));
+    for (norm, least) in [(Norm::Linf, 0.1), (Norm::L2, 0.3 / 3.0_f64.sqrt()), (Norm::L1, 0.18)] {
+        let ball = Ball::new(norm, 1.5);
+        let found = Fab::untargeted(ball).minimising().run(&model, &image, &goal, 0).unwrap();
+        let distance = found.distance.double_value(&[0]);
+        assert!(distance >= least && distance <= least * 1.01, "{norm:?}: {distance} for {least}");
+        // Three images of the first look, the clean one, and two looks a step; a step's backward pass for each class.
+        assert_eq!((found.forward, found.backward), (3 + 1 + 100 * 2, 100 * 4));
+        let nearest_logit = Fab { targets: 1, ..Fab::new(ball) }.minimising().run(&model, &image, &goal, 0).unwrap();
+        assert!(nearest_logit.distance.double_value(&[0]) > least * 1.01, "{norm:?}");
+        // A goal that names its class is attacked on that one.
+        let far = Goal::targeted(goal.labels(), &Tensor::from_slice(&[1_i64]));
+        let found = Fab::untargeted(ball).minimising().run(&model, &image, &far, 0).unwrap();
+        let distance = found.distance.double_value(&[0]);
+        assert!(distance >= 0.2, "{norm:?}: {distance}");
     }
 }
 
@@ -247,13 +283,39 @@ fn the_versions_hold_the_published_attacks() {
     };
     let linf = Ball::linf(8.0 / 255.0);
     assert_eq!(names(Version::Standard, linf), ["apgd-ce-linf", "apgd-t-dlr-linf", "fab-t-linf", "square-linf"]);
-    let plus = ["apgd-ce-linf", "apgd-dlr-linf", "fab-t-linf", "square-linf", "apgd-t-dlr-linf"];
+    let plus = ["apgd-ce-linf", "apgd-dlr-linf", "fab-linf", "square-linf", "apgd-t-dlr-linf", "fab-t-linf"];
     assert_eq!(names(Version::Plus, linf), plus);
     assert_eq!(names(Version::Random, linf), ["apgd-ce-linf", "apgd-dlr-linf"]);
     assert_eq!(AutoAttack::of(linf, Vec::new()).unwrap().name(), "ensemble-linf");
     assert_eq!(AutoAttack::standard(linf).name(), "autoattack-standard-linf");
     let other = AutoAttack::of(linf, vec![Box::new(Pgd::new(Ball::l2(1.0)))]);
     assert!(matches!(other, Err(Error::Setting { setting: "ball", .. })));
+}
+
+#[test]
+fn the_versions_have_the_published_restarts_and_targets() {
+    // As the reference code sets them: (restarts, targets), none where an attack has no such setting.
+    let settings = |version, ball| -> Vec<(Option<u32>, Option<u32>)> {
+        let after = |text: &str, name: &str| -> Option<u32> {
+            let digits: String = text.split_once(name)?.1.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().ok()
+        };
+        let ensemble = AutoAttack::new(ball, version);
+        let texts = ensemble.attacks().iter().map(|attack| format!("{attack:?}"));
+        texts.map(|text| (after(&text, "restarts: "), after(&text, "targets: "))).collect()
+    };
+    let standard =
+        |apgd: u32, targets: u32| vec![(Some(apgd), None), (Some(1), Some(targets)), (Some(1), Some(9)), (None, None)];
+    for ball in [Ball::linf(0.1), Ball::l2(1.0)] {
+        assert_eq!(settings(Version::Standard, ball), standard(1, 9));
+    }
+    assert_eq!(settings(Version::Standard, Ball::l1(1.0)), standard(5, 5));
+    let plus =
+        [(Some(5), None), (Some(5), None), (Some(5), Some(9)), (None, None), (Some(1), Some(9)), (Some(1), Some(9))];
+    for ball in [Ball::linf(0.1), Ball::l2(1.0), Ball::l1(1.0)] {
+        assert_eq!(settings(Version::Plus, ball), plus);
+        assert_eq!(settings(Version::Random, ball), [(Some(1), None), (Some(1), None)]);
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::evaluate::{Ladder, Measure, Shift};
 use super::fine_tune::{Labels, Tuning, TuningParams};
 use super::pretrain::{Norms, PretrainParams, Setting};
 use crate::experiments::images::ImageSet;
-use crate::{Ask, DataSource, DataUse, Tier};
+use crate::{Ask, DataUse, Tier};
 use contrast::attack::{Ball, Pgd};
 use contrast::learn::{
     AclConfig, Branch, Defence, Formulation, ProjectorConfig, RobustConfig, SemiConfig, SimClrAugmentation,
@@ -71,11 +71,7 @@ impl Case {
     pub(super) fn describe_data(&self) -> DataUse {
         let Setting { set, unlabelled, probe, .. } = &self.setting;
         let DataUse { source, .. } = set.describe(unlabelled + probe);
-        let name = match (set, source) {
-            (ImageSet::Cifar10 | ImageSet::Cifar10Jpeg, _) => "CIFAR-10",
-            (_, DataSource::Generator) => "generated shapes in place of Fashion-MNIST",
-            _ => "Fashion-MNIST",
-        };
+        let name = set.name();
         let halved = if self.setting.halve { " at half their height and width" } else { "" };
         let tested = self.setting.measure.attacked;
         let set = format!(
@@ -217,8 +213,7 @@ fn standard(set: ImageSet) -> Case {
     let semi = SemiConfig { attack: attack(RADIUS, 10), ..SemiConfig::default() };
     let stage_two = Tuning::Semi { config: semi, guesser_epochs: 10, unlabelled_batch: 90 };
     case.tune("semi-supervised", DUAL, TuningParams { tuning: stage_two, epochs: 1, batch_size: 10, ..aff.clone() });
-    for (method, defence) in baselines() {
-        let config = RobustConfig { defence, ..RobustConfig::trades(RADIUS) };
+    for (method, config) in baselines() {
         let labels = Labels { per_class: 600 };
         let tuning = Tuning::Robust(config);
         case.tune(method, RANDOM, TuningParams { tuning, labels, epochs: 2, batch_size: 120, ..aff.clone() });
@@ -226,13 +221,14 @@ fn standard(set: ImageSet) -> Case {
     case
 }
 
-/// Supervised training from scratch beside TRADES with β 6.
-pub(super) fn baselines() -> [(&'static str, Defence); 4] {
+/// Supervised training from scratch beside TRADES with β 6, each with the attack of its own paper: from a random start for
+/// PGD-AT, from next to the image for the others.
+fn baselines() -> [(&'static str, RobustConfig); 4] {
     [
-        ("standard training", Defence::None),
-        ("PGD-AT", Defence::PgdAt),
-        ("MART", Defence::Mart { lambda: 6.0 }),
-        ("TRADES 1", Defence::Trades { beta: 1.0 }),
+        ("standard training", RobustConfig::standard()),
+        ("PGD-AT", RobustConfig::pgd_at(RADIUS)),
+        ("MART", RobustConfig::mart(RADIUS)),
+        ("TRADES 1", RobustConfig { defence: Defence::Trades { beta: 1.0 }, ..RobustConfig::trades(RADIUS) }),
     ]
 }
 

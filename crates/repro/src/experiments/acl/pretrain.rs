@@ -146,6 +146,11 @@ impl Setting {
         let splits = self.set.load(context.data(), self.unlabelled + self.probe)?;
         let (found, wanted) = (splits.train.len(), self.unlabelled + self.probe);
         anyhow::ensure!(found == wanted, "the training set has {found} images, expected {wanted}");
+        // Folders are read class after class, and the first images are taken here and there.
+        let splits = match self.set {
+            ImageSet::Cifar10Jpeg => Splits { train: in_turns(&splits.train)?, test: in_turns(&splits.test)? },
+            _ => splits,
+        };
         if !self.halve {
             return Ok(splits);
         }
@@ -227,6 +232,21 @@ pub(super) fn run(params: &PretrainParams, seed: u64, context: &mut RunContext) 
         }
     }
     Ok(metrics)
+}
+
+/// The first image of every class, then the second of every class, and so on: any first images are balanced, and so are those
+/// after them.
+pub(super) fn in_turns(set: &Dataset) -> anyhow::Result<Dataset> {
+    let mut seen = vec![0_usize; set.classes().len()];
+    let mut order: Vec<(usize, usize)> = Vec::with_capacity(set.len());
+    for (position, &label) in set.targets().iter().enumerate() {
+        let turn = &mut seen[label as usize];
+        order.push((*turn, position));
+        *turn += 1;
+    }
+    order.sort_unstable();
+    let order: Vec<usize> = order.into_iter().map(|(_, position)| position).collect();
+    Ok(set.subset(&order)?)
 }
 
 /// The mean of every 2 × 2 pixels, rounded.

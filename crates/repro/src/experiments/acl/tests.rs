@@ -1,5 +1,9 @@
 use super::*;
-use crate::{DataRoot, Device, Tier};
+use crate::experiments::images::ImageSet;
+use crate::{DataRoot, DataSource, DataUse, Device, Tier};
+use contrast::attack::Start;
+use contrast::learn::Defence;
+use core_tensor::data::{Dataset, ImageShape};
 use std::collections::BTreeSet;
 
 fn ask(tier: Tier, seeds: Option<u64>) -> Ask {
@@ -47,4 +51,51 @@ fn without_results_every_claim_is_there_and_not_run() {
 #[test]
 fn the_paper_tier_needs_its_data() {
     assert!(AclExperiment.plan(&ask(Tier::Paper, None)).unwrap().runs.is_empty());
+}
+
+#[test]
+fn a_set_that_is_sorted_by_class_is_taken_in_turns() {
+    // Three classes of four, three and four images, one after the other; a pixel says which image it is.
+    let labels = vec![0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2];
+    let names = ["a", "b", "c"].map(String::from).to_vec();
+    let set = Dataset::new((0..11).collect(), ImageShape::new(1, 1, 1), labels, names, "sorted").unwrap();
+    let mixed = pretrain::in_turns(&set).unwrap();
+    assert_eq!(mixed.pixels(), [0, 4, 7, 1, 5, 8, 2, 6, 9, 3, 10]);
+    assert_eq!(mixed.targets(), [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 2]);
+    // So what is pre-trained on, the first images, and what is probed on, those after them, hold every class alike.
+    let unlabelled = mixed.take(6).unwrap();
+    assert_eq!(unlabelled.balanced(2).unwrap().targets(), unlabelled.targets());
+    assert_eq!(mixed.subset(&[6, 7, 8]).unwrap().targets(), [0, 1, 2]);
+}
+
+#[test]
+fn the_data_goes_by_the_name_of_its_set() {
+    let case = cases::of(&ask(Tier::Quick, None)).unwrap().unwrap();
+    let DataUse { set, source } = case.describe_data();
+    assert!(set.starts_with("generated shapes in place of Fashion-MNIST at half"), "{set}");
+    assert_eq!(source, DataSource::Generator);
+    let setting = pretrain::Setting { set: ImageSet::Cifar10Jpeg, ..case.setting.clone() };
+    let jpeg = cases::Case { setting, ..case };
+    assert!(jpeg.describe_data().set.starts_with("CIFAR-10 (JPEG)"));
+}
+
+#[test]
+fn every_baseline_has_the_attack_of_its_own_paper() {
+    let plan = AclExperiment.plan(&ask(Tier::Standard, Some(1))).unwrap();
+    let robust = |method: &str| {
+        let label = format!("{method} from none, 6000 labels");
+        let run = plan.runs.iter().map(|planned| &planned.run).find(|run| run.kind == label);
+        match run.unwrap().params::<fine_tune::TuningParams>().unwrap().tuning {
+            fine_tune::Tuning::Robust(config) => config,
+            fine_tune::Tuning::Semi { .. } => panic!("{method}"),
+        }
+    };
+    assert_eq!((robust("PGD-AT").defence, robust("PGD-AT").attack.start), (Defence::PgdAt, Start::Random));
+    assert_eq!(robust("MART").attack.start, Start::Nearby);
+    assert_eq!(robust("TRADES 1").defence, Defence::Trades { beta: 1.0 });
+    for method in ["AFF", "PGD-AT", "MART", "TRADES 1"] {
+        let attack = robust(method).attack;
+        assert_eq!(attack.steps, 10, "{method}");
+        assert!((attack.ball.radius - cases::RADIUS).abs() < 1e-15, "{method}");
+    }
 }
