@@ -38,7 +38,8 @@ impl SoftForestParams {
     }
 
     /// As [`fit_weighted`](Self::fit_weighted), with a whole-number weight of each row in each tree, `[trees, rows]`: 0 hides
-    /// a row from a tree. Folds of a cascade are trees that do not see one part of the rows.
+    /// a row from a tree. Folds of a cascade are trees that do not see one part of the rows. With
+    /// [`Loss::Joint`](crate::Loss::Joint) the mean of a row is over its weights, and a row that no tree sees costs nothing.
     ///
     /// # Errors
     /// As [`fit_weighted`](Self::fit_weighted), and when `tree_weights` has another shape.
@@ -48,6 +49,19 @@ impl SoftForestParams {
         y: ArrayView1<usize>,
         weights: Option<ArrayView1<f32>>,
         tree_weights: Option<Array2<u8>>,
+    ) -> Result<SoftForest> {
+        self.fit_forests(x, y, weights, tree_weights, 1)
+    }
+
+    /// As [`fit_masked`](Self::fit_masked), the trees making `forests` forests one after the other, `trees / forests` each. A
+    /// joint loss is that of each forest's mean, so that forests learn nothing from one another.
+    pub(crate) fn fit_forests(
+        &self,
+        x: ArrayView2<f32>,
+        y: ArrayView1<usize>,
+        weights: Option<ArrayView1<f32>>,
+        tree_weights: Option<Array2<u8>>,
+        forests: usize,
     ) -> Result<SoftForest> {
         self.validate()?;
         require(
@@ -67,7 +81,7 @@ impl SoftForestParams {
             });
         }
         let weights = row_weights(&labels.labels, labels.classes, &self.class_weights, weights)?;
-        let samples = Samples { x, targets: Targets::Classes(labels.labels), weights, tree_weights };
+        let samples = Samples { x, targets: Targets::Classes(labels.labels), weights, tree_weights, forests };
         Ok(SoftForest { ensemble: Ensemble::fit(self, samples, labels.classes, None)? })
     }
 }
@@ -150,8 +164,7 @@ impl SoftForest {
     /// hardened. To learn from a stream from the start, fit with 0 epochs first.
     ///
     /// # Errors
-    /// As [`SoftForestParams::fit`]; labels must be below the number of classes at fitting. The model is unchanged on error,
-    /// except after [`ForestError::Diverged`].
+    /// As [`SoftForestParams::fit`]; labels must be below the number of classes at fitting. The model is unchanged on error.
     pub fn partial_fit(&mut self, x: ArrayView2<f32>, y: ArrayView1<usize>) -> Result<()> {
         check_rows("labels", x.nrows(), y.len())?;
         check_range(y, self.classes())?;
@@ -163,7 +176,8 @@ impl SoftForest {
             _ => &uniform,
         };
         let weights = row_weights(&labels, self.classes(), class_weights, None)?;
-        self.ensemble.partial_fit(Samples { x, targets: Targets::Classes(labels), weights, tree_weights: None })
+        let targets = Targets::Classes(labels);
+        self.ensemble.partial_fit(Samples { x, targets, weights, tree_weights: None, forests: 1 })
     }
 
     /// Every tree's own class probabilities, `[rows, trees x classes]`.

@@ -34,6 +34,8 @@ pub(crate) struct Samples<'a> {
     pub(crate) targets: Targets,
     pub(crate) weights: Vec<f32>,
     pub(crate) tree_weights: Option<Array2<u8>>,
+    /// Number of forests that the trees make, as many trees each: the joint loss is that of each forest's mean.
+    pub(crate) forests: usize,
 }
 
 impl Ensemble {
@@ -94,6 +96,7 @@ impl Ensemble {
             targets: samples.targets,
             weights: samples.weights,
             tree_weights: samples.tree_weights,
+            forests: samples.forests,
         };
         let rows = set.x.nrows();
         let first = params.inverse_temperature;
@@ -117,24 +120,24 @@ impl Ensemble {
             plan.rows = training;
             plan.validate = Some((stop.patience, Box::new(score)));
         }
-        let mut trees = std::mem::take(&mut self.trees);
-        let epochs = train::train(&mut trees, &set, &encoder, &params, &plan)?;
-        if whole && !epochs.is_empty() {
-            self.inverse_temperature = last;
-        }
-        self.history.extend(epochs);
-        let harden = whole && params.harden && params.epochs > 0 && !self.hardened;
-        if harden {
-            trees = trees.iter().map(Tree::hardened).collect();
-            self.hardened = true;
+        // A copy: training that diverges leaves the model as it was.
+        let mut trees = self.trees.clone();
+        let mut trained = train::train(&mut trees, &set, &encoder, &params, &plan)?;
+        if whole && params.harden && params.epochs > 0 {
+            if !self.hardened {
+                trees = trees.iter().map(Tree::hardened).collect();
+                self.hardened = true;
+            }
             plan.epochs = params.fine_tune;
             plan.rate_factor = 0.1;
             plan.learn_shape = false;
-            plan.inverse_temperature = [last; 2];
-            plan.first_epoch = self.history.len();
+            plan.inverse_temperature = [trained.inverse_temperature; 2];
+            plan.first_epoch = self.history.len() + trained.history.len();
             let tuned = train::train(&mut trees, &set, &encoder, &params, &plan)?;
-            self.history.extend(tuned);
+            trained.history.extend(tuned.history);
         }
+        self.inverse_temperature = trained.inverse_temperature;
+        self.history.extend(trained.history);
         self.trees = trees;
         self.compile();
         Ok(())

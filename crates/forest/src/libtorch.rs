@@ -6,10 +6,10 @@
 use ndarray::{Array2, ArrayView1, ArrayView2};
 use tch::{Device, Kind, Tensor};
 
-use crate::classifier::SoftForest;
+use crate::classifier::{SoftForest, check_range, check_rows};
 use crate::error::{ForestError, Result};
 use crate::gate::Gate;
-use crate::params::{Loss, Mix, SoftForestParams, require};
+use crate::params::{ClassWeights, LeafUpdate, Leafness, Loss, Mix, Regularisers, SoftForestParams, require};
 use crate::topology::Topology;
 use crate::tree::Tree;
 
@@ -19,7 +19,7 @@ pub struct TorchForest {
     depth: usize,
     gate: Gate,
     mix: Mix,
-    joint: bool,
+    loss: Loss,
     inverse_temperature: f64,
     /// Heap slot of each gate and each node, per tree.
     slots: Vec<(Vec<usize>, Vec<usize>)>,
@@ -30,6 +30,8 @@ pub struct TorchForest {
     bias: Tensor,
     /// Leafness itself, `[trees, gates]`.
     leafness: Tensor,
+    /// 1 for the gates that the trees have, 0 for padding, `[trees, gates]`.
+    real: Tensor,
     /// `[trees, nodes, outputs]`
     responses: Tensor,
 }
@@ -70,6 +72,7 @@ impl TorchForest {
         let mut weights = vec![0.0f32; inputs * count * gates];
         let mut bias = vec![0.0f32; count * gates];
         let mut leafness = vec![1.0f32; count * gates];
+        let mut real = vec![0.0f32; count * gates];
         let mut responses = vec![0.0f32; count * nodes * outputs];
         let mut slots = Vec::with_capacity(count);
         for (t, tree) in trees.iter().enumerate() {
@@ -81,6 +84,7 @@ impl TorchForest {
                 }
                 bias[column] = tree.bias[gate];
                 leafness[column] = tree.leafness[gate];
+                real[column] = 1.0;
             }
             for (node, &slot) in node_slots.iter().enumerate() {
                 let at = (t * nodes + slot) * outputs;
@@ -98,13 +102,14 @@ impl TorchForest {
             depth,
             gate: params.gate,
             mix: params.mix,
-            joint: params.loss == Loss::Joint,
+            loss: params.loss,
             inverse_temperature: f64::from(inverse_temperature),
             slots,
             topologies: trees.iter().map(|t| t.topology.clone()).collect(),
             weights: tensor(&weights, &[inputs as i64, count * gates])?,
             bias: tensor(&bias, &[count * gates])?,
             leafness: tensor(&leafness, &[count, gates])?,
+            real: tensor(&real, &[count, gates])?.set_requires_grad(false),
             responses: tensor(&responses, &[count, nodes, outputs as i64])?,
         })
     }
@@ -157,11 +162,11 @@ impl TorchForest {
     }
 
     /// The batch's loss as a scalar tensor: the mean over rows of the sum over trees of each tree's negative log-likelihood,
-    /// or of the forest's.
+    /// or of the forest's. Needs at least one row, and as many labels below the number of outputs.
     fn loss(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
         let out = self.forward(x, true)?;
         let (rows, trees, classes) = out.size3().map_err(refused)?;
-        if self.joint {
+        if self.loss == Loss::Joint {
             let label = out.mean_dim(1, false, Kind::Float).gather(1, &y.unsqueeze(1), false);
             return Ok(-label.clamp_min(1e-7).log().mean(Kind::Float));
         }
@@ -173,9 +178,11 @@ impl TorchForest {
     /// Loss and gradients by automatic differentiation, on scaled rows.
     ///
     /// # Errors
-    /// [`ForestError::Malformed`] when libtorch refuses.
+    /// No rows, another number of labels, a label out of range, [`Loss::LeafCrossEntropy`], and [`ForestError::Malformed`] when
+    /// libtorch refuses.
     pub fn gradients(&self, x: ArrayView2<f32>, y: ArrayView1<usize>) -> Result<(f64, Vec<TreeGradients>)> {
-        let loss = self.loss(&self.table(x)?, &self.labels(y))?;
+        let (x, y) = self.labelled(x, y)?;
+        let loss = self.loss(&x, &y)?;
         let found = Tensor::f_run_backward(
             &[&loss],
             &[&self.weights, &self.bias, &self.leafness, &self.responses],
@@ -223,13 +230,21 @@ impl TorchForest {
         Ok((loss.double_value(&[]), gradients))
     }
 
-    /// Trains in place with libtorch's Adam on batches of scaled rows, leafness projected on [0, 1]; returns the mean loss of
-    /// each epoch. Batches are taken in the order of the rows.
+    /// Trains in place with Adam on batches of scaled rows, at a constant rate; returns the mean loss of each epoch. Batches are
+    /// taken in the order of the rows. Leafness is projected on [0, 1] after each step, and left alone with
+    /// [`Leafness::Fixed`] and [`Leafness::Random`].
     ///
     /// # Errors
-    /// [`ForestError::Diverged`], or [`ForestError::Malformed`] when libtorch refuses.
+    /// A setting out of range, another loss than the one given to [`new`](Self::new), a setting that only the forest's own
+    /// training knows (penalties, weight decay, bagging, feature subsets, class weights, augmentation, annealing, early
+    /// stopping, closed-form updates); what [`gradients`](Self::gradients) refuses; [`ForestError::Diverged`].
     pub fn train(&mut self, x: ArrayView2<f32>, y: ArrayView1<usize>, params: &SoftForestParams) -> Result<Vec<f64>> {
-        let (x, y) = (self.table(x)?, self.labels(y));
+        self.check(params)?;
+        let (x, y) = self.labelled(x, y)?;
+        let movable = match params.leafness {
+            Leafness::Logit { .. } | Leafness::Clamped { .. } => self.real.shallow_clone(),
+            Leafness::Fixed | Leafness::Random { .. } => self.real.zeros_like(),
+        };
         let rows = x.size()[0];
         let (beta1, beta2, epsilon) = (0.9, 0.999, 1e-8);
         let mut moments: Vec<(Tensor, Tensor)> = self.parameters().map(|p| (p.zeros_like(), p.zeros_like())).into();
@@ -256,11 +271,14 @@ impl TorchForest {
                         *second = beta2 * &*second + (1.0 - beta2) * gradient * gradient;
                         let first = &*first / (1.0 - f64::powi(beta1, steps));
                         let second = &*second / (1.0 - f64::powi(beta2, steps));
-                        let factor = if k == 2 { f64::from(params.optimiser.leafness_factor) } else { 1.0 };
+                        let step = rate * first / (second.sqrt() + epsilon);
                         let mut parameter = parameters[k].shallow_clone();
-                        parameter -= rate * factor * first / (second.sqrt() + epsilon);
                         if k == 2 {
+                            // What is padding stays closed: mass that went below it would leave the tree.
+                            parameter -= f64::from(params.optimiser.leafness_factor) * step * &movable;
                             let _ = parameter.clamp_(0.0, 1.0);
+                        } else {
+                            parameter -= step;
                         }
                     }
                 });
@@ -329,9 +347,45 @@ impl TorchForest {
             .map_err(refused)
     }
 
-    fn labels(&self, y: ArrayView1<usize>) -> Tensor {
+    /// Rows with their labels, both checked.
+    fn labelled(&self, x: ArrayView2<f32>, y: ArrayView1<usize>) -> Result<(Tensor, Tensor)> {
+        let (inputs, _) = self.weights.size2().map_err(refused)?;
+        let (_, _, outputs) = self.responses.size3().map_err(refused)?;
+        if x.nrows() == 0 {
+            return Err(ForestError::Empty { what: "features", rows: 0, columns: x.ncols() });
+        }
+        if x.ncols() != inputs as usize {
+            return Err(ForestError::Width { expected: inputs as usize, found: x.ncols() });
+        }
+        check_rows("labels", x.nrows(), y.len())?;
+        check_range(y, outputs as usize)?;
+        require(self.loss != Loss::LeafCrossEntropy, "loss", "PerTree or Joint in the libtorch form", &self.loss)?;
         let labels: Vec<i64> = y.iter().map(|&l| l as i64).collect();
-        Tensor::from_slice(&labels).to_device(self.weights.device())
+        let labels =
+            Tensor::f_from_slice(&labels).and_then(|t| t.f_to_device(self.weights.device())).map_err(refused)?;
+        Ok((self.table(x)?, labels))
+    }
+
+    /// Refuses settings that [`train`](Self::train) would not follow.
+    fn check(&self, params: &SoftForestParams) -> Result<()> {
+        params.validate()?;
+        require(params.loss == self.loss, "loss", "the one that the libtorch form was made with", &params.loss)?;
+        let optimiser = &params.optimiser;
+        let defaults: [(bool, &'static str, &dyn std::fmt::Debug); 9] = [
+            (params.regularisers == Regularisers::default(), "regularisers", &params.regularisers),
+            (optimiser.weight_decay == 0.0, "optimiser.weight_decay", &optimiser.weight_decay),
+            (params.leaf_update == LeafUpdate::Gradient, "leaf_update", &params.leaf_update),
+            (params.class_weights == ClassWeights::Uniform, "class_weights", &params.class_weights),
+            (!params.bagging, "bagging", &params.bagging),
+            (params.feature_fraction == 1.0, "feature_fraction", &params.feature_fraction),
+            (params.augment.is_none(), "augment", &params.augment),
+            (params.anneal_to.is_none(), "anneal_to", &params.anneal_to),
+            (params.early_stopping.is_none(), "early_stopping", &params.early_stopping),
+        ];
+        for (holds, name, found) in defaults {
+            require(holds, name, "the default in the libtorch form", &found)?;
+        }
+        Ok(())
     }
 }
 

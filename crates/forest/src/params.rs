@@ -57,7 +57,7 @@ pub enum Loss {
     /// Sum over trees of each tree's own negative log-likelihood (or squared error): trees do not see one another.
     #[default]
     PerTree,
-    /// Negative log-likelihood (or squared error) of the forest's mean.
+    /// Negative log-likelihood (or squared error) of the forest's mean, of each row over the trees that see it.
     Joint,
     /// Per tree, the cross-entropy of every node weighted by its stop mass: an upper bound of `PerTree` by Jensen, and the
     /// loss of Frosst and Hinton (2017). Classification with [`Mix::Probabilities`] only.
@@ -227,7 +227,8 @@ pub struct SoftForestParams {
     pub augment: Option<Augment>,
     /// Whether the learned shape is made binary and everything that cannot be reached is dropped after training. Default yes.
     pub harden: bool,
-    /// Epochs of training at a tenth of the rate after hardening, the shape held fixed. Default 1.
+    /// Epochs at a tenth of the rate after training and hardening, the shape held fixed; none without `harden`. Shapes that
+    /// are not learned have nothing to harden and get them too, so that all are trained for as long. Default 1.
     pub fine_tune: usize,
     /// Seed of everything random. Default 0.
     pub seed: u64,

@@ -44,7 +44,7 @@ impl SoftForestParams {
         weights.iter_mut().for_each(|w| *w = (f64::from(*w) / mean) as f32);
         let target: Vec<(f32, f32)> = y.columns().into_iter().map(scale_of).collect();
         let scaled = scale(y, &target);
-        let samples = Samples { x, targets: Targets::Values(scaled), weights, tree_weights: None };
+        let samples = Samples { x, targets: Targets::Values(scaled), weights, tree_weights: None, forests: 1 };
         let outputs = target.len();
         Ok(SoftForestRegressor { ensemble: Ensemble::fit(self, samples, outputs, Some(target))? })
     }
@@ -88,7 +88,7 @@ impl SoftForestRegressor {
     /// One more pass over new rows, at the configured step size without decay.
     ///
     /// # Errors
-    /// As [`SoftForestParams::fit_values`].
+    /// As [`SoftForestParams::fit_values`]. The model is unchanged on error.
     pub fn partial_fit(&mut self, x: ArrayView2<f32>, y: ArrayView2<f32>) -> Result<()> {
         check_rows("targets", x.nrows(), y.nrows())?;
         check_finite(y, "targets")?;
@@ -102,6 +102,7 @@ impl SoftForestRegressor {
             targets: Targets::Values(scaled),
             weights: vec![1.0; x.nrows()],
             tree_weights: None,
+            forests: 1,
         })
     }
 

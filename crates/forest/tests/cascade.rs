@@ -2,8 +2,8 @@
 
 use forest::synthetic::{blobs, oblique_xor};
 use forest::{
-    ClassVector, DeepForest, DeepForestParams, Forest, ForestError, HardForestParams, HardKind, Optimiser, Scanning,
-    SoftForestParams, Window,
+    ClassVector, DeepForest, DeepForestParams, Forest, ForestError, HardForestParams, HardKind, Loss, Optimiser,
+    Scanning, SoftForestParams, Window,
 };
 use ndarray::{Array2, aview1};
 use rand::seq::SliceRandom;
@@ -11,12 +11,17 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 fn soft() -> Forest {
+    soft_with(Loss::PerTree)
+}
+
+fn soft_with(loss: Loss) -> Forest {
     Forest::Soft(Box::new(
         SoftForestParams::default()
             .trees(3)
             .depth(3)
             .epochs(15)
             .batch(32)
+            .loss(loss)
             .optimiser(Optimiser { rate: 0.05, ..Optimiser::default() }),
     ))
 }
@@ -59,7 +64,7 @@ fn soft_hard_and_mixed_cascades_learn_and_survive_saving() -> Result<(), Box<dyn
 fn out_of_fold_scores_stay_at_chance_on_random_labels() -> forest::Result<()> {
     let (x, mut y) = oblique_xor(300, 6, 0.6, 1);
     y.shuffle(&mut ChaCha8Rng::seed_from_u64(5));
-    for forests in [vec![soft()], vec![hard(HardKind::RandomForest)]] {
+    for forests in [vec![soft()], vec![soft_with(Loss::Joint)], vec![hard(HardKind::RandomForest)]] {
         let model = DeepForestParams { max_layers: 1, ..params(forests) }.fit(x.view(), aview1(&y))?;
         let score = model.layer_scores()[0];
         assert!(score < 0.587, "{score}");

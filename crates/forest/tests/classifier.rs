@@ -2,7 +2,7 @@
 
 use forest::synthetic::{blobs, oblique_xor};
 use forest::{
-    ClassWeights, EarlyStopping, Evaluation, ForestError, LeafUpdate, Leafness, Missing, Optimiser, SoftForest,
+    ClassWeights, EarlyStopping, Evaluation, ForestError, LeafUpdate, Leafness, Loss, Missing, Optimiser, SoftForest,
     SoftForestParams,
 };
 use ndarray::{Array1, Array2, Axis, aview1};
@@ -39,7 +39,7 @@ fn every_way_of_shaping_and_updating_learns() -> forest::Result<()> {
         quick().leafness(Leafness::Clamped { init: 0.8 }),
         quick().leafness(Leafness::Random { nodes: 9 }),
         quick().anneal_to(Some(4.0)),
-        quick().loss(forest::Loss::LeafCrossEntropy),
+        quick().loss(Loss::LeafCrossEntropy),
         quick().mix(forest::Mix::Logits),
         quick().mix(forest::Mix::Logits).leaf(forest::LeafModel::Linear),
         quick().gate(forest::Gate::SmoothStep { width: 4.0 }),
@@ -158,6 +158,47 @@ fn early_stopping_records_validation_and_may_stop_early() -> forest::Result<()> 
     let epochs = forest.history();
     assert!(epochs.len() < 200, "{}", epochs.len());
     assert!(epochs[0].validation.is_some());
+    Ok(())
+}
+
+#[test]
+fn a_tree_that_sees_no_row_stays_as_it_began() -> forest::Result<()> {
+    let (x, y) = blobs(200, 4, 3, 2.0, 1);
+    let mut masks = Array2::ones((5, 200));
+    masks.row_mut(0).fill(0);
+    for loss in [Loss::PerTree, Loss::Joint, Loss::LeafCrossEntropy] {
+        let params = quick().loss(loss).leafness(Leafness::Clamped { init: 0.5 }).epochs(3).harden(false);
+        let start = params.clone().epochs(0).fit(x.view(), aview1(&y))?;
+        let masked = params.fit_masked(x.view(), aview1(&y), None, Some(masks.clone()))?;
+        assert_eq!(masked.trees()[0], start.trees()[0]);
+        for (tree, began) in masked.trees().iter().zip(start.trees()).skip(1) {
+            assert_ne!(tree, began);
+        }
+        // The others learn as if it were not there.
+        if loss == Loss::PerTree {
+            let open = params.fit(x.view(), aview1(&y))?;
+            assert_eq!(masked.trees()[1..], open.trees()[1..]);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_joint_loss_is_of_the_trees_that_see_a_row() -> forest::Result<()> {
+    let (x, y) = blobs(120, 4, 3, 2.0, 1);
+    let params = quick().loss(Loss::Joint).epochs(1).batch(1000);
+    // Before its only step, on all rows: the loss is that of fresh trees.
+    let fresh = params.clone().epochs(0).fit(x.view(), aview1(&y))?.predict_trees(x.view())?;
+    let weights = Array2::from_shape_fn((5, 120), |(tree, row)| if row < 20 { 0 } else { ((tree + row) % 3) as u8 });
+    let mut wanted = 0.0;
+    for row in 20..120 {
+        let of = |tree: usize| (f64::from(weights[[tree, row]]), f64::from(fresh[[row, 3 * tree + y[row]]]));
+        let (sum, total) = (0..5).map(of).fold((0.0, 0.0), |(sum, total), (w, p)| (sum + w * p, total + w));
+        wanted -= (sum / total).ln() / 120.0;
+    }
+    let found = params.fit_masked(x.view(), aview1(&y), None, Some(weights))?.history()[0].loss;
+    // Probabilities in single precision.
+    assert!((found - wanted).abs() < 1e-5, "{found} {wanted}");
     Ok(())
 }
 

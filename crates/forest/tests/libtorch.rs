@@ -3,8 +3,8 @@
 
 use forest::libtorch::TorchForest;
 use forest::synthetic::blobs;
-use forest::{Evaluation, Gate, Leafness, Mix, SoftForestParams};
-use ndarray::{ArrayView2, aview1};
+use forest::{Evaluation, ForestError, Gate, Leafness, Loss, Mix, Regularisers, SoftForestParams};
+use ndarray::{Array2, ArrayView2, aview1};
 use proptest::prelude::*;
 
 fn params(depth: usize, gate: Gate, mix: Mix, nodes: Option<usize>) -> SoftForestParams {
@@ -104,5 +104,61 @@ fn training_in_libtorch_lowers_the_loss_and_gives_trees_back() -> forest::Result
     let again = TorchForest::new(&torch.trees()?, &settings, 1.0, tch::Device::Cpu)?;
     let view: ArrayView2<f32> = scaled.view();
     assert_eq!(torch.predict_proba(view)?, again.predict_proba(view)?);
+    Ok(())
+}
+
+/// Below a leaf that is not on the last level lies padding. Responses are still random, so that half of the leaves say worse
+/// than padding would, and a gate that could open would.
+#[test]
+fn trees_of_uneven_depth_are_what_was_trained() -> forest::Result<()> {
+    let (x, y) = blobs(300, 5, 3, 4.0, 1);
+    let start = params(4, Gate::Sigmoid, Mix::Probabilities, Some(9)).epochs(0).fit(x.view(), aview1(&y))?;
+    let shapes = |trees: &[forest::Tree]| trees.iter().map(|t| t.topology().clone()).collect::<Vec<_>>();
+    for (leafness, moves) in [(Leafness::Logit { init: 0.0 }, true), (Leafness::Fixed, false)] {
+        let (mut torch, scaled) = start.torch(x.view(), tch::Device::Cpu)?;
+        let settings = start.params().clone().leafness(leafness).epochs(20).batch(50);
+        torch.train(scaled.view(), aview1(&y), &settings)?;
+        let trees = torch.trees()?;
+        assert_eq!(shapes(&trees), shapes(start.trees()));
+        assert_eq!(trees.iter().any(|t| t.leafness().iter().any(|&g| g > 0.0)), moves);
+        let again = TorchForest::new(&trees, &settings, 1.0, tch::Device::Cpu)?;
+        assert_eq!(torch.predict_proba(scaled.view())?, again.predict_proba(scaled.view())?);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_it_cannot_train_on_is_refused() -> forest::Result<()> {
+    let (x, y) = blobs(30, 5, 3, 4.0, 1);
+    let labels = aview1(&y);
+    let settings = params(2, Gate::Sigmoid, Mix::Probabilities, None).epochs(0);
+    let (mut torch, scaled) = settings.fit(x.view(), labels)?.torch(x.view(), tch::Device::Cpu)?;
+    let rows = scaled.view();
+    let mut wrong = y.clone();
+    wrong[7] = 3;
+    let found = torch.gradients(rows, aview1(&wrong));
+    assert!(matches!(found, Err(ForestError::Label { row: 7, label: 3, classes: 3 })));
+    let found = torch.train(rows, aview1(&wrong), &settings);
+    assert!(matches!(found, Err(ForestError::Label { row: 7, label: 3, classes: 3 })));
+    let found = torch.gradients(rows, aview1(&y[..29]));
+    assert!(matches!(found, Err(ForestError::Rows { expected: 30, found: 29, .. })));
+    let none = Array2::zeros((0, 5));
+    assert!(matches!(torch.gradients(none.view(), aview1(&[])), Err(ForestError::Empty { .. })));
+    assert!(matches!(torch.gradients(x.slice(ndarray::s![.., ..2]), labels), Err(ForestError::Width { .. })));
+    let penalised = Regularisers { size: 0.1, ..Regularisers::default() };
+    for (other, field) in [
+        (settings.clone().batch(0), "batch"),
+        (settings.clone().loss(Loss::Joint), "loss"),
+        (settings.clone().regularisers(penalised), "regularisers"),
+        (settings.clone().bagging(true), "bagging"),
+    ] {
+        match torch.train(rows, labels, &other) {
+            Err(ForestError::Setting { name, .. }) => assert_eq!(name, field),
+            other => panic!("{field}: {other:?}"),
+        }
+    }
+    let settings = settings.loss(Loss::LeafCrossEntropy);
+    let (torch, scaled) = settings.fit(x.view(), labels)?.torch(x.view(), tch::Device::Cpu)?;
+    assert!(matches!(torch.gradients(scaled.view(), labels), Err(ForestError::Setting { name: "loss", .. })));
     Ok(())
 }

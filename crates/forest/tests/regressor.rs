@@ -1,6 +1,6 @@
 //! The regressor as its users meet it.
 
-use forest::{Evaluation, ForestError, Leafness, Optimiser, SoftForestParams, SoftForestRegressor};
+use forest::{Evaluation, ForestError, LeafUpdate, Leafness, Optimiser, SoftForestParams, SoftForestRegressor};
 use ndarray::Array2;
 
 fn ridge(rows: usize) -> (Array2<f32>, Array2<f32>) {
@@ -69,4 +69,32 @@ fn bad_targets_are_refused() {
     ));
     let short = y.slice(ndarray::s![..49, ..]);
     assert!(matches!(params().fit_values(x.view(), short, None), Err(ForestError::Rows { .. })));
+}
+
+#[test]
+fn closed_form_updates_are_not_for_values_which_are_learned_by_gradient() -> forest::Result<()> {
+    let (x, y) = ridge(100);
+    let closed = LeafUpdate::ClosedForm { rounds: 2, leafness: true };
+    let [closed, gradient] = [closed, LeafUpdate::Gradient].map(|update| {
+        let model = params().epochs(5).leaf_update(update).fit_values(x.view(), y.view(), None)?;
+        model.predict(x.view())
+    });
+    assert_eq!(closed?, gradient?);
+    Ok(())
+}
+
+#[test]
+fn a_chunk_that_diverges_leaves_the_model_as_it_was() -> forest::Result<()> {
+    let (x, y) = ridge(100);
+    let mut model = params().epochs(5).fit_values(x.view(), y.view(), None)?;
+    let before = model.predict(x.view())?;
+    // The square of 1e30 is no number in single precision.
+    let huge = Array2::from_elem(y.raw_dim(), 1e30);
+    assert!(matches!(model.partial_fit(x.view(), huge.view()), Err(ForestError::Diverged { epoch: 0, step: 0, .. })));
+    assert_eq!(model.predict(x.view())?, before);
+    assert_eq!((model.trees().len(), model.history().len()), (5, 6));
+    model.partial_fit(x.view(), y.view())?;
+    assert_eq!(model.history().len(), 7);
+    assert_ne!(model.predict(x.view())?, before);
+    Ok(())
 }

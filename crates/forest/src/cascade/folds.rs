@@ -108,7 +108,7 @@ impl FoldedForest {
                 let blind = Array2::from_shape_fn((params.trees, fold_of.len()), |(tree, row)| {
                     u8::from(usize::from(fold_of[row]) != tree / each)
                 });
-                let forest = params.fit_masked(x, ndarray::aview1(labels), None, Some(blind))?;
+                let forest = params.fit_forests(x, ndarray::aview1(labels), None, Some(blind), folds)?;
                 Ok(Self::Soft { forest: Box::new(forest), folds })
             }
             Forest::Hard(params) => Ok(Self::Hard(params.fit_folds(x, labels, classes, fold_of, folds)?)),
@@ -243,10 +243,15 @@ impl FoldedForest {
                 }
                 Ok(Self::Soft { forest: Box::new(SoftForest { ensemble }), folds })
             }
-            StoredFolded::Hard(parts) if !parts.is_empty() => Ok(Self::Hard(
-                parts.into_iter().map(|part| HardForest::from_parts(part, numbers)).collect::<Result<_>>()?,
-            )),
-            StoredFolded::Hard(_) => Err(ForestError::Malformed("a forest without folds".to_owned())),
+            StoredFolded::Hard(parts) => {
+                let parts: Vec<HardForest> =
+                    parts.into_iter().map(|part| HardForest::from_parts(part, numbers)).collect::<Result<_>>()?;
+                let first = parts.first().ok_or_else(|| ForestError::Malformed("a forest without folds".to_owned()))?;
+                if parts.iter().any(|part| part.trees() != first.trees()) {
+                    return Err(ForestError::Malformed("folds of a forest differ in their trees".to_owned()));
+                }
+                Ok(Self::Hard(parts))
+            }
         }
     }
 }
@@ -274,6 +279,8 @@ fn condensed(per_tree: Array2<f32>, vector: ClassVector, classes: usize) -> Arra
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::params::Loss;
+    use crate::tree::Tree;
 
     #[test]
     fn folds_are_stratified_and_too_many_are_refused() -> Result<()> {
@@ -286,6 +293,33 @@ mod tests {
         }
         let few = [0, 0, 0, 1, 1];
         assert!(matches!(stratified_folds(&few, 2, 3, 1), Err(ForestError::Folds { folds: 3, class: 1, rows: 2 })));
+        Ok(())
+    }
+
+    /// Not even through other trees: with a joint loss a tree's gradient is made of its whole forest's output.
+    #[test]
+    fn trees_know_nothing_of_the_labels_of_their_fold() -> Result<()> {
+        let (x, labels) = crate::synthetic::blobs(60, 4, 3, 2.0, 1);
+        let fold_of = stratified_folds(&labels, 3, 3, 1)?;
+        let mut others = labels.clone();
+        for (label, _) in others.iter_mut().zip(&fold_of).filter(|(_, fold)| **fold == 1) {
+            *label = (*label + 1) % 3;
+        }
+        for loss in [Loss::PerTree, Loss::Joint] {
+            let params = SoftForestParams::default().trees(2).depth(2).epochs(3).batch(16).loss(loss);
+            let forest = Forest::Soft(Box::new(params));
+            let trees = |labels: &[usize]| -> Result<Vec<Tree>> {
+                match FoldedForest::fit(&forest, x.view(), labels, 3, &fold_of, 3)? {
+                    FoldedForest::Soft { forest, .. } => Ok(forest.trees().to_vec()),
+                    FoldedForest::Hard(_) => Ok(Vec::new()),
+                }
+            };
+            let (known, changed) = (trees(&labels)?, trees(&others)?);
+            for (tree, (known, changed)) in known.iter().zip(&changed).enumerate() {
+                assert_eq!(known == changed, tree / 2 == 1, "{loss:?}, tree {tree}");
+            }
+            assert_eq!(known.len(), 6);
+        }
         Ok(())
     }
 

@@ -93,7 +93,7 @@ impl DeepForestParams {
             None => None,
             Some(scanning) => {
                 require(
-                    scanning.height.checked_mul(scanning.width) == Some(x.ncols()),
+                    scanning.pixels() == Some(x.ncols()),
                     "scanning.height, scanning.width",
                     "a product equal to the number of columns",
                     &(scanning.height, scanning.width, x.ncols()),
@@ -347,6 +347,9 @@ impl DeepForest {
             return Err(ForestError::Malformed("a cascade with an empty layer".to_owned()));
         }
         let scanner = stored.scanner.map(|s| Scanner::from_parts(s, &mut numbers)).transpose()?;
+        if scanner.as_ref().is_some_and(|s| s.settings.pixels() != Some(stored.columns)) {
+            return Err(ForestError::Malformed("scanned samples do not fit the columns".to_owned()));
+        }
         let layers = stored
             .layers
             .into_iter()
@@ -385,3 +388,6 @@ struct StoredDeep {
     scanner: Option<StoredScanner>,
     layers: Vec<Vec<StoredFolded>>,
 }
+
+#[cfg(test)]
+mod tests;

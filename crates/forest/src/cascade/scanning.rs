@@ -69,6 +69,11 @@ impl Scanning {
         self.forests.iter().try_for_each(Forest::validate)
     }
 
+    /// Pixels of a sample; `None` when there are more than can be counted.
+    pub(super) fn pixels(&self) -> Option<usize> {
+        self.height.checked_mul(self.width)
+    }
+
     fn grid(&self, window: Window) -> Grid {
         let tall = window.size.min(self.height);
         let steps = |length: usize, size: usize| (length - size) / window.stride + 1;

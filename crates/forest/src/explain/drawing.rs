@@ -115,8 +115,8 @@ impl SoftForest {
         Ok(dot)
     }
 
-    /// One tree as nested conditions on its gates' largest weights; each gate reads "goes left when the weighted sum is
-    /// positive", which is what hard routing does.
+    /// One tree as nested conditions on its gates' largest weights, in units of the inputs; each gate reads "goes left when the
+    /// weighted sum is above its threshold", which is what hard routing does. The threshold is that of the sum over all inputs.
     ///
     /// # Errors
     /// For a tree number out of range.
@@ -148,23 +148,36 @@ impl SoftForest {
         Ok(text)
     }
 
-    /// A gate's three largest weights in units of the inputs.
+    /// When a gate goes left: its three largest weights in units of the inputs, and the threshold of the sum over all of them,
+    /// sum w m - b with training means m, since gates see what is left after the mean.
     fn gate_label(&self, tree: &Tree, gate: usize, names: &Names) -> String {
         let encoder = &self.ensemble.encoder;
         let sources = encoder.source_columns();
-        let mut terms: Vec<(f32, usize)> = tree
+        let mut terms: Vec<(f64, usize)> = tree
             .gate_weights(gate)
             .iter()
             .zip(encoder.inverse_scale())
             .zip(&sources)
-            .map(|((w, s), &column)| (w * s, column))
+            .map(|((&w, &s), &column)| (f64::from(w) * f64::from(s), column))
             .collect();
+        let centre: f64 = terms.iter().zip(encoder.mean()).map(|((w, _), &mean)| w * f64::from(mean)).sum();
+        let threshold = centre - f64::from(tree.biases()[gate]);
         terms.sort_by(|a, b| b.0.abs().total_cmp(&a.0.abs()));
-        let shown: Vec<String> =
-            terms.iter().take(3).map(|(w, column)| format!("{w:+.2} {}", names.column(*column))).collect();
+        let shown = terms.iter().take(3).map(|&(w, column)| {
+            let digits = decimals(w);
+            format!("{w:+.digits$} {}", names.column(column))
+        });
+        let shown: Vec<String> = shown.collect();
         let rest = if terms.len() > 3 { " ..." } else { "" };
-        format!("{}{rest} > 0", shown.join(" "))
+        let digits = decimals(threshold);
+        format!("{}{rest} > {threshold:.digits$}", shown.join(" "))
     }
+}
+
+/// Decimals that show four digits of a number, at least two and at most nine.
+fn decimals(number: f64) -> usize {
+    let leading = if number == 0.0 { 0.0 } else { number.abs().log10().floor() };
+    (3.0 - leading).clamp(2.0, 9.0) as usize
 }
 
 /// Centre of every node: leaves side by side, parents above the middle of their children.

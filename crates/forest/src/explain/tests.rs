@@ -122,6 +122,61 @@ fn drawings_mention_every_node_and_escape_names() -> Result<()> {
     Ok(())
 }
 
+/// Follows printed rules for a row of columns called x0, x1, ...: what they say, and whether every condition on the way is
+/// decided by the digits that are printed.
+fn follow(rules: &str, row: &[f32]) -> Option<(String, bool)> {
+    let lines: Vec<(usize, &str)> =
+        rules.lines().map(|line| (line.len() - line.trim_start().len(), line.trim_start())).collect();
+    let half_a_digit = |number: &str| 0.5 * 0.1f64.powi(number.split('.').nth(1).map_or(0, str::len) as i32);
+    let (mut at, mut decided) = (0, true);
+    while let Some(condition) = lines[at].1.strip_prefix("if ") {
+        let (sum, threshold) = condition.strip_suffix(':')?.split_once(" > ")?;
+        let (mut above, mut unsure) = (-threshold.parse::<f64>().ok()?, half_a_digit(threshold));
+        for pair in sum.split(' ').collect::<Vec<_>>().chunks_exact(2) {
+            let column: usize = pair[1].strip_prefix('x')?.parse().ok()?;
+            above += pair[0].parse::<f64>().ok()? * f64::from(row[column]);
+            unsure += half_a_digit(pair[0]) * f64::from(row[column].abs());
+        }
+        decided &= above.abs() > unsure;
+        let other = (lines[at].0, "else:");
+        at += if above > 0.0 { 1 } else { 1 + lines[at..].iter().position(|line| *line == other)? };
+    }
+    Some((lines[at].1.to_owned(), decided))
+}
+
+#[test]
+fn rules_say_what_hard_routing_does_wherever_the_columns_lie() -> Result<()> {
+    let (mut x, y) = oblique_xor(400, 2, 0.6, 1);
+    // One column in the thousands, one in hundredths.
+    x.column_mut(0).mapv_inplace(|v| 5000.0 + 300.0 * v);
+    x.column_mut(1).mapv_inplace(|v| 0.07 + 0.01 * v);
+    for scaling in [crate::Scaling::Standardise, crate::Scaling::Centre] {
+        let params = SoftForestParams::default()
+            .trees(1)
+            .depth(3)
+            .epochs(20)
+            .batch(32)
+            .scaling(scaling)
+            .leafness(Leafness::Fixed)
+            .optimiser(Optimiser { rate: 0.05, ..Optimiser::default() });
+        let forest = params.fit(x.view(), aview1(&y))?;
+        let rules = forest.tree_rules(0, &Names::default())?;
+        let hard = forest.evaluate(x.view(), crate::Evaluation::Hard)?.output;
+        let mut compared = 0;
+        for (row, says) in x.rows().into_iter().zip(hard.rows()) {
+            let (said, decided) = follow(&rules, &row.to_vec()).ok_or_else(|| ForestError::Malformed(rules.clone()))?;
+            let class = arg_max(says.iter().copied());
+            if decided {
+                assert!(said.starts_with(&format!("class {class} ")), "{said}, {says}\n{rules}");
+                compared += 1;
+            }
+        }
+        // Four digits decide nearly every row.
+        assert!(compared > 350, "{compared}");
+    }
+    Ok(())
+}
+
 #[test]
 fn the_text_names_class_mass_and_columns() -> Result<()> {
     let (forest, x) = model()?;

@@ -6,6 +6,8 @@ mod closed_form;
 pub(crate) mod pass;
 mod tree;
 
+use std::ops::Range;
+
 use ndarray::{Array2, ArrayView2};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -67,6 +69,8 @@ pub(crate) struct TrainingSet<'a> {
     pub(crate) weights: Vec<f32>,
     /// Weight of each row in each tree `[trees, rows]`, on top of `weights`.
     pub(crate) tree_weights: Option<Array2<u8>>,
+    /// Number of forests that the trees make, as many trees each: the joint loss is that of each forest's mean.
+    pub(crate) forests: usize,
 }
 
 /// What one epoch did.
@@ -78,6 +82,13 @@ pub struct Epoch {
     pub validation: Option<f64>,
     /// Expected number of nodes of a tree, averaged over the trees.
     pub expected_nodes: f32,
+}
+
+/// What a call of [`train`] did.
+pub(crate) struct Training {
+    pub(crate) history: Vec<Epoch>,
+    /// Inverse temperature of the epoch that the trees are of; the first one's when there was none.
+    pub(crate) inverse_temperature: f32,
 }
 
 /// Fresh trees. Tree t depends on the seed and on t alone.
@@ -116,14 +127,14 @@ pub(crate) struct Plan<'a> {
     pub(crate) validate: Option<(usize, Box<dyn Fn(&[Tree], f32) -> Result<f64> + Sync + 'a>)>,
 }
 
-/// Trains `trees` in place; returns what each epoch did.
+/// Trains `trees` in place. After an error they are gone.
 pub(crate) fn train(
     trees: &mut Vec<Tree>,
     set: &TrainingSet,
     encoder: &Encoder,
     params: &SoftForestParams,
     plan: &Plan,
-) -> Result<Vec<Epoch>> {
+) -> Result<Training> {
     let mut trainers: Vec<TreeTrainer> = std::mem::take(trees)
         .into_iter()
         .enumerate()
@@ -137,11 +148,13 @@ pub(crate) fn train(
     let total_steps = (steps_an_epoch * plan.epochs).max(1) as f32;
     let mut history = Vec::with_capacity(plan.epochs);
     let mut best: Option<(f64, usize, Vec<Tree>)> = None;
+    let mut inverse_temperature = plan.inverse_temperature[0];
     let mut batch = Array2::zeros((params.batch.min(plan.rows.len()), encoder.inputs()));
     for epoch in 0..plan.epochs {
         let mut order = plan.rows.clone();
         order.shuffle(&mut generator(params.seed, Stream::Order, plan.first_epoch + epoch));
         let beta = annealed(plan.inverse_temperature, epoch, plan.epochs);
+        inverse_temperature = beta;
         let mut loss = 0.0;
         for (index, rows) in order.chunks(params.batch).enumerate() {
             if batch.nrows() != rows.len() {
@@ -156,7 +169,8 @@ pub(crate) fn train(
                 inverse_temperature: beta,
                 progress,
                 learn_shape: plan.learn_shape,
-                learn_responses: params.leaf_update == LeafUpdate::Gradient,
+                // The closed form is one of distributions: values have only their gradient.
+                learn_responses: params.leaf_update == LeafUpdate::Gradient || !set.targets.is_classes(),
             };
             let batch_loss = one_step(
                 &mut trainers,
@@ -210,10 +224,13 @@ pub(crate) fn train(
         });
     }
     *trees = match best {
-        Some((_, _, trees)) => trees,
+        Some((_, epoch, trees)) => {
+            inverse_temperature = annealed(plan.inverse_temperature, epoch, plan.epochs);
+            trees
+        }
         None => trainers.into_iter().map(|t| t.tree).collect(),
     };
-    Ok(history)
+    Ok(Training { history, inverse_temperature })
 }
 
 /// Whether the settings let leafness move at all.
@@ -233,11 +250,14 @@ fn annealed([first, last]: [f32; 2], epoch: usize, epochs: usize) -> f32 {
 struct RowWeights<'a> {
     shared: Vec<f32>,
     bags: Option<(&'a Array2<u8>, &'a [usize])>,
+    /// Number of forests that the trees make.
+    forests: usize,
 }
 
 impl<'a> RowWeights<'a> {
     fn new(set: &TrainingSet, bags: Option<&'a Array2<u8>>, rows: &'a [usize]) -> Self {
-        Self { shared: rows.iter().map(|&r| set.weights[r]).collect(), bags: bags.map(|b| (b, rows)) }
+        let shared = rows.iter().map(|&r| set.weights[r]).collect();
+        Self { shared, bags: bags.map(|b| (b, rows)), forests: set.forests }
     }
 
     fn of_tree(&self, tree: usize) -> Vec<f32> {
@@ -245,6 +265,18 @@ impl<'a> RowWeights<'a> {
             None => self.shared.clone(),
             Some((bags, rows)) => self.shared.iter().zip(rows).map(|(w, &r)| w * f32::from(bags[[tree, r]])).collect(),
         }
+    }
+
+    /// Part of each of some trees in their mean of a row, `[trees][batch]`: its weight over the sum of theirs. 0 throughout
+    /// for a row that none of them sees.
+    fn shares(&self, trees: Range<usize>) -> Vec<Vec<f32>> {
+        let Some((bags, rows)) = self.bags else {
+            return vec![vec![1.0 / trees.len() as f32; self.shared.len()]; trees.len()];
+        };
+        let weight = |tree: usize, row: usize| f32::from(bags[[tree, row]]);
+        let totals: Vec<f32> = rows.iter().map(|&row| trees.clone().map(|tree| weight(tree, row)).sum()).collect();
+        let share = |tree, (&row, &total): (&usize, &f32)| if total > 0.0 { weight(tree, row) / total } else { 0.0 };
+        trees.map(|tree| rows.iter().zip(&totals).map(|place| share(tree, place)).collect()).collect()
     }
 }
 
@@ -257,43 +289,69 @@ fn one_step(
     params: &SoftForestParams,
     step: Step,
 ) -> f64 {
-    let classification = targets.is_classes();
-    if params.loss != Loss::Joint {
+    if params.loss == Loss::Joint {
+        let size = trainers.len() / weights.forests;
         let losses: Vec<f64> = trainers
-            .par_iter_mut()
+            .par_chunks_exact_mut(size)
             .enumerate()
-            .map(|(t, trainer)| {
-                trainer.forward(x, params, classification, step.inverse_temperature);
-                let loss = trainer.own_loss(targets, &weights.of_tree(t), params);
-                if loss.is_finite() {
-                    trainer.step(x, params, classification, step);
-                }
-                loss
+            .map(|(forest, trainers)| {
+                let shares = weights.shares(forest * size..(forest + 1) * size);
+                joint_step(trainers, x, targets, &weights.shared, &shares, params, step)
             })
             .collect();
         return losses.iter().sum();
     }
+    let classification = targets.is_classes();
+    let losses: Vec<f64> = trainers
+        .par_iter_mut()
+        .enumerate()
+        .map(|(t, trainer)| {
+            trainer.forward(x, params, classification, step.inverse_temperature);
+            let loss = trainer.own_loss(targets, &weights.of_tree(t), params);
+            if loss.is_finite() {
+                trainer.step(x, params, classification, step);
+            }
+            loss
+        })
+        .collect();
+    losses.iter().sum()
+}
+
+/// As [`one_step`] for the trees of one forest, whose mean the loss is of. `weights` `[batch]` are the rows', `shares`
+/// `[trees][batch]` every tree's part in the mean of a row; a row in which none has a part costs nothing.
+fn joint_step(
+    trainers: &mut [TreeTrainer],
+    x: ArrayView2<f32>,
+    targets: &Targets,
+    weights: &[f32],
+    shares: &[Vec<f32>],
+    params: &SoftForestParams,
+    step: Step,
+) -> f64 {
+    let classification = targets.is_classes();
     trainers.par_iter_mut().for_each(|trainer| {
         trainer.forward(x, params, classification, step.inverse_temperature);
     });
-    // The forest's mean, and its gradient: every tree gets 1/T of it. Bag weights have no meaning here.
-    let count = trainers.len() as f32;
+    let batch = weights.len();
     let mut mean = vec![0.0; trainers[0].output.len()];
-    for trainer in trainers.iter() {
-        for (m, o) in mean.iter_mut().zip(&trainer.output) {
-            *m += o / count;
+    let mut seen = vec![0.0; batch];
+    for (trainer, share) in trainers.iter().zip(shares) {
+        for (mean, output) in mean.chunks_exact_mut(batch).zip(trainer.output.chunks_exact(batch)) {
+            mean.iter_mut().zip(output).zip(share).for_each(|((m, o), s)| *m += s * o);
         }
+        seen.iter_mut().zip(share).zip(weights).filter(|((_, s), _)| **s > 0.0).for_each(|((seen, _), w)| *seen = *w);
     }
     let mut upstream = vec![0.0; mean.len()];
-    let loss =
-        output_loss(&mean, targets, &weights.shared, crate::params::Mix::Probabilities, 1.0 / count, &mut upstream);
+    let loss = output_loss(&mean, targets, &seen, crate::params::Mix::Probabilities, 1.0, &mut upstream);
     if loss.is_finite() {
-        trainers.par_iter_mut().for_each(|trainer| {
-            trainer.take_upstream(&upstream, classification, params);
+        trainers.par_iter_mut().zip(shares).for_each(|(trainer, share)| {
+            let own: Vec<f32> =
+                upstream.chunks_exact(batch).flat_map(|row| row.iter().zip(share).map(|(u, s)| u * s)).collect();
+            trainer.take_upstream(&own, classification, params);
             trainer.step(x, params, classification, step);
         });
     }
-    loss * f64::from(count)
+    loss * trainers.len() as f64
 }
 
 fn tree_weights(set: &TrainingSet, params: &SoftForestParams, trees: usize) -> Option<Array2<u8>> {
@@ -309,7 +367,7 @@ fn tree_weights(set: &TrainingSet, params: &SoftForestParams, trees: usize) -> O
         }
     }
     if let Some(given) = &set.tree_weights {
-        bags *= given;
+        bags.zip_mut_with(given, |bag, &given| *bag = bag.saturating_mul(given));
     }
     Some(bags)
 }

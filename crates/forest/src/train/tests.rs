@@ -204,12 +204,20 @@ fn oblique(rows: usize) -> (Array2<f32>, Vec<usize>) {
 
 fn trained(params: &SoftForestParams, rows: usize) -> Result<(Vec<Tree>, Vec<Epoch>)> {
     let (x, labels) = oblique(rows);
-    let encoder = identity_encoder(&x, params)?;
+    trained_on(params, &x, labels)
+}
+
+fn trained_on(params: &SoftForestParams, x: &Array2<f32>, labels: Vec<usize>) -> Result<(Vec<Tree>, Vec<Epoch>)> {
+    let encoder = identity_encoder(x, params)?;
     let mut trees = fresh_trees(params, encoder.inputs(), 2);
-    let set =
-        TrainingSet { x: x.view(), targets: Targets::Classes(labels), weights: vec![1.0; rows], tree_weights: None };
-    let history = train(&mut trees, &set, &encoder, params, &plan(rows, params.epochs))?;
-    Ok((trees, history))
+    let set = set(x, labels);
+    let training = train(&mut trees, &set, &encoder, params, &plan(x.nrows(), params.epochs))?;
+    Ok((trees, training.history))
+}
+
+fn set(x: &Array2<f32>, labels: Vec<usize>) -> TrainingSet<'_> {
+    let weights = vec![1.0; labels.len()];
+    TrainingSet { x: x.view(), targets: Targets::Classes(labels), weights, tree_weights: None, forests: 1 }
 }
 
 fn small() -> SoftForestParams {
@@ -251,6 +259,62 @@ fn bagging_and_feature_subsets_make_trees_differ_and_respect_the_subset() -> Res
                 assert!(*m > 0.0 || *w == 0.0);
             }
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_tree_learns_nothing_from_rows_outside_its_bag() -> Result<()> {
+    let (x, labels) = oblique(100);
+    for loss in [Loss::PerTree, Loss::Joint] {
+        // Alone, as the mean of a joint loss is of other trees too.
+        let params = small().trees(1).bagging(true).loss(loss);
+        let Some(bags) = tree_weights(&set(&x, labels.clone()), &params, 1) else {
+            return Err(ForestError::Malformed("no bags".to_owned()));
+        };
+        // A Poisson(1) weight is 0 with probability 0.37.
+        let outside = bags.iter().filter(|&&bag| bag == 0).count();
+        assert!((20..60).contains(&outside), "{outside}");
+        let flipped = |flip: &dyn Fn(u8) -> bool| -> Vec<usize> {
+            labels.iter().zip(&bags).map(|(&label, &bag)| if flip(bag) { 1 - label } else { label }).collect()
+        };
+        let (tree, _) = trained_on(&params, &x, labels.clone())?;
+        assert_eq!(trained_on(&params, &x, flipped(&|bag| bag == 0))?.0, tree);
+        assert_ne!(trained_on(&params, &x, flipped(&|bag| bag == 1))?.0, tree);
+        assert_ne!(trained_on(&params.bagging(false), &x, labels.clone())?.0, tree);
+    }
+    Ok(())
+}
+
+#[test]
+fn early_stopping_keeps_the_best_epoch_with_its_temperature() -> Result<()> {
+    let (x, y) = crate::synthetic::blobs(300, 4, 3, 1.5, 1);
+    let patience = 2;
+    let params = small()
+        .leafness(Leafness::Fixed)
+        .epochs(60)
+        .anneal_to(Some(8.0))
+        .early_stopping(Some(crate::params::EarlyStopping { fraction: 0.3, patience }))
+        .fine_tune(0);
+    let forest = params.fit(x.view(), ndarray::aview1(&y))?;
+    let scores: Vec<f64> = forest.history().iter().filter_map(|epoch| epoch.validation).collect();
+    let best = (0..scores.len()).fold(0, |best, epoch| if scores[epoch] > scores[best] { epoch } else { best });
+    assert_eq!(scores.len(), best + patience + 2, "{scores:?}");
+    assert_eq!(forest.ensemble.inverse_temperature, annealed([1.0, 8.0], best, 60));
+    let (_, held) = holdout(300, 0.3, params.seed);
+    let (held_x, held_y): (Array2<f32>, Vec<usize>) =
+        (x.select(ndarray::Axis(0), &held), held.iter().map(|&row| y[row]).collect());
+    assert_eq!(forest.score(held_x.view(), ndarray::aview1(&held_y))?, scores[best]);
+    Ok(())
+}
+
+#[test]
+fn given_shapes_are_trained_for_as_long_as_learned_ones() -> Result<()> {
+    let (x, y) = oblique(60);
+    for leafness in [Leafness::Logit { init: 0.0 }, Leafness::Fixed, Leafness::Random { nodes: 7 }] {
+        let params = small().leafness(leafness).fine_tune(2);
+        assert_eq!(params.fit(x.view(), ndarray::aview1(&y))?.history().len(), 5);
+        assert_eq!(params.harden(false).fit(x.view(), ndarray::aview1(&y))?.history().len(), 3);
     }
     Ok(())
 }

@@ -3,10 +3,12 @@
 use super::Setting;
 use crate::Metrics;
 use forest::{
-    DeepForest, DeepForestParams, Forest, HardForest, HardForestParams, HardKind, Leafness, Regularisers, Scaling,
-    SoftForest, SoftForestParams,
+    DeepForest, DeepForestParams, Evaluation, Forest, HardForest, HardForestParams, HardKind, Leafness, Regularisers,
+    Scaling, SoftForest, SoftForestParams,
 };
-use ndarray::{ArrayView1, ArrayView2};
+use ndarray::{Array2, ArrayView1, ArrayView2};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 /// A model with its settings; the seed comes from the run.
@@ -15,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub(super) enum Model {
     /// One layer of soft trees.
     Soft(Box<SoftForestParams>),
-    /// The same with random shapes of as many nodes as the learned ones have.
+    /// The same with random shapes of about as many nodes as the learned ones have.
     RandomShape(Box<SoftForestParams>),
     /// One layer of hard trees.
     Hard(HardForestParams),
@@ -35,8 +37,15 @@ pub(super) const SOFT_CASCADE: &str = "up to 2 layers of 15 soft trees";
 pub(super) enum Fitted {
     Soft(Box<SoftForest>),
     Hard(HardForest),
-    Cascade(DeepForest),
+    /// With its number of folds, as many copies of every forest.
+    Cascade(DeepForest, usize),
 }
+
+/// Rows that are explained.
+const EXPLAINED: usize = 200;
+/// Features a gate that an explanation names, and columns in all that are masked because of it.
+const TERMS: usize = 10;
+const MASKED: usize = 20;
 
 /// The arms of a tier; the learned shape comes first because the random one needs its size.
 pub(super) fn arms(setting: &Setting) -> Vec<(&'static str, Model)> {
@@ -53,7 +62,7 @@ pub(super) fn arms(setting: &Setting) -> Vec<(&'static str, Model)> {
     };
     let learned = soft(15, Leafness::Logit { init: 0.0 }, 1e-3);
     let random_forest = HardForestParams { trees: setting.hard_trees, ..HardForestParams::default() };
-    // At most two layers, as in the paper's comparison; the second is dropped unless it gains out of fold.
+    // At most two layers, as in the paper's comparison; both are grown, and the second is dropped unless it gains out of fold.
     let two_layers = |forest| {
         let params = DeepForestParams { max_layers: 2, forests: vec![forest], ..DeepForestParams::default() };
         Model::Cascade(Box::new(params))
@@ -85,18 +94,21 @@ impl Model {
         }
     }
 
-    /// Fits with this seed; `nodes` a tree for a random shape.
+    /// Fits with this seed; a random shape has about `nodes` nodes a tree.
     pub(super) fn fit(
         &self,
         x: ArrayView2<f32>,
         y: ArrayView1<usize>,
         seed: u64,
-        nodes: usize,
+        nodes: f64,
     ) -> forest::Result<Fitted> {
         let soft = |params: &SoftForestParams, leafness| SoftForestParams { seed, leafness, ..params.clone() };
         Ok(match self {
             Self::Soft(params) => Fitted::Soft(Box::new(soft(params, params.leafness).fit(x, y)?)),
-            Self::RandomShape(params) => Fitted::Soft(Box::new(soft(params, Leafness::Random { nodes }).fit(x, y)?)),
+            Self::RandomShape(params) => {
+                let leafness = Leafness::Random { nodes: nearest_odd(nodes) };
+                Fitted::Soft(Box::new(soft(params, leafness).fit(x, y)?))
+            }
             Self::Hard(params) => Fitted::Hard(HardForestParams { seed, ..params.clone() }.fit(x, y)?),
             Self::Cascade(params) => {
                 let mut params = DeepForestParams { seed, ..(**params).clone() };
@@ -106,46 +118,71 @@ impl Model {
                         Forest::Hard(hard) => hard.seed = seed,
                     }
                 }
-                Fitted::Cascade(params.fit(x, y)?)
+                Fitted::Cascade(params.fit(x, y)?, params.folds)
             }
         })
     }
 }
 
+/// The size of a tree nearest to `nodes`: every gate has two children.
+fn nearest_odd(nodes: f64) -> usize {
+    2 * ((nodes - 1.0) / 2.0).round().max(0.0) as usize + 1
+}
+
 impl Fitted {
-    /// Accuracy and size, and for soft trees how much of a decision one path a tree explains.
-    pub(super) fn metrics(&self, x: ArrayView2<f32>, y: ArrayView1<usize>) -> anyhow::Result<Metrics> {
+    /// Class probabilities `[rows, classes]` of every layer, the first one first; one table for what has no layers.
+    pub(super) fn predict(&self, x: ArrayView2<f32>) -> forest::Result<Vec<Array2<f32>>> {
+        Ok(match self {
+            Self::Soft(forest) => vec![forest.predict_proba(x)?],
+            Self::Hard(forest) => vec![forest.predict_proba(x)?],
+            Self::Cascade(forest, _) => forest.predict_layers(x)?,
+        })
+    }
+
+    /// Accuracy of the layers' predictions on the test rows, and size; for soft trees also accuracy of one path a tree, and
+    /// how far explanations hold. `mean` is that of the training rows.
+    pub(super) fn metrics(
+        &self,
+        layers: &[Array2<f32>],
+        x: ArrayView2<f32>,
+        y: ArrayView1<usize>,
+        mean: ArrayView1<f32>,
+        seed: u64,
+    ) -> anyhow::Result<Metrics> {
         let mut metrics = Metrics::new();
         let mut put = |name: &str, value: f64| {
             metrics.insert(name.into(), value);
         };
+        let accuracies: Vec<f64> = layers.iter().map(|votes| accuracy(votes, y)).collect();
+        if let Some(last) = accuracies.last() {
+            put("test_accuracy", *last);
+        }
         match self {
             Self::Soft(forest) => {
                 let size = forest.complexity();
-                put("test_accuracy", 100.0 * forest.score(x, y)?);
                 put("scalars", size.scalars as f64);
+                put("bytes", size.bytes as f64);
                 put("nodes_per_tree", (size.gates + size.leaves) as f64 / size.trees as f64);
-                put("explained_mass", explained_mass(forest, x)?);
+                put("one_path_accuracy", accuracy(&forest.evaluate(x, Evaluation::Hard)?.output, y));
+                let (mass, gap) = explained(forest, x, mean, seed)?;
+                put("explained_mass", mass);
+                put("deletion_gap", gap);
             }
             Self::Hard(forest) => {
-                put("test_accuracy", 100.0 * forest.score(x, y)?);
                 put("scalars", forest.scalars() as f64);
                 put("nodes_per_tree", forest.nodes() as f64 / forest.trees() as f64);
             }
-            Self::Cascade(forest) => {
+            Self::Cascade(forest, folds) => {
                 put("scalars", forest.scalars() as f64);
+                put("scalars_a_fold", forest.scalars() as f64 / *folds as f64);
+                put("bytes", forest.to_bytes()?.len() as f64);
                 put("layers", forest.layers() as f64);
-                for (layer, votes) in forest.predict_layers(x)?.iter().enumerate() {
-                    let best = |row: ndarray::ArrayView1<f32>| {
-                        let better = |best: (usize, f32), (class, vote): (usize, &f32)| {
-                            if *vote > best.1 { (class, *vote) } else { best }
-                        };
-                        row.iter().enumerate().fold((0, f32::MIN), better).0
-                    };
-                    let hits = votes.rows().into_iter().zip(y).filter(|(row, label)| best(*row) == **label).count();
-                    let accuracy = 100.0 * hits as f64 / y.len() as f64;
-                    put(&format!("layer{}_accuracy", layer + 1), accuracy);
-                    put("test_accuracy", accuracy);
+                for (layer, accuracy) in accuracies.iter().enumerate() {
+                    put(&format!("layer{}_accuracy", layer + 1), *accuracy);
+                }
+                // Of every layer that was grown, kept or not.
+                for (layer, score) in forest.layer_scores().iter().enumerate() {
+                    put(&format!("layer{}_out_of_fold", layer + 1), 100.0 * score);
                 }
             }
         }
@@ -153,10 +190,90 @@ impl Fitted {
     }
 }
 
-/// The mass that the likeliest path of each tree carries, averaged over the first test rows.
-fn explained_mass(forest: &SoftForest, x: ArrayView2<f32>) -> forest::Result<f64> {
-    let rows = x.nrows().min(200);
-    let mass = |row: usize| forest.explain(&x.row(row).to_vec(), 0).map(|explanation| explanation.explained_mass);
-    let all = (0..rows).map(mass).collect::<forest::Result<Vec<f64>>>()?;
-    Ok(all.iter().sum::<f64>() / rows as f64)
+/// Percentage of rows whose label gets the most of the votes, the first class among equals.
+fn accuracy(votes: &Array2<f32>, y: ArrayView1<usize>) -> f64 {
+    let best = |row: ArrayView1<f32>| {
+        let better = |best: (usize, f32), (class, vote): (usize, &f32)| {
+            if *vote > best.1 { (class, *vote) } else { best }
+        };
+        row.iter().enumerate().fold((0, f32::MIN), better).0
+    };
+    let hits = votes.rows().into_iter().zip(y).filter(|(row, label)| best(*row) == **label).count();
+    100.0 * hits as f64 / y.len() as f64
+}
+
+/// Of the first test rows' explanations: the mass that the likeliest path of each tree carries, and by how many points more
+/// the class's probability falls when the columns named first are set to their mean than when as many others are.
+fn explained(forest: &SoftForest, x: ArrayView2<f32>, mean: ArrayView1<f32>, seed: u64) -> forest::Result<(f64, f64)> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let count = x.nrows().min(EXPLAINED);
+    let (mut mass, mut gap) = (0.0, 0.0);
+    let mut probabilities = vec![0.0; forest.classes()];
+    for row in x.rows().into_iter().take(count) {
+        let row = row.to_vec();
+        let explanation = forest.explain(&row, TERMS)?;
+        mass += explanation.explained_mass;
+        let mut named = explanation.columns();
+        named.truncate(MASKED);
+        let others: Vec<usize> = (0..row.len()).filter(|column| !named.contains(column)).collect();
+        let drawn = rand::seq::index::sample(&mut rng, others.len(), named.len().min(others.len()));
+        let drawn: Vec<usize> = drawn.into_iter().map(|index| others[index]).collect();
+        let mut without = |columns: &[usize]| -> forest::Result<f64> {
+            let mut masked = row.clone();
+            columns.iter().for_each(|&column| masked[column] = mean[column]);
+            forest.predict_one(&masked, Evaluation::Exact, &mut probabilities)?;
+            Ok(f64::from(probabilities[explanation.class]))
+        };
+        gap += without(&drawn)? - without(&named)?;
+    }
+    Ok((mass / count as f64, 100.0 * gap / count as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use forest::synthetic::{blobs, oblique_xor};
+    use ndarray::{Axis, aview1};
+
+    #[test]
+    fn a_random_shape_gets_the_nearest_size_that_a_tree_can_have() {
+        for (nodes, odd) in [(1.0, 1), (34.7, 35), (35.9, 35), (36.1, 37), (127.0, 127)] {
+            assert_eq!(nearest_odd(nodes), odd);
+        }
+    }
+
+    #[test]
+    fn columns_that_decide_are_named_and_missed_when_masked() -> anyhow::Result<()> {
+        // Two of the sixty columns carry the label.
+        let (x, y) = blobs(400, 60, 2, 4.0, 1);
+        let params = SoftForestParams {
+            epochs: 20,
+            batch: 32,
+            optimiser: forest::Optimiser { rate: 0.05, ..forest::Optimiser::default() },
+            ..SoftForestParams::default()
+        };
+        let forest = params.fit(x.view(), aview1(&y))?;
+        let mean = x.mean_axis(Axis(0)).unwrap_or_default();
+        let (mass, gap) = explained(&forest, x.view(), mean.view(), 1)?;
+        assert!((0.0..=1.0).contains(&mass), "{mass}");
+        assert!(gap > 1.0, "{gap}");
+        Ok(())
+    }
+
+    /// A second layer that is dropped leaves its out-of-fold score behind, and sizes count every fold's copy.
+    #[test]
+    fn a_cascade_reports_every_layer_it_grew() -> anyhow::Result<()> {
+        let (x, y) = oblique_xor(120, 4, 0.6, 1);
+        let forest = Forest::Hard(HardForestParams { trees: 3, ..HardForestParams::default() });
+        let params = DeepForestParams { max_layers: 2, forests: vec![forest], ..DeepForestParams::default() };
+        let fitted = Model::Cascade(Box::new(params)).fit(x.view(), aview1(&y), 0, 0.0)?;
+        let (layers, mean) = (fitted.predict(x.view())?, x.row(0));
+        let metrics = fitted.metrics(&layers, x.view(), aview1(&y), mean, 0)?;
+        assert_eq!(metrics["layers"], layers.len() as f64);
+        assert!((0.0..=100.0).contains(&metrics["layer2_out_of_fold"]));
+        assert_eq!(metrics["scalars"], 3.0 * metrics["scalars_a_fold"]);
+        assert!(metrics["bytes"] > 4.0 * metrics["scalars"]);
+        assert_eq!(metrics["test_accuracy"], metrics[&format!("layer{}_accuracy", layers.len())]);
+        Ok(())
+    }
 }
