@@ -13,6 +13,7 @@ mod tiling;
 use serde::{Deserialize, Serialize};
 
 use crate::error::HwError;
+use crate::task::OutputRatio;
 use tiling::{ACT, OUT, Problem, Tile, Traffic, WGT};
 
 /// The accelerator. Defaults are the published 16 × 32 configuration.
@@ -247,8 +248,13 @@ impl BitFusion {
     /// # Errors
     /// Impossible sizes or widths, counts past 64 bits, or a layer whose smallest tile exceeds half a buffer.
     pub fn search(&self, name: &str, layer: &FusionLayer) -> Result<Mapped, HwError> {
+        self.search_with(name, layer, OutputRatio::ONE)
+    }
+
+    /// [`BitFusion::search`] for a layer whose output pixels stand for more or fewer words.
+    pub(crate) fn search_with(&self, name: &str, layer: &FusionLayer, outputs: OutputRatio) -> Result<Mapped, HwError> {
         self.validate()?;
-        let problem = Problem::new(self, name, layer)?;
+        let problem = Problem::new(self, name, layer, outputs)?;
         let mut tiles = problem.tiles();
         if tiles.is_empty() {
             return Err(problem.no_fit(name));

@@ -74,32 +74,6 @@ pub fn compare(
     Ok(rows)
 }
 
-/// The SmartDeal accelerator on a compressed network beside its rivals and its own dense ablation.
-///
-/// Every accelerator gets the same activations. SmartDeal gets `row_density` of its coefficient rows; the engines that
-/// skip single zeros get the same share of single weights; dense engines get them all. The first row is DianNao, the
-/// baseline of the ratios.
-///
-/// # Errors
-/// Densities outside `[0, 1]`, or a layer that some accelerator cannot run.
-pub fn smartdeal_energy(network: &Workload, row_density: f64) -> Result<Vec<Comparison>, HwError> {
-    let mut accelerators = ["diannao-like", "scnn-like", "cambricon-x-like", "bit-pragmatic-like", "smartdeal"]
-        .map(Accelerator::preset)
-        .into_iter()
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut dense = Accelerator::preset("smartdeal")?;
-    dense.name = "smartdeal-dense".into();
-    if let crate::engine::Engine::SmartDeal(engine) = &mut dense.engine {
-        engine.dense_weights = true;
-    }
-    accelerators.push(dense);
-    let mut sparse = network.clone();
-    for layer in &mut sparse.layers {
-        layer.weight.density = row_density;
-    }
-    compare(&accelerators, &[sparse], 0)
-}
-
 /// The axes of a sweep; an empty axis keeps what the accelerator or the network has.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -214,20 +188,21 @@ fn mark_pareto(points: &mut [Point]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Engine;
     use crate::networks::builtin;
     use proptest::prelude::*;
 
     #[test]
     fn smartdeal_saves_energy_over_dense_and_more_so_with_sparsity() {
         let net = with_bits(builtin("resnet20-cifar").unwrap(), [8, 8, 8]);
-        let ratio = |density: f64| {
-            let rows = smartdeal_energy(&net, density).unwrap();
-            let get = |name: &str| rows.iter().find(|row| row.accelerator == name).unwrap().clone();
-            (get("smartdeal").energy_ratio, get("smartdeal"), get("smartdeal-dense"))
-        };
-        let (at_80, compressed, dense) = ratio(0.2);
-        let (at_50, ..) = ratio(0.5);
-        assert!(at_80 > at_50 && at_50 > 1.0, "{at_80} {at_50}");
+        let mut machines = ["diannao-like", "smartdeal", "smartdeal"].map(|name| Accelerator::preset(name).unwrap());
+        if let Engine::SmartDeal(engine) = &mut machines[2].engine {
+            engine.dense_weights = true;
+        }
+        let at = |density: f64| compare(&machines, &[with_densities(net.clone(), [density, 1.0])], 0).unwrap();
+        let (at_80, at_50) = (at(0.2), at(0.5));
+        assert!(at_80[1].energy_ratio > at_50[1].energy_ratio && at_50[1].energy_ratio > 1.0, "{at_80:?} {at_50:?}");
+        let [_, compressed, dense] = &at_80[..] else { panic!("{at_80:?}") };
         assert!(compressed.energy_pj < dense.energy_pj && compressed.dram_bits < dense.dram_bits);
     }
 

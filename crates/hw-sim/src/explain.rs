@@ -1,7 +1,5 @@
 //! One layer on one accelerator, written out: its loops, its cycles, and every term of its energy.
 
-use std::fmt::Write as _;
-
 use crate::accelerator::Accelerator;
 use crate::engine::{Engine, price};
 use crate::error::HwError;
@@ -160,24 +158,22 @@ fn nest(accelerator: &Accelerator, task: &Task) -> Result<Vec<String>, HwError> 
             loop_over("groups of filters", shape.k, engine.slices);
             loop_over("output rows", shape.n * shape.y, 1);
             loop_over("strips of pixels", shape.x, engine.macs);
-            let density = if engine.dense_weights { 1.0 } else { task.weight.density };
-            let rows = crate::engine::slowest_of(shape.c * shape.r, density, engine.slices.min(shape.k));
+            let rows = crate::engine::slowest_of(shape.c * shape.r, engine.density(task), engine.slices.min(shape.k));
             loop_over("sets of non-zero weight rows of the fullest filter", rows, engine.lines);
             loop_over("kernel columns", shape.s, 1);
-            if let Some(storage) = engine.storage(shape, density, task.weight.bits) {
-                let mut words = String::new();
-                // Writing to a String cannot fail.
-                let _ = write!(
-                    words,
+            let form = engine.form(task);
+            let bits = engine.weight_bits(task, form);
+            lines.push(match (form, task.stored_weight_bits) {
+                (None, _) => format!("weights: {bits} bits, not decomposed"),
+                (Some(form), Some(_)) => format!(
+                    "weights: {bits} bits, measured, against {} dense; {} shift-adds to rebuild",
+                    form.dense_bits, form.rebuild_adds
+                ),
+                (Some(form), None) => format!(
                     "weights: {} coefficient + {} index + {} basis bits against {} dense; {} shift-adds to rebuild",
-                    storage.coefficient_bits,
-                    storage.index_bits,
-                    storage.basis_bits,
-                    storage.dense_bits,
-                    storage.rebuild_adds
-                );
-                lines.push(words);
-            }
+                    form.coefficient_bits, form.index_bits, form.basis_bits, form.dense_bits, form.rebuild_adds
+                ),
+            });
         }
     }
     Ok(lines)
@@ -236,6 +232,28 @@ mod tests {
     fn the_documented_example_is_what_is_printed() {
         let docs = include_str!("../../../docs/papers/hw-sim.md");
         assert!(docs.contains(&written("tpu-like", "mlp", "fc1")), "docs/papers/hw-sim.md is out of date");
+    }
+
+    #[test]
+    fn weights_are_explained_in_the_form_that_is_priced() {
+        // 16 → 32 channels of 1 × 1: 32·(6·3·4 + 6 + 72) bits in SmartDeal form against 512·8.
+        let text = written("smartdeal", "resnet20-cifar", "layer2.0.downsample.0");
+        assert!(text.contains("weights: 4096 bits, not decomposed") && !text.contains("rebuild"), "{text}");
+        for layer in &builtin("resnet20-cifar").unwrap().layers {
+            let text = written("smartdeal", "resnet20-cifar", &layer.name);
+            assert_eq!(text.contains("shift-adds to rebuild"), text.contains("rebuild: "), "{text}");
+        }
+        let net = with_bits(builtin("resnet20-cifar").unwrap(), [8, 8, 8]);
+        let layer = net.layers.iter().find(|known| known.name == "layer2.0.conv2").unwrap();
+        let mut task = Task::new(layer, 1, Pass::Forward).unwrap();
+        task.stored_weight_bits = Some(16_000);
+        let text = explain(&Accelerator::preset("smartdeal").unwrap(), &task).unwrap();
+        // 32·32·3 rows of three coefficients, each added to three columns.
+        for needle in
+            ["weights: 16000 bits, measured, against 73728 dense; 27648 shift-adds", "dram weight: 2000 words read"]
+        {
+            assert!(text.contains(needle), "{text}");
+        }
     }
 
     #[test]

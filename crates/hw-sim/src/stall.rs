@@ -28,31 +28,10 @@ impl DoubleBuffer {
     }
 }
 
-/// Cycles of a tile sequence on one shared port:
-/// `load(0) + Σ max(computeᵢ, load(i+1) + store(i−1)) + store(last)`.
-///
-/// Each tile is `[load, compute, store]` cycles.
-pub fn per_tile_cycles(tiles: &[[u64; 3]]) -> u64 {
-    let Some(([first, ..], [.., last])) = tiles.first().zip(tiles.last()) else { return 0 };
-    let load = |index: usize| tiles.get(index).map_or(0, |tile| tile[0]);
-    let middle = tiles.iter().enumerate().map(|(index, tile)| {
-        let store = index.checked_sub(1).map_or(0, |before| tiles[before][2]);
-        tile[1].max(load(index + 1) + store)
-    });
-    first + middle.sum::<u64>() + last
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    #[test]
-    fn three_tiles_by_hand() {
-        // 40 + max(100, 40) + max(100, 50) + max(100, 10) + 10
-        assert_eq!(per_tile_cycles(&[[40, 100, 10]; 3]), 350);
-        assert_eq!(per_tile_cycles(&[]), 0);
-    }
 
     #[test]
     fn overlapped_traffic_is_hidden_behind_compute() {

@@ -100,6 +100,35 @@ impl Shape {
     pub fn pixels(&self) -> u64 {
         self.n * self.y * self.x
     }
+
+    /// How many output words the loops over samples, output channels and pixels stand for.
+    pub(crate) fn outputs(&self) -> OutputRatio {
+        OutputRatio { words: self.words[2], iterations: self.groups * self.n * self.k * self.y * self.x }
+    }
+}
+
+/// Output words to an iteration of the loops over samples, output channels and pixels.
+///
+/// One, but for input gradients of convolutions: their pixels are those of the gradient that is read, each of which stands for
+/// as many of the input as lie between two windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OutputRatio {
+    pub(crate) words: u64,
+    pub(crate) iterations: u64,
+}
+
+impl OutputRatio {
+    /// A word an iteration.
+    pub(crate) const ONE: Self = Self { words: 1, iterations: 1 };
+
+    /// Words of so many iterations, rounded up.
+    pub(crate) fn of(self, iterations: u64) -> u64 {
+        if self.words == self.iterations {
+            return iterations;
+        }
+        let words = u128::from(iterations) * u128::from(self.words);
+        u64::try_from(words.div_ceil(u128::from(self.iterations))).unwrap_or(u64::MAX)
+    }
 }
 
 /// Words that windows touch along one axis, padding left out.
@@ -113,7 +142,9 @@ impl Task {
     /// One pass of a layer over a batch.
     ///
     /// The input-gradient pass is taken with its channels swapped and as many MACs as the forward pass: zeros that a
-    /// stride would insert are skipped. The weight-gradient pass is a matrix product that contracts pixels.
+    /// stride would insert are skipped. Its pixels are those of the gradient it reads, one beside the other whatever the
+    /// stride; the words of its output are those of the input. The weight-gradient pass is a matrix product that contracts
+    /// pixels.
     ///
     /// # Errors
     /// A layer that does not validate, or sizes past 64 bits.
@@ -124,7 +155,7 @@ impl Task {
             Pass::Forward => forward,
             Pass::InputGradient => {
                 let [input, weight, output] = forward.words;
-                Shape { k: forward.c, c: forward.k, words: [output, weight, input], ..forward }
+                Shape { k: forward.c, c: forward.k, stride: [1; 2], words: [output, weight, input], ..forward }
             }
             Pass::WeightGradient => {
                 let [input, weight, output] = forward.words;
@@ -244,6 +275,10 @@ mod tests {
         assert_eq!((backward.shape.macs(), gradient.shape.macs()), (forward.shape.macs(), forward.shape.macs()));
         assert_eq!(forward.shape.words, [4 * 3 * 81, 8 * 27, 4 * 8 * 25]);
         assert_eq!(backward.shape.words, [4 * 8 * 25, 8 * 27, 4 * 3 * 81]);
+        assert_eq!((forward.shape.stride, backward.shape.stride), ([2, 2], [1, 1]));
+        // 4·3·25 iterations write 4·3·81 words, a pixel of three channels ⌈3·81/25⌉; in the other passes an iteration is a word.
+        assert_eq!([1, 3, 300].map(|points| backward.shape.outputs().of(points)), [4, 10, 972]);
+        assert_eq!((forward.shape.outputs().of(300), gradient.shape.outputs().of(7)), (300, 7));
         assert_eq!(gradient.shape.words, [4 * 3 * 81, 4 * 8 * 25, 8 * 27]);
         assert_eq!(gradient.shape.gemm(), Gemm { m: 27, n: 8, k: 100 });
     }

@@ -1,9 +1,10 @@
 //! What every accelerator must satisfy, on random layers.
 
-use core_tensor::workload::{Layer, Operator, Workload};
+use core_tensor::workload::{Layer, Operator, Pass, Workload};
 use hw_sim::engine::Engine;
 use hw_sim::networks::{builtin, with_bits, with_densities};
-use hw_sim::{Accelerator, NetworkCost};
+use hw_sim::task::{OperandKind, Task};
+use hw_sim::{Accelerator, LayerCost, NetworkCost};
 use proptest::prelude::*;
 
 fn presets() -> Vec<Accelerator> {
@@ -39,6 +40,22 @@ fn cost(accelerator: &Accelerator, net: &Workload) -> NetworkCost {
     accelerator.cost(net).unwrap()
 }
 
+/// Bits of an operand that DRAM gives or takes beyond what its distinct words need once; negative is impossible. SmartDeal keeps
+/// fewer bits than there are weights: that is its point.
+fn beyond_compulsory(accelerator: &Accelerator, layer: &LayerCost, task: &Task) -> [i128; 3] {
+    let compressed = matches!(accelerator.engine, Engine::SmartDeal(_)) && task.pass != Pass::WeightGradient;
+    OperandKind::ALL.map(|operand| {
+        let here = layer.traffic.iter().filter(|traffic| traffic.level == 0 && traffic.operand == operand);
+        let (moved, bits): (u64, u8) = match operand {
+            OperandKind::Input => (here.map(|traffic| traffic.read_bits).sum(), task.input.bits),
+            OperandKind::Weight if compressed => return 0,
+            OperandKind::Weight => (here.map(|traffic| traffic.read_bits).sum(), task.weight.bits),
+            OperandKind::Output => (here.map(|traffic| traffic.write_bits).sum(), task.output_bits),
+        };
+        i128::from(moved) - i128::from(task.shape.words[operand as usize]) * i128::from(bits)
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
@@ -56,21 +73,18 @@ proptest! {
 
     #[test]
     fn no_cost_is_below_the_roofline_or_the_compulsory_traffic(net in network()) {
+        let tasks = Task::of_workload(&net, &Pass::TRAINING).unwrap();
         for accelerator in presets() {
-            let found = cost(&accelerator, &net);
-            for (layer, source) in found.layers.iter().zip(&net.layers) {
+            let found = accelerator.cost_tasks(&net.name, &tasks).unwrap();
+            for (layer, task) in found.layers.iter().zip(&tasks) {
                 prop_assert!(layer.utilisation <= 1.0 + 1e-12 || matches!(accelerator.engine, Engine::BitPragmatic(_)), "{}: {}", accelerator.name, layer.utilisation);
                 if let Some(bandwidth) = dram_bandwidth(&accelerator) {
                     let floor = layer.level_bits(0) / bandwidth;
                     prop_assert!(layer.cycles() >= floor, "{}: {} < {floor}", accelerator.name, layer.cycles());
                 }
-                // SmartDeal may keep fewer bits than there are weights: that is its point.
-                if !matches!(accelerator.engine, Engine::SmartDeal(_)) {
-                    let [height, width] = source.op.output_size();
-                    let outputs = net.batch * height * width * match source.op { Operator::Conv2d { out_channels, .. } => out_channels, Operator::Linear { out_features, .. } => out_features, _ => 0 };
-                    let compulsory = 8 * (source.op.weights().unwrap() + outputs);
-                    prop_assert!(layer.level_bits(0) >= compulsory, "{}", accelerator.name);
-                }
+                let beyond = beyond_compulsory(&accelerator, layer, task);
+                prop_assert!(beyond.iter().all(|&bits| bits >= 0), "{} {:?}: {beyond:?}", accelerator.name, task.pass);
+                prop_assert_eq!(layer.macs, net.layers.iter().find(|known| known.name == task.name).unwrap().op.macs().unwrap() * net.batch);
             }
         }
     }
@@ -191,6 +205,22 @@ fn at_density_one_and_eight_bits_every_rival_is_the_dense_machine() {
     // Energy of a sparse machine at density 1 is that of the dense one, in all its memories too.
     let (dense, sparse) = (cost(&preset("diannao-like"), &even()), cost(&preset("cambricon-x-like"), &even()));
     assert_eq!((dense.energy_pj(), dense.level_bits(0)), (sparse.energy_pj(), sparse.level_bits(0)));
+}
+
+#[test]
+fn the_gradient_of_a_strided_convolution_is_read_and_written_whole() {
+    // 16 → 32 channels, 3 × 3, stride 2, 32 × 32: the pass reads 16²·32 gradients and writes 32²·16.
+    let mut net =
+        with_bits(Workload::new("strided", vec![Layer::new("c", Operator::conv2d(16, 32, 3, 2, 1, [32; 2]))]), [8; 3]);
+    net.batch = 2;
+    let tasks = Task::of_workload(&net, &[Pass::InputGradient]).unwrap();
+    assert_eq!(tasks[0].shape.words, [2 * 256 * 32, 16 * 32 * 9, 2 * 1024 * 16]);
+    for accelerator in presets() {
+        let found = accelerator.cost_tasks("strided", &tasks).unwrap();
+        let beyond = beyond_compulsory(&accelerator, &found.layers[0], &tasks[0]);
+        assert!(beyond.iter().all(|&bits| bits >= 0), "{}: {beyond:?}", accelerator.name);
+        assert_eq!(found.macs(), 2 * 256 * 9 * 16 * 32);
+    }
 }
 
 #[test]

@@ -17,8 +17,8 @@ fn conv(in_channels: u64, out_channels: u64, output: u64, bits: [u8; 2]) -> Fusi
 }
 
 /// Every tile and all 120 orders, without bounds, shortcuts or symmetry.
-fn exhaustive(array: &BitFusion, layer: &FusionLayer) -> Option<(u64, f64)> {
-    let problem = Problem::new(array, "l", layer).unwrap();
+fn exhaustive(array: &BitFusion, layer: &FusionLayer, outputs: OutputRatio) -> Option<(u64, f64)> {
+    let problem = Problem::new(array, "l", layer, outputs).unwrap();
     let mut best: Option<(u64, f64)> = None;
     for tile in problem.tiles() {
         permute(&mut Vec::new(), &[0, 1, 2, 3, 4], &mut |order: &[usize]| {
@@ -71,13 +71,14 @@ proptest! {
     #[test]
     fn the_pruned_search_equals_the_exhaustive_one(
         ic in 1_u64..40, oc in 1_u64..80, side in 1_u64..18, batch in 1_u64..5, stride in 1_u64..3, k in 1_u64..4,
-        a in 1_u8..9, w in 1_u8..9, im2col in any::<bool>(), bandwidth in 1_u64..400, kib in 1_u64..16,
+        a in 1_u8..9, w in 1_u8..9, im2col in any::<bool>(), bandwidth in 1_u64..400, kib in 1_u64..16, words in 1_u64..20,
     ) {
+        let outputs = OutputRatio { words, iterations: 4 };
         let layer = FusionLayer { kernel: [k; 2], output: [side; 2], stride, in_channels: ic, out_channels: oc, batch,
             input_bits: a, weight_bits: w, im2col };
         let array = BitFusion { rows: 8, cols: 8, bandwidth_bits: bandwidth, buffer_bytes: [1024 * kib; 3], ..BitFusion::default() };
-        let found = array.search("l", &layer).ok().map(|mapped| (mapped.total_cycles, mapped.energy_nj));
-        let brute = exhaustive(&array, &layer);
+        let found = array.search_with("l", &layer, outputs).ok().map(|mapped| (mapped.total_cycles, mapped.energy_nj));
+        let brute = exhaustive(&array, &layer, outputs);
         prop_assert_eq!(found.map(|f| f.0), brute.map(|b| b.0));
         if let (Some((_, energy)), Some((_, least))) = (found, brute) {
             prop_assert!((energy - least).abs() <= 1e-9 * least);

@@ -3,6 +3,7 @@
 use super::{BitFusion, FusionLayer};
 use crate::error::HwError;
 use crate::stall::DoubleBuffer;
+use crate::task::OutputRatio;
 
 pub(super) const WGT: usize = 0;
 pub(super) const ACT: usize = 1;
@@ -19,6 +20,7 @@ const MAX_SIZE: u64 = 1 << 40;
 pub(super) struct Problem<'a> {
     array: &'a BitFusion,
     layer: FusionLayer,
+    outputs: OutputRatio,
     fused: u64,
     half: [u64; 3],
     sizes: [u64; 5],
@@ -41,7 +43,12 @@ pub(super) struct Traffic {
 }
 
 impl<'a> Problem<'a> {
-    pub(super) fn new(array: &'a BitFusion, name: &str, layer: &FusionLayer) -> Result<Self, HwError> {
+    pub(super) fn new(
+        array: &'a BitFusion,
+        name: &str,
+        layer: &FusionLayer,
+        outputs: OutputRatio,
+    ) -> Result<Self, HwError> {
         let FusionLayer { kernel, output, stride, in_channels, out_channels, batch, .. } = *layer;
         let sizes = [kernel[0], kernel[1], output[0], output[1], stride, in_channels, out_channels, batch];
         if sizes.contains(&0) {
@@ -57,6 +64,7 @@ impl<'a> Problem<'a> {
             u128::from(kernel[0]) * u128::from(kernel[1]),
             (u128::from(output[0]) + u128::from(kernel[0])) * (u128::from(output[1]) + u128::from(kernel[1])),
             u128::from(stride) * u128::from(stride),
+            u128::from(outputs.of(1)),
             pad(in_channels, array.rows * fused),
             pad(out_channels, array.cols),
             u128::from(batch),
@@ -68,7 +76,7 @@ impl<'a> Problem<'a> {
         }
         let half = array.buffer_bytes.map(|bytes| bytes * 8 / 2);
         let sizes = [batch, output[1], output[0], in_channels, out_channels];
-        Ok(Self { array, layer: *layer, fused, half, sizes })
+        Ok(Self { array, layer: *layer, outputs, fused, half, sizes })
     }
 
     fn candidates(size: u64, step: u64) -> Vec<u64> {
@@ -113,7 +121,7 @@ impl<'a> Problem<'a> {
         } else {
             (kernel[1] + (ow - 1) * stride) * (kernel[0] + (oh - 1) * stride) * ic * b * a
         };
-        let outputs = ow * oh * padded_oc * b * p;
+        let outputs = self.outputs.of(ow * oh * padded_oc * b) * p;
         let count: [u64; 5] = std::array::from_fn(|axis| self.sizes[axis].div_ceil(size[axis]));
         let tiles = count.iter().try_fold(1_u64, |total, &n| total.checked_mul(n))?;
         let pixels = b * oh * ow;
@@ -134,7 +142,7 @@ impl<'a> Problem<'a> {
         let array = if input_stays <= output_stays && input_stays <= weight_stays {
             [window * pixels * oc * w, window * pixels * a, window * pixels * oc * p]
         } else if output_stays <= weight_stays {
-            [oc * pixels * window * w, oc * pixels * window * a, oc * pixels * p]
+            [oc * pixels * window * w, oc * pixels * window * a, self.outputs.of(oc * pixels) * p]
         } else {
             [window * oc * w, window * oc * pixels * a, window * oc * pixels * p]
         };

@@ -103,7 +103,7 @@ impl BitComposable {
             // Unrolled windows fill the array where the channels alone do not, as in a first layer.
             im2col: shape.c < self.rows && shape.r * shape.s > 1,
         };
-        let found = array.search(&task.name, &layer)?;
+        let found = array.search_with(&task.name, &layer, shape.outputs())?;
         let groups = u128::from(shape.groups);
         let total = |count: u64| u128::from(count) * groups;
         let level = |operand: OperandKind| {

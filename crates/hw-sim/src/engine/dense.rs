@@ -40,6 +40,7 @@ impl Systolic {
     pub(super) fn activity(&self, accelerator: &Accelerator, task: &Task) -> Result<Activity, HwError> {
         let shape = &task.shape;
         let cost = self.array().cost(&task.name, shape.gemm())?;
+        let [first_inputs, first_weights] = self.array().first_words().map(u128::from);
         let groups = u128::from(shape.groups);
         let times = groups * passes(task, self.multiplier_bits);
         let total = |count: u64| u128::from(count) * groups;
@@ -49,14 +50,13 @@ impl Systolic {
         let spilled = total(cost.partial_sum_reads);
         flows.array(OperandKind::Output, spilled, spilled, PARTIAL_SUM_BITS);
         flows.array(OperandKind::Output, 0, total(cost.output_writes) - spilled, task.output_bits);
-        let tile = |down: u64, across: u64, bits: u8| u128::from(down) * u128::from(across) * u128::from(bits);
         Ok(Activity {
             compute_cycles: u128::from(cost.cycles) * times,
             peak_macs: self.rows as f64 * self.cols as f64 / passes(task, self.multiplier_bits) as f64,
             mac_pj: shape.macs() as f64 * accelerator.mac_pj(task.input.bits, task.weight.bits),
             flows: flows.memory(task, dense_bits(task)),
-            first_load_bits: tile(self.rows, self.cols, task.weight.bits) + tile(self.rows, 1, task.input.bits),
-            last_store_bits: tile(1, self.cols, task.output_bits),
+            first_load_bits: first_inputs * u128::from(task.input.bits) + first_weights * u128::from(task.weight.bits),
+            last_store_bits: u128::from(self.cols) * u128::from(task.output_bits),
             ..Activity::default()
         })
     }
@@ -107,4 +107,36 @@ impl DianNao {
 /// Words that pass a level in both directions without being counted twice; used by engines with their own memory model.
 pub(super) fn through(level: usize, operand: OperandKind, words: u128, bits: u8) -> Flow {
     Flow::words(level, operand, words, words, bits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Engine;
+    use core_tensor::workload::{Layer, Operator, Pass};
+
+    #[test]
+    fn the_first_tile_is_of_the_operand_that_stays() {
+        let mut accelerator = Accelerator::preset("tpu-like").unwrap();
+        let mut layer = Layer::new("fc1", Operator::linear(784, 300));
+        (layer.weight.bits, layer.activation.bits) = (4, 8);
+        let task = Task::new(&layer, 1, Pass::Forward).unwrap();
+        // 256 rows and 128 columns, inputs of 8 bits and weights of 4.
+        for (dataflow, bits) in [
+            (Dataflow::OutputStationary, 256 * 8 + 128 * 4),
+            (Dataflow::WeightStationary, 256 * 8 + 256 * 128 * 4),
+            (Dataflow::InputStationary, 256 * 128 * 8 + 256 * 4),
+        ] {
+            let engine = Systolic { rows: 256, cols: 128, dataflow, drain: OsDrain::default(), multiplier_bits: 8 };
+            assert_eq!(engine.activity(&accelerator, &task).unwrap().first_load_bits, bits, "{dataflow:?}");
+        }
+        // At 8 bits, output stationary: ⌈300/256⌉ = 2 folds of 784 + 256 + 256 − 2 = 1294 cycles. Of the 1 890 272 bits,
+        // 256·8 + 256·8 = 4096 come first, in 11 cycles of 388 bits, and 2048 go last, in 6; between them 4856 cycles.
+        layer.weight.bits = 8;
+        if let Engine::Systolic(engine) = &mut accelerator.engine {
+            engine.dataflow = Dataflow::OutputStationary;
+        }
+        let cost = crate::engine::price(&accelerator, &Task::new(&layer, 1, Pass::Forward).unwrap()).unwrap();
+        assert_eq!((cost.compute_cycles, cost.stall_cycles), (2588, 4856 - 2588 + 11 + 6));
+    }
 }

@@ -4,6 +4,7 @@
 //! A layer's weight density is the share of non-zero coefficient *rows*: the vector-wise sparsity that lets the array
 //! skip the matching activations. The organisation follows the abstracts; what they leave open is this crate's choice.
 
+use core_tensor::workload::Pass;
 use serde::{Deserialize, Serialize};
 
 use super::{Activity, Flows, dense_bits, scaled, share, side, slowest_of, width};
@@ -147,6 +148,40 @@ impl SmartDeal {
         })
     }
 
+    /// The form in which a task's weights are fetched; `None` where they are not rebuilt: in layers that are not decomposed,
+    /// in those that it would not make smaller, and for gradients in the place of weights.
+    ///
+    /// A layer is decomposed where that saves bits even without a zero row. Its form then does not depend on its density,
+    /// so fewer non-zeros never cost more. The input-gradient pass fetches what the forward pass does.
+    pub fn form(&self, task: &Task) -> Option<SmartDealStorage> {
+        let Shape { k, c, .. } = task.shape;
+        let shape = match task.pass {
+            Pass::Forward => task.shape,
+            Pass::InputGradient => Shape { k: c, c: k, ..task.shape },
+            Pass::WeightGradient => return None,
+        };
+        let at = |density| self.storage(&shape, density, task.weight.bits);
+        at(1.0).filter(|full| full.total_bits() < full.dense_bits)?;
+        at(self.density(task))
+    }
+
+    /// Share of weight rows that are kept.
+    pub(crate) fn density(&self, task: &Task) -> f64 {
+        if self.dense_weights { 1.0 } else { task.weight.density }
+    }
+
+    /// Bits that a task's weights take in DRAM: those measured, those of the form, or non-zeros with a bitmap where that is
+    /// smaller than dense.
+    pub(crate) fn weight_bits(&self, task: &Task, form: Option<SmartDealStorage>) -> u128 {
+        let words = u128::from(task.shape.words[1]);
+        let width = u128::from(task.weight.bits);
+        match (task.stored_weight_bits, form) {
+            (Some(measured), _) => measured.into(),
+            (None, Some(form)) => form.total_bits().into(),
+            (None, None) => (scaled(words, self.density(task)) * width + words).min(words * width),
+        }
+    }
+
     fn steps(&self, input_bits: u8) -> f64 {
         match self.digits {
             Digits::Plain => f64::from(input_bits),
@@ -157,11 +192,8 @@ impl SmartDeal {
 
     pub(super) fn activity(&self, accelerator: &Accelerator, task: &Task) -> Activity {
         let shape = &task.shape;
-        let density = if self.dense_weights { 1.0 } else { task.weight.density };
-        // A layer is decomposed where that saves bits even without a zero row. Its form then does not depend on its density,
-        // so fewer non-zeros never cost more.
-        let saves = self.storage(shape, 1.0, task.weight.bits).is_some_and(|full| full.total_bits() < full.dense_bits);
-        let storage = if saves { self.storage(shape, density, task.weight.bits) } else { None };
+        let density = self.density(task);
+        let form = self.form(task);
         let steps = self.steps(task.input.bits) * f64::from(task.weight.bits.div_ceil(self.multiplier_bits));
 
         let rows = shape.c * shape.r;
@@ -180,22 +212,13 @@ impl SmartDeal {
         let lines = groups * u128::from(shape.n) * filter_groups * u128::from(rows) * u128::from(shape.y);
         flows.array(OperandKind::Input, scaled(lines * line, union), 0, task.input.bits);
         let mut stored = dense_bits(task);
-        if task.stored_weight_bits.is_none() {
-            stored[1] = storage.map_or_else(
-                || {
-                    let words = scaled(u128::from(shape.words[1]), density);
-                    let bitmap = words * u128::from(task.weight.bits) + u128::from(shape.words[1]);
-                    bitmap.min(u128::from(shape.words[1]) * u128::from(task.weight.bits))
-                },
-                |storage| u128::from(storage.total_bits()),
-            );
-        }
+        stored[1] = self.weight_bits(task, form);
         // Weights are read compressed once a sample and stay rebuilt in registers over its pixels.
         let samples = u128::from(shape.n);
         let weight_words = (stored[1] * samples).div_ceil(u128::from(task.weight.bits));
         flows.array(OperandKind::Weight, weight_words, 0, task.weight.bits);
         flows.array(OperandKind::Output, 0, u128::from(shape.words[2]), task.output_bits);
-        let adds = storage.map_or(0, |storage| u128::from(storage.rebuild_adds)) * samples;
+        let adds = form.map_or(0, |form| u128::from(form.rebuild_adds)) * samples;
 
         let lanes = self.slices as f64 * self.lines as f64 * self.macs as f64;
         // A serial step is priced as its share of a MAC of the multiplier's width.
@@ -219,7 +242,7 @@ mod tests {
     use super::*;
     use crate::Accelerator;
     use crate::engine::Engine;
-    use core_tensor::workload::{Layer, Operator, Pass};
+    use core_tensor::workload::{Layer, Operator};
 
     fn engine() -> SmartDeal {
         match Accelerator::preset("smartdeal").unwrap().engine {
@@ -251,6 +274,19 @@ mod tests {
             let task = Task::new(&layer, 1, Pass::Forward).unwrap();
             assert_eq!(engine().activity(&accelerator, &task).rebuild_pj, 0.0);
         }
+    }
+
+    #[test]
+    fn gradients_are_never_rebuilt() {
+        let accelerator = Accelerator::preset("smartdeal").unwrap();
+        let mut layer = Layer::new("c", Operator::conv2d(64, 32, 3, 1, 1, [8, 8]));
+        (layer.weight.bits, layer.activation.bits, layer.gradient.bits) = (8, 8, 8);
+        let [forward, input, weight] = Pass::TRAINING.map(|pass| Task::new(&layer, 1, pass).unwrap());
+        assert!(engine().form(&forward).is_some() && engine().form(&input) == engine().form(&forward));
+        assert_eq!(engine().form(&weight), None);
+        // The gradient of the output stands where the weights were: 32 · 64 words of 8 bits.
+        assert_eq!(engine().weight_bits(&weight, None), 32 * 64 * 8);
+        assert_eq!(engine().activity(&accelerator, &weight).rebuild_pj, 0.0);
     }
 
     #[test]

@@ -83,7 +83,7 @@ fn run_layer(config: &ScaleSimConfig, layer: &TopologyLayer) -> Result<LayerRepo
 
     let stall_cycles = match config.interface {
         Interface::Calc => streams.stall_cycles,
-        Interface::User { words } => user_stall(&cost, &streams, words, array.rows, array.cols),
+        Interface::User { words } => user_stall(&cost, &streams, words, array),
     };
     let total_cycles = cost.cycles - 1 + stall_cycles;
     let elements = (array.rows * array.cols) as f64;
@@ -152,10 +152,10 @@ fn averages(
 }
 
 /// Stalls under a given bandwidth: the emulated DRAM words against double buffering, one array of operands first.
-fn user_stall(cost: &SystolicCost, streams: &Emulation, words: u64, rows: u64, cols: u64) -> u64 {
+fn user_stall(cost: &SystolicCost, streams: &Emulation, words: u64, array: &SystolicArray) -> u64 {
     let traffic = streams.input.dram_reads + streams.weight.dram_reads + streams.output.dram_writes;
-    let edge = (rows + cols).min(traffic);
-    DoubleBuffer { compute: cost.cycles, traffic, first_load: edge, last_store: 0 }.stall(words)
+    let first_load = array.first_words().iter().sum::<u64>().min(traffic);
+    DoubleBuffer { compute: cost.cycles, traffic, first_load, last_store: 0 }.stall(words)
 }
 
 impl Reports {

@@ -154,6 +154,16 @@ impl SystolicArray {
         }
     }
 
+    /// Input and weight words that must be there before the first cycle: what stays, and a word for each row that is fed;
+    /// where outputs stay, a word for each row and column.
+    pub fn first_words(&self) -> [u64; 2] {
+        match self.dataflow {
+            Dataflow::OutputStationary => [self.rows, self.cols],
+            Dataflow::WeightStationary => [self.rows, self.rows * self.cols],
+            Dataflow::InputStationary => [self.rows * self.cols, self.rows],
+        }
+    }
+
     /// Cycles, utilisation and SRAM accesses of one matrix product.
     ///
     /// # Errors

@@ -38,7 +38,10 @@ impl Problem<'_> {
             }
             let mut used = 0_u64;
             for operand in OperandKind::ALL {
-                let words = footprint(operand, &extent, self.shape.stride, self.shape.dilation);
+                let words = match (operand, footprint(operand, &extent, self.shape.stride, self.shape.dilation)) {
+                    (OperandKind::Output, iterations) => self.outputs.of(iterations),
+                    (_, words) => words,
+                };
                 tiles[level][operand as usize] = words;
                 if self.holds[level][operand as usize] {
                     used = used.saturating_add(words.saturating_mul(self.bits[operand as usize]));

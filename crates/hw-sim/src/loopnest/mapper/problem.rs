@@ -5,7 +5,7 @@ use super::mapping::MAX_LEVELS;
 use crate::accelerator::{Accelerator, MemoryLevel};
 use crate::engine::passes;
 use crate::error::HwError;
-use crate::task::{OperandKind, Shape, Task};
+use crate::task::{OperandKind, OutputRatio, Shape, Task};
 
 /// Everything about the machine and the layer that does not change from mapping to mapping.
 pub(super) struct Problem<'a> {
@@ -13,6 +13,7 @@ pub(super) struct Problem<'a> {
     pub(super) levels: &'a [MemoryLevel],
     pub(super) shape: Shape,
     pub(super) sizes: [u64; 7],
+    pub(super) outputs: OutputRatio,
     pub(super) bits: [u64; 3],
     pub(super) output_bits: u64,
     pub(super) repeats: u64,
@@ -31,6 +32,7 @@ impl<'a> Problem<'a> {
             levels,
             shape,
             sizes: [shape.n, shape.k, shape.c, shape.y, shape.x, shape.r, shape.s],
+            outputs: shape.outputs(),
             bits: [u64::from(task.input.bits), u64::from(task.weight.bits), u64::from(engine.partial_sum_bits)],
             output_bits: u64::from(task.output_bits),
             repeats: u64::try_from(passes(task, engine.multiplier_bits)).unwrap_or(u64::MAX),
@@ -48,8 +50,8 @@ impl<'a> Problem<'a> {
         // Padding to the array at most doubles a loop; halos are within stride and dilation of it.
         let padded: u128 = problem.sizes.iter().map(|&size| u128::from(size) * 2).product();
         let reach = [0, 1].map(|axis| u128::from(shape.stride[axis].max(shape.dilation[axis])));
-        let bound =
-            padded.saturating_mul(reach[0]).saturating_mul(reach[1]).saturating_mul(u128::from(problem.repeats));
+        let factors = [reach[0], reach[1], u128::from(problem.repeats), u128::from(problem.outputs.of(1))];
+        let bound = factors.into_iter().fold(padded, u128::saturating_mul);
         if bound > 1 << 62 {
             return Err(HwError::Overflow { layer: task.name.clone(), quantity: "accesses" });
         }
@@ -59,8 +61,11 @@ impl<'a> Problem<'a> {
     pub(super) fn no_fit(&self, name: &str) -> HwError {
         let word: u64 = self.bits.iter().max().copied().unwrap_or(0);
         let tightest = (1..self.levels.len()).min_by_key(|&level| self.room[level]).unwrap_or(0);
-        let needed =
-            OperandKind::ALL.iter().filter(|&&op| self.holds[tightest][op as usize]).map(|&op| self.bits[op as usize]);
+        let bits = |operand: OperandKind| {
+            let words = if operand == OperandKind::Output { self.outputs.of(1) } else { 1 };
+            words.saturating_mul(self.bits[operand as usize])
+        };
+        let needed = OperandKind::ALL.into_iter().filter(|&op| self.holds[tightest][op as usize]).map(bits);
         HwError::NoFit {
             layer: name.to_owned(),
             operand: "all operands",

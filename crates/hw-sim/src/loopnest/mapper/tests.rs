@@ -121,6 +121,23 @@ proptest! {
     }
 
     #[test]
+    fn no_mapping_of_an_input_gradient_moves_less_than_its_words(c in 1_u64..20, k in 1_u64..20, size in 3_u64..20, kernel in 1_u64..4, stride in 1_u64..4, seed in any::<u64>()) {
+        let (accelerator, engine) = accelerator();
+        let layer = Layer::new("c", Operator::conv2d(c, k, kernel, stride, kernel / 2, [size; 2]));
+        let task = Task::new(&layer, 1, Pass::InputGradient).unwrap();
+        let mut problem = Problem::new(&engine, &accelerator, &task).unwrap();
+        problem.room = [u64::MAX; MAX_LEVELS];
+        let space = Space::new(&problem, &problem.pairs());
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        for _ in 0..20 {
+            let counts = problem.count(&space.draw(&mut random)).unwrap();
+            let words = task.shape.words;
+            prop_assert!(counts.reads[0][INPUT] >= words[0] && counts.reads[0][WEIGHT] >= words[1]);
+            prop_assert!(counts.writes[0][OUTPUT] >= words[2]);
+        }
+    }
+
+    #[test]
     fn more_room_or_bandwidth_never_costs_cycles(c in 1_u64..40, k in 1_u64..40, size in 3_u64..30, grow in 1_u64..5, bandwidth in 1_u64..200) {
         let (mut accelerator, mut engine) = accelerator();
         engine.candidates = 300;
