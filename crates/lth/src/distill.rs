@@ -26,8 +26,9 @@ pub struct DistillConfig {
     /// What the divergence is averaged over. Default: the batch.
     #[serde(default)]
     pub reduction: Reduction,
-    /// From this epoch on plain cross-entropy with weight 1. Default: never; the reference code takes 60 of 90 epochs on
-    /// ImageNet.
+    /// From this epoch on plain cross-entropy with weight 1. Counted from 0 at the start of the training that the
+    /// objective serves: a re-training from a rewinding point at epoch `k` of its schedule takes `k` less. Default:
+    /// never; the reference code takes 60 of its schedule's 90 epochs on ImageNet.
     #[serde(default)]
     pub until_epoch: Option<u64>,
 }

@@ -43,9 +43,9 @@ impl Mask {
         self.bits.count_ones()
     }
 
-    /// Share of the weights kept.
+    /// Share of the weights kept; 1 of none.
     pub fn density(&self) -> f64 {
-        self.survivors() as f64 / self.weights() as f64
+        kept_share(self.survivors(), self.weights())
     }
 
     /// Whether the weight at a flat (row-major) index is kept; `None` beyond the end.
@@ -156,9 +156,9 @@ impl MaskSet {
         self.layers.values().map(Mask::survivors).sum()
     }
 
-    /// Share of the weights kept.
+    /// Share of the weights kept; 1 where there are none.
     pub fn density(&self) -> f64 {
-        self.survivors() as f64 / self.weights() as f64
+        kept_share(self.survivors(), self.weights())
     }
 
     /// Share of the weights dropped, `1 − density`.
@@ -239,6 +239,11 @@ impl std::ops::Index<&str> for MaskSet {
     fn index(&self, name: &str) -> &Mask {
         &self.layers[name]
     }
+}
+
+/// Of no weights none is dropped.
+fn kept_share(kept: usize, of: usize) -> f64 {
+    if of == 0 { 1.0 } else { kept as f64 / of as f64 }
 }
 
 pub(crate) fn hexadecimal(bytes: &[u8]) -> String {

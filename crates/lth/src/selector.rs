@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 pub struct Selector {
     /// Within what scores are ranked.
     pub scope: Scope,
-    /// Every layer keeps at least this many of its best weights (or filters), at the cost of other layers in the
-    /// global scope. Default 0.
+    /// Every layer keeps at least this many of its best weights (or filters): in the global scope at the cost of other
+    /// layers, else at the cost of the amount asked for. Default 0.
     #[serde(default)]
     pub min_per_layer: usize,
     /// What to do about a layer that would keep nothing. Default: refuse.
@@ -95,8 +95,9 @@ impl Selector {
     ///
     /// # Errors
     /// [`Error::NotFinite`] for a score that cannot be ranked, [`Error::Setting`] for an amount outside its range or
-    /// beyond what is left, [`Error::UnknownName`] for densities of tensors that were not scored, [`Error::Mismatch`]
-    /// for an earlier mask of other tensors, and [`Error::EmptiedLayer`].
+    /// beyond what is left (in the global scope, beyond what the minimum leaves), [`Error::UnknownName`] for densities of
+    /// tensors that were not scored, [`Error::Mismatch`] for an earlier mask of other tensors, and
+    /// [`Error::EmptiedLayer`].
     pub fn prune(&self, scores: &Scores, amount: Amount, within: Option<&MaskSet>) -> Result<MaskSet> {
         if scores.layers.is_empty() {
             return Err(Error::NothingToPrune { tensors: 0, predicate: "the criterion".into() });
@@ -108,7 +109,7 @@ impl Selector {
             return Err(Error::mismatch(name, "a score for every masked tensor", "none"));
         }
         let kept = match &self.scope {
-            Scope::Global => self.drop_together(&layers, scores, amount)?,
+            Scope::Global => self.drop_together(&layers, scores, amount, Beyond::Refused)?,
             Scope::PerLayer => self.drop_each(&layers, scores, |_| Ok(amount))?,
             Scope::LayerDensities(densities) => {
                 if amount != Amount::AsScoped {
@@ -144,14 +145,15 @@ impl Selector {
         amount: impl Fn(&str) -> Result<Amount>,
     ) -> Result<Vec<Bits>> {
         let each = |layer: &Layer| {
-            let mut kept = self.drop_together(std::slice::from_ref(layer), scores, amount(layer.name)?)?;
+            let layer_alone = std::slice::from_ref(layer);
+            let mut kept = self.drop_together(layer_alone, scores, amount(layer.name)?, Beyond::Spared)?;
             Ok(kept.remove(0))
         };
         layers.iter().map(each).collect()
     }
 
     /// Drops from all layers together, but for the protected best of each.
-    fn drop_together(&self, layers: &[Layer], scores: &Scores, amount: Amount) -> Result<Vec<Bits>> {
+    fn drop_together(&self, layers: &[Layer], scores: &Scores, amount: Amount, beyond: Beyond) -> Result<Vec<Bits>> {
         let alive: usize = layers.iter().map(Layer::alive_units).sum();
         let all: usize = layers.iter().map(|layer| layer.units).sum();
         let count = amount.dropped(all, alive)?;
@@ -183,7 +185,7 @@ impl Selector {
             })
             .collect();
         let left: usize = open.iter().map(Bits::count_ones).sum();
-        if count > left {
+        if count > left && beyond == Beyond::Refused {
             let expected = format!("at most {left} to drop, with {} kept in each layer", self.min_per_layer);
             return Err(Error::setting("amount", expected, count));
         }
@@ -192,9 +194,18 @@ impl Selector {
             .zip(&open)
             .map(|(candidate, open)| Candidates { values: candidate.values, alive: Some(open) })
             .collect();
-        let kept = rank(&candidates, count)?;
+        let kept = rank(&candidates, count.min(left))?;
         Ok(kept.iter().zip(&protected).map(|(kept, protected)| kept.zip(protected, |a, b| a | b)).collect())
     }
+}
+
+/// What becomes of an amount that would leave a layer less than its minimum.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beyond {
+    /// It is an error: there are no layers left to take it from.
+    Refused,
+    /// Less is dropped: no other layer could pay.
+    Spared,
 }
 
 impl Amount {

@@ -9,7 +9,8 @@ use tch::{Kind, Tensor, no_grad};
 /// `w ⊙ H·g`, with the gradient `g` and the Hessian `H` of the loss (GraSP: Wang et al., arXiv 2002.07376, equation 8,
 /// with the sign turned so that high scores are kept).
 ///
-/// Two passes over the batches: the first sums `g`, the second differentiates `g · ∂L/∂w` once more.
+/// Two passes over the batches: the first sums `g`, the second differentiates `g · ∂L/∂w` once more. Under an earlier
+/// mask `g` is that of the weights left: what a dropped weight would gain is no part of the flow.
 pub struct Grasp<F> {
     batches: usize,
     temperature: f64,
@@ -60,7 +61,12 @@ impl<F: Fn(usize, f64) -> Result<Tensor>> Criterion for Grasp<F> {
         for batch in 0..self.batches {
             first = Some(add(first, gradients(&(self.loss)(batch, self.temperature)?, weights, false)?)?);
         }
-        let first = first.unwrap_or_default();
+        let mut first = first.unwrap_or_default();
+        for ((name, _), gradient) in weights.iter().zip(&mut first) {
+            if let Some(mask) = mask.and_then(|mask| mask.get(name)) {
+                *gradient = gradient.f_mul(&mask.to_tensor((gradient.kind(), gradient.device())))?;
+            }
+        }
         let mut products = None;
         for batch in 0..self.batches {
             let second = gradients(&(self.loss)(batch, self.temperature)?, weights, true)?;

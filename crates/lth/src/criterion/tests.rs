@@ -164,6 +164,20 @@ fn scoring_under_a_mask_leaves_the_live_weights_alone() {
 }
 
 #[test]
+fn grasp_follows_the_gradient_of_the_weights_left() {
+    // L = w₁·w₂ + a·w₁²/2 at w = (3, 2), of which w₁ is kept: g = (3a, 3), and its second part is no part of the flow.
+    // H = [[a, 1], [1, 0]], H·(3a, 0) = (3a², 3a), times (3, 0).
+    let mask = MaskSet::from_tensors(&[("w".into(), Tensor::from_slice(&[1_u8, 0]))]).unwrap();
+    for a in [0.0, 1.0] {
+        let weight = leaf(&[3.0, 2.0], &[2]);
+        let live = weight.shallow_clone();
+        let loss = |_, _| Ok(live.get(0) * live.get(1) + live.get(0).square() * (0.5 * a));
+        let found = Grasp::new(1, loss).score(&[("w".to_owned(), weight)], Some(&mask)).unwrap();
+        close(&scores(&found)[0], &[9.0 * a * a, 0.0], 1e-12);
+    }
+}
+
+#[test]
 fn weights_that_the_loss_does_not_see_and_empty_settings_are_refused() {
     let (weight, idle) = (leaf(&[1.0, 0.0, 0.0, 1.0], &[2, 2]), leaf(&[1.0], &[1]));
     let loss = loss_of(&weight);

@@ -117,6 +117,17 @@ impl MaskSet {
         if mask.layers.len() != layout.layers.len() {
             return Err(Error::file(path, "a tensor is masked twice"));
         }
+        let (weights, dropped) = (mask.weights(), mask.weights() - mask.survivors());
+        if layout.denominator != weights {
+            let found = format!("its denominator is {}, its layers have {weights} weights", layout.denominator);
+            return Err(Error::file(path, found));
+        }
+        // To the weight: writers may round.
+        let said = layout.sparsity * weights as f64;
+        if (said - dropped as f64).abs() >= 0.5 || !(0.0..=1.0).contains(&layout.sparsity) {
+            let found = format!("its sparsity is {}, its bits drop {dropped} of {weights}", layout.sparsity);
+            return Err(Error::file(path, found));
+        }
         Ok(mask)
     }
 }

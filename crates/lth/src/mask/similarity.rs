@@ -2,7 +2,6 @@
 
 use super::MaskSet;
 use crate::Result;
-use indexmap::IndexMap;
 
 impl MaskSet {
     /// Number of weights that both keep.
@@ -32,29 +31,6 @@ impl MaskSet {
     pub fn jaccard(&self, other: &Self) -> Result<f64> {
         let union = self.count(other, |a, b| a | b)?;
         Ok(if union == 0 { 1.0 } else { self.overlap(other)? as f64 / union as f64 })
-    }
-
-    /// [`jaccard`](Self::jaccard) of each tensor.
-    ///
-    /// # Errors
-    /// Masks of different tensors.
-    pub fn layer_jaccard(&self, other: &Self) -> Result<IndexMap<String, f64>> {
-        let ratio = |(name, a, b): (&str, &super::Mask, &super::Mask)| {
-            let union = a.bits().zip_count(b.bits(), |a, b| a | b);
-            let both = a.bits().zip_count(b.bits(), |a, b| a & b);
-            (name.to_owned(), if union == 0 { 1.0 } else { both as f64 / union as f64 })
-        };
-        Ok(self.pairs(other)?.into_iter().map(ratio).collect())
-    }
-
-    /// Number of `[out, in]` slices (3 × 3 kernels, or single weights of 1 × 1 and linear layers) that keep nothing,
-    /// in each tensor.
-    pub fn zero_kernels(&self) -> IndexMap<String, usize> {
-        let count = |(name, mask): (&str, &super::Mask)| {
-            let area = mask.shape().iter().skip(2).product::<i64>() as usize;
-            (name.to_owned(), mask.bits().counts(area).into_iter().filter(|kept| *kept == 0).count())
-        };
-        self.iter().map(count).collect()
     }
 
     fn count(&self, other: &Self, combine: impl Fn(u64, u64) -> u64 + Copy) -> Result<usize> {

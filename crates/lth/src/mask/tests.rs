@@ -27,7 +27,6 @@ fn distances_are_those_worked_out_by_hand() {
     // They differ in places 1 and 5 of 8; both keep 3 of the 5 that either keeps.
     assert_eq!((a.hamming(&b).unwrap(), a.jaccard(&b).unwrap(), a.overlap(&b).unwrap()), (0.25, 0.6, 3));
     assert_eq!((a.density(), a.sparsity(), a.weights()), (0.5, 0.5, 8));
-    assert_eq!(a.layer_jaccard(&b).unwrap()["w"], 0.6);
 }
 
 #[test]
@@ -39,16 +38,6 @@ fn independent_masks_of_density_d_have_jaccard_d_over_two_minus_d() {
         // Standard deviation of the ratio is below 0.0015 at this size; four of them.
         assert!((found - expected).abs() < 0.006, "{found} instead of {expected}");
     }
-}
-
-#[test]
-fn zero_kernels_are_counted_by_slice() {
-    let bits = [[0_u8; 9], [0, 0, 0, 0, 1, 0, 0, 0, 0], [0; 9], [1; 9]].concat();
-    let conv = MaskSet::from_tensors(&[("conv".into(), Tensor::from_slice(&bits).view([2, 2, 3, 3]))]).unwrap();
-    assert_eq!(conv.zero_kernels()["conv"], 2);
-    let linear =
-        MaskSet::from_tensors(&[("fc".into(), Tensor::from_slice(&[1_u8, 0, 0, 1, 0, 0]).view([2, 3]))]).unwrap();
-    assert_eq!(linear.zero_kernels()["fc"], 4);
 }
 
 #[test]
@@ -110,15 +99,16 @@ fn a_file_whose_parts_contradict_each_other_is_refused() {
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mask.safetensors");
-    let refuse = |layers: serde_json::Value, bytes: &[u8]| {
+    let load = |layers: serde_json::Value, bytes: &[u8], sparsity: serde_json::Value, denominator: usize| {
         let header = serde_json::json!({
             "criterion": "magnitude", "scope": "global", "prunable": {"choose": "conv_only"}, "source": null,
-            "sparsity": 0.5, "denominator": 4, "layers": layers,
+            "sparsity": sparsity, "denominator": denominator, "layers": layers,
         });
         let tensors = NamedTensors::from([("w".to_owned(), Tensor::from_slice(bytes))]);
         write_safetensors(&path, &tensors, &Header::new("lth.mask", 1, header).to_metadata().unwrap()).unwrap();
-        MaskSet::load(&path).unwrap_err().to_string()
+        MaskSet::load(&path)
     };
+    let refuse = |layers, bytes: &[u8]| load(layers, bytes, serde_json::json!(0.5), 4).unwrap_err().to_string();
     let layer =
         |shape: &[i64], survivors: u32| serde_json::json!([{"name": "w", "shape": shape, "survivors": survivors}]);
     assert!(refuse(layer(&[2, 2], 3), &[0b0101]).contains("expected 3 survivors, found 2"));
@@ -126,10 +116,28 @@ fn a_file_whose_parts_contradict_each_other_is_refused() {
     assert!(refuse(layer(&[2, 2], 2), &[0b1_0001]).contains("bits are set beyond its end"));
     assert!(refuse(layer(&[2, -2], 2), &[0b0101]).contains("its shape is [2, -2]"));
     assert!(refuse(layer(&[i64::MAX, 8], 2), &[0b0101]).contains("its shape is"));
-    assert!(refuse(serde_json::json!([]), &[0b0101]).contains("1 tensors for 0 layers"));
     assert!(refuse(serde_json::json!("all"), &[0b0101]).contains("does not fit"));
+    let none = load(serde_json::json!([]), &[0b0101], serde_json::json!(0.0), 0).unwrap_err().to_string();
+    assert!(none.contains("1 tensors for 0 layers"), "{none}");
+    // The header's shares are those of the bits.
+    let said = |sparsity, denominator| load(layer(&[2, 2], 2), &[0b0101], sparsity, denominator);
+    assert!(said(serde_json::json!(0.5), 4).is_ok());
+    let refused = |sparsity: f64, denominator| said(serde_json::json!(sparsity), denominator).unwrap_err().to_string();
+    assert!(refused(0.5, 8).contains("its denominator is 8, its layers have 4 weights"));
+    assert!(refused(0.75, 4).contains("its sparsity is 0.75, its bits drop 2 of 4"));
+    assert!(said(serde_json::Value::Null, 4).is_err());
     let absent = folder.path().join("absent.safetensors");
     assert!(MaskSet::load(&absent).unwrap_err().to_string().contains("absent.safetensors"));
+}
+
+#[test]
+fn a_set_without_masks_drops_nothing_and_survives_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mask.safetensors");
+    let none = MaskSet::from_tensors(&[]).unwrap();
+    assert_eq!((none.density(), none.sparsity(), none.weights()), (1.0, 0.0, 0));
+    none.save(&path, &record()).unwrap();
+    assert_eq!(MaskSet::load(&path).unwrap(), (none, record()));
 }
 
 proptest! {

@@ -98,6 +98,19 @@ fn every_layer_keeps_its_minimum_at_the_cost_of_others() {
 }
 
 #[test]
+fn layer_by_layer_a_minimum_is_a_floor_and_not_an_error() {
+    let weights = [layer("a", &[10.0, 9.0, 8.0, 7.0]), layer("b", &[1.0, 0.1])];
+    let selector = Selector { min_per_layer: 1, ..Selector::per_layer() };
+    // round(0.9 · 4) = 4 and round(0.9 · 2) = 2 would leave nothing.
+    let mask = magnitude(&selector, &weights, Amount::Rate(0.9)).unwrap();
+    assert_eq!((bits(&mask, "a"), bits(&mask, "b")), (vec![1, 0, 0, 0], vec![1, 0]));
+    // A layer smaller than the minimum stays whole; the other pays nothing for it.
+    let selector = Selector { min_per_layer: 3, ..Selector::per_layer() };
+    let mask = magnitude(&selector, &weights, Amount::Rate(0.5)).unwrap();
+    assert_eq!((bits(&mask, "a"), bits(&mask, "b")), (vec![1, 1, 1, 0], vec![1, 1]));
+}
+
+#[test]
 fn filters_go_whole_and_by_their_norm() {
     // L1 norms of arange(8) as [4, 2, 1, 1]: 1, 5, 9, 13.
     let weights = [("w".to_owned(), Tensor::arange(8, (Kind::Float, tch::Device::Cpu)).view([4, 2, 1, 1]))];

@@ -70,10 +70,12 @@ pub fn every_other(layers: usize, keep: usize) -> Vec<usize> {
     kept
 }
 
-/// A BERT that keeps whole layers only, renumbered from 0: the other way to the same cost.
+/// A BERT that keeps whole layers only, renumbered from 0: the other way to the same cost. `prefix` is `bert.` for task
+/// models and empty for a bare encoder.
 ///
 /// # Errors
-/// Layers that do not exist, out of order or twice, or none.
+/// Layers that do not exist, out of order or twice, or none; [`Error::Mismatch`] for a kept layer without a tensor under
+/// `prefix`.
 pub fn keep_layers(
     state: &NamedTensors,
     config: &BertConfig,
@@ -87,6 +89,7 @@ pub fn keep_layers(
     }
     let root = format!("{prefix}encoder.layer.");
     let mut shallow = NamedTensors::new();
+    let mut found = vec![0_usize; kept.len()];
     for (name, tensor) in state {
         let Some((number, rest)) = name.strip_prefix(&root).and_then(|rest| rest.split_once('.')) else {
             shallow.insert(name.clone(), tensor.detach().copy());
@@ -95,7 +98,11 @@ pub fn keep_layers(
         let number: usize = number.parse().map_err(|_| Error::mismatch(name, "a layer's number", number))?;
         if let Some(place) = kept.iter().position(|kept| *kept == number) {
             shallow.insert(format!("{root}{place}.{rest}"), tensor.detach().copy());
+            found[place] += 1;
         }
+    }
+    if let Some((layer, _)) = kept.iter().zip(found).find(|(_, found)| *found == 0) {
+        return Err(Error::mismatch(format!("{root}{layer}."), "tensors of a kept layer", "none"));
     }
     let moved = |pruned: &std::collections::BTreeMap<usize, Vec<usize>>| {
         let of = |(place, layer): (usize, &usize)| Some((place, pruned.get(layer)?.clone()));

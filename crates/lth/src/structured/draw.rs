@@ -103,7 +103,8 @@ pub struct DrawConfig {
     /// Where the line is. Default: exact counts.
     #[serde(default)]
     pub threshold: Threshold,
-    /// What every layer keeps of each kind. Default 1; with 0 a layer may lose its attention or its feed-forward part.
+    /// What every layer keeps of each kind. Ranked layer by layer, less is pruned for its sake; over all layers, others
+    /// pay. Default 1; with 0 a layer may lose its attention or its feed-forward part.
     #[serde(default = "one")]
     pub min_per_layer: usize,
 }
@@ -157,8 +158,9 @@ impl DrawConfig {
     /// The ticket of these scores.
     ///
     /// # Errors
-    /// A config outside its range, [`Error::NotFinite`] for a score that cannot be ranked, [`Error::EmptiedLayer`] or
-    /// [`Error::Setting`] where a layer would lose all it has.
+    /// A config outside its range, [`Error::NotFinite`] for a score that cannot be ranked; where units are ranked over
+    /// all layers, [`Error::Setting`] if these cannot pay for the minimum of each, and [`Error::EmptiedLayer`] for a
+    /// layer without its minimum above a quantile.
     pub fn draw(&self, scores: &Scores) -> Result<Drawn> {
         self.validate()?;
         if scores.heads.is_empty() && scores.neurons.is_empty() {
@@ -198,23 +200,31 @@ impl DrawConfig {
                 if free.iter().all(|(_, mask)| mask.survivors() >= self.min_per_layer) {
                     return Ok((free, false));
                 }
-                Ok((select(self.min_per_layer, EmptyLayer::Refuse)?, true))
+                let held = select(self.min_per_layer, EmptyLayer::Refuse)?;
+                let floored = held != free;
+                Ok((held, floored))
             }
-            Threshold::StrictQuantile => {
-                let masks = match cut.scope {
-                    Scope::Global => above_quantile(scores, cut.ratio)?,
-                    _ => scores
-                        .iter()
-                        .map(|one| above_quantile(std::slice::from_ref(one), cut.ratio))
-                        .collect::<Result<Vec<_>>>()?
-                        .concat(),
-                };
-                for (name, mask) in &masks {
-                    if mask.survivors() < self.min_per_layer {
-                        return Err(Error::EmptiedLayer { layer: name.clone(), weights: mask.weights() });
-                    }
+            Threshold::StrictQuantile if cut.scope == Scope::Global => {
+                let masks = above_quantile(scores, cut.ratio)?;
+                if let Some((layer, mask)) = masks.iter().find(|(_, mask)| mask.survivors() < self.min_per_layer) {
+                    return Err(Error::EmptiedLayer { layer: layer.clone(), weights: mask.weights() });
                 }
                 Ok((MaskSet::from_layers(masks), false))
+            }
+            Threshold::StrictQuantile => {
+                let (mut masks, mut floored) = (Vec::with_capacity(scores.len()), false);
+                for layer in scores {
+                    let layer = std::slice::from_ref(layer);
+                    let mut mask = MaskSet::from_layers(above_quantile(layer, cut.ratio)?);
+                    let least = self.min_per_layer.min(mask.weights());
+                    if mask.survivors() < least {
+                        let count = Amount::Count(mask.weights() - least);
+                        mask = Selector::per_layer().prune(&ranked(layer), count, None)?;
+                        floored = true;
+                    }
+                    masks.extend(mask.iter().map(|(name, mask)| (name.to_owned(), mask.clone())));
+                }
+                Ok((MaskSet::from_layers(masks), floored))
             }
         }
     }

@@ -15,8 +15,8 @@ use tch::nn::{Init, Path, VarStore};
 
 const COEFFICIENT: &str = "slimming_coef";
 
-/// A factory that puts a learned coefficient on every head and every feed-forward neuron, and else makes what `inner`
-/// makes. Coefficients start at 1, where they change nothing.
+/// A factory that puts a learned coefficient on every head and every feed-forward neuron, after the inner factory's own
+/// gate if it has one, and else makes what the inner one makes. Coefficients start at 1, where they change nothing.
 ///
 /// Scaling a head's output is scaling its attention probabilities, as the paper's code does it, and is scaling the columns
 /// of the output projection that read it: [`fold`](super::fold) does that.
@@ -26,12 +26,16 @@ pub struct Slimming<F>(pub F);
 /// What scales a layer's heads or neurons.
 #[derive(Debug)]
 pub struct Slimmed {
+    inner: Option<Module>,
     coefficient: Tensor,
 }
 
-impl tch::nn::Module for Slimmed {
-    fn forward(&self, input: &Tensor) -> Tensor {
-        input * &self.coefficient
+impl tch::nn::ModuleT for Slimmed {
+    fn forward_t(&self, input: &Tensor, train: bool) -> Tensor {
+        match &self.inner {
+            Some(inner) => inner.forward_t(input, train) * &self.coefficient,
+            None => input * &self.coefficient,
+        }
     }
 }
 
@@ -57,8 +61,9 @@ impl<F: LayerFactory> LayerFactory for Slimming<F> {
     }
 
     fn gate(&self, path: &Path, config: GateConfig) -> Option<Module> {
+        let inner = self.0.gate(path, config);
         let coefficient = path.var(COEFFICIENT, &shape(config.gated, config.units), Init::Const(1.0));
-        Some(Box::new(Slimmed { coefficient }))
+        Some(Box::new(Slimmed { inner, coefficient }))
     }
 
     fn max_pool2d(&self, config: PoolConfig) -> Module {

@@ -127,5 +127,12 @@ mod tests {
         let ids: BTreeSet<_> = section.claims.iter().map(|claim| claim.id().to_owned()).collect();
         assert_eq!(ids.len(), section.claims.len());
         assert!(section.claims.iter().all(|claim| claim.verdict().as_str() == "not run"));
+        // MoCo is the standard tier's, and so is what is said of its kernels.
+        let of = |tier| CvLth.judge(&Ask { tier, ..ask.clone() }, &Results::new(Vec::new())).unwrap();
+        let reason = |section: &Section| {
+            let claim = section.claims.iter().find(|claim| claim.id() == "C4").unwrap();
+            claim.reason().to_owned()
+        };
+        assert!(reason(&of(Tier::Quick)).contains("standard tier") && !reason(&of(Tier::Standard)).contains("tier"));
     }
 }

@@ -8,6 +8,8 @@
 //! standard: spans, questions in SQuAD's format
 //!           masked words on books ──► SST-2, full, early bird, random, fewer layers; tickets from random weights
 //!                                   └► CoLA and MRPC, full, early bird, random: shown
+//!
+//! paper: nothing is run
 //! ```
 
 mod claims;
@@ -51,6 +53,11 @@ impl Experiment for EarlyBert {
 
     fn plan(&self, ask: &Ask) -> anyhow::Result<Plan> {
         let mut plan = Plan::default();
+        if ask.tier == Tier::Paper {
+            let set = "bert-base-uncased weights, GLUE and SQuAD".into();
+            plan.data.push(DataUse { set, source: DataSource::Absent });
+            return Ok(plan);
+        }
         for set in ["token counting with planted dead heads and neurons", "key-value recall"] {
             plan.data.push(DataUse { set: set.into(), source: DataSource::Generator });
         }
@@ -136,4 +143,32 @@ fn plan_sentences(ask: &Ask, plan: &mut Plan) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DataRoot, Device};
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_papers_own_scale_runs_nothing_and_says_what_it_needs() {
+        let empty = tempfile::tempdir().unwrap();
+        let ask = |tier| Ask { tier, seeds: None, device: Device::Cpu, data: DataRoot::at(empty.path()) };
+        let plan = EarlyBert.plan(&ask(Tier::Paper)).unwrap();
+        assert!(plan.runs.is_empty());
+        assert!(plan.data.iter().all(|used| used.source == DataSource::Absent) && !plan.data.is_empty());
+        // The same claims as on every tier, none of them by what toy models did.
+        let of = |tier| EarlyBert.judge(&ask(tier), &Results::default()).unwrap();
+        let paper = of(Tier::Paper);
+        assert!(paper.curves.is_empty() && paper.tables.is_empty());
+        assert!(
+            paper.claims.iter().all(|claim| claim.verdict().as_str() == "not run" && claim.reason() == claims::NEEDS)
+        );
+        let ids = |section: &Section| -> BTreeSet<String> {
+            section.claims.iter().map(|claim| claim.id().to_owned()).collect()
+        };
+        assert_eq!(ids(&paper), ids(&of(Tier::Quick)));
+        assert!(!EarlyBert.plan(&ask(Tier::Quick)).unwrap().runs.is_empty());
+    }
 }

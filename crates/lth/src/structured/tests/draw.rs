@@ -48,6 +48,35 @@ fn a_floor_keeps_every_layer_alive_and_says_so() {
 }
 
 #[test]
+fn layer_by_layer_the_floor_costs_the_ratio_and_says_so() {
+    let groups = bert_groups(&small(), "bert.");
+    let scored = scores(&groups, |number, unit| 0.1 * number as f32 + ((unit * 5 + 3) % 12) as f32);
+    // round(0.9 · 4) = 4 heads would be all that a layer has; (unit · 5 + 3) mod 12 is largest at unit 1.
+    let drawn = DrawConfig::ratios(0.9, 0.4).draw(&scored).unwrap();
+    assert!(drawn.floored);
+    for heads in [0, 2] {
+        assert_eq!(drawn.mask.kept(&groups[heads]).unwrap(), [1]);
+    }
+    assert_eq!(24 - drawn.mask.neurons.survivors(), 10);
+    // The floor has nothing to do where it is not reached.
+    assert!(!DrawConfig::ratios(0.75, 0.4).draw(&scored).unwrap().floored);
+    // All equal: nothing is above the quantile, and the best of equals is the last.
+    let cut = |scope| Cut { scope, ratio: 0.5 };
+    let strict = |scope: Scope| DrawConfig {
+        heads: cut(scope.clone()),
+        neurons: cut(scope),
+        threshold: Threshold::StrictQuantile,
+        min_per_layer: 2,
+    };
+    let equal = scores(&groups, |_, _| 1.0);
+    let drawn = strict(Scope::PerLayer).draw(&equal).unwrap();
+    assert!(drawn.floored);
+    assert_eq!(drawn.mask.kept(&groups[0]).unwrap(), [2, 3]);
+    assert_eq!(drawn.mask.kept(&groups[3]).unwrap(), [10, 11]);
+    assert!(matches!(strict(Scope::Global).draw(&equal), Err(Error::EmptiedLayer { .. })));
+}
+
+#[test]
 fn mask_distances_are_those_worked_by_hand() {
     let a = masks(&[&[1, 1, 0, 0], &[1, 0, 1, 0]]);
     let b = masks(&[&[1, 0, 1, 0], &[1, 0, 1, 0]]);
@@ -128,4 +157,7 @@ fn whole_layers_can_go_instead() {
     for kept in [&[][..], &[1, 1], &[2, 0], &[4]] {
         assert!(keep_layers(&state, &config, "bert.", kept).unwrap_err().to_string().contains("kept layers"));
     }
+    // A prefix that fits nothing must not keep everything.
+    let refused = keep_layers(&state, &config, "", &[0, 2]).unwrap_err();
+    assert!(matches!(&refused, Error::Mismatch { name, .. } if name == "encoder.layer.0."), "{refused}");
 }

@@ -1,4 +1,6 @@
 use super::*;
+use core_tensor::nn::{BatchNormConfig, Conv2dConfig, GateConfig, LinearConfig, Module};
+use tch::nn::Path;
 
 #[test]
 fn the_gradient_of_a_coefficient_is_a_central_difference() {
@@ -98,4 +100,36 @@ fn the_penalty_is_a_sum_with_a_weight_a_kind() {
     let refuse =
         |lambda_heads: f64| SlimConfig { lambda_heads, ..SlimConfig::default() }.validate().unwrap_err().to_string();
     assert!(refuse(-1.0).contains("lambda_heads") && refuse(f64::INFINITY).contains("lambda_heads"));
+}
+
+/// Standard layers, and gates that halve.
+struct Halving;
+
+impl LayerFactory for Halving {
+    fn conv2d(&self, path: &Path, config: Conv2dConfig) -> Module {
+        Standard.conv2d(path, config)
+    }
+
+    fn linear(&self, path: &Path, config: LinearConfig) -> Module {
+        Standard.linear(path, config)
+    }
+
+    fn batch_norm2d(&self, path: &Path, config: BatchNormConfig) -> Module {
+        Standard.batch_norm2d(path, config)
+    }
+
+    fn gate(&self, _: &Path, _: GateConfig) -> Option<Module> {
+        Some(Box::new(tch::nn::func(|input| input * 0.5)))
+    }
+}
+
+#[test]
+fn a_gate_of_the_inner_factory_stays() {
+    let store = VarStore::new(Device::Cpu);
+    let config = GateConfig { gated: Gated::Neurons, units: 3 };
+    let gate = Slimming(Halving).gate(&store.root(), config).unwrap();
+    let mut coefficient = store.variables()["slimming_coef"].shallow_clone();
+    no_grad(|| coefficient.copy_(&Tensor::from_slice(&[1_f32, 0.0, -3.0]).view([1, 3])));
+    let output = gate.forward_t(&Tensor::from_slice(&[2_f32, 4.0, 6.0]).view([1, 3]), true);
+    assert_eq!(Vec::<f32>::try_from(output.detach().view(-1)).unwrap(), [1.0, 0.0, -9.0]);
 }

@@ -15,6 +15,7 @@ use core_tensor::train::{CrossEntropy, Observer};
 use lth::criterion::Magnitude;
 use lth::{FirstRound, Imp, ImpConfig, MaskObserver, MaskRecord, MaskSet, Prunable, copies, restore};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 use tch::nn::VarStore;
 
 /// The run's parameters.
@@ -40,18 +41,29 @@ pub(super) fn prunable() -> Prunable {
     Prunable::conv_only().except(["conv1.weight"])
 }
 
+/// Pre-trains, then prunes round by round. A run that is killed goes on from the pre-trained weights, which its checkpoint
+/// holds, and from the last round in its folder.
 pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
     let Params { settings, objective } = params;
     // Starts of their own: objectives that share one find masks that overlap more for that reason alone.
     let start_seed = seed * 10 + *objective as u64;
     let task = Task::new(settings, *objective, start_seed, context)?;
-    let weights = match context.artifact(WEIGHTS) {
-        Some(path) => read_state(&path)?,
+    let folder = context.dir().join("rounds");
+    let weights = match context.checkpoint() {
+        Some(checkpoint) => read_state(&checkpoint.path)?,
         None => {
+            // Rounds of an attempt without a checkpoint start from other weights where training is not exact to the bit.
+            if folder.exists() {
+                std::fs::remove_dir_all(&folder)?;
+            }
             task.train(settings.pretraining_steps, 0.1, true, start_seed, None)?;
             let weights = copies(&state_of(&task.model.store));
             let header = Header::new("repro.weights", 1, serde_json::json!({ "objective": objective.name() }));
-            context.save_artifact(WEIGHTS, |path| Ok(write_safetensors(path, &weights, &header.to_metadata()?)?))?;
+            let metadata = header.to_metadata()?;
+            let save = |path: &Path| -> anyhow::Result<()> { Ok(write_safetensors(path, &weights, &metadata)?) };
+            // The artifact first: a checkpoint keeps what was there before it.
+            context.save_artifact(WEIGHTS, save)?;
+            context.save_checkpoint(0, save)?;
             weights
         }
     };
@@ -64,7 +76,6 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
         first_round: FirstRound::PruneImmediately,
         ..ImpConfig::default()
     };
-    let folder = context.dir().join("rounds");
     std::fs::create_dir_all(&folder)?;
     let mut imp = Imp::new(config, &task.model.store, &weights, &Magnitude)?.in_folder(folder);
     let mut round = 0;

@@ -2,14 +2,16 @@
 
 use super::{planted, recall, sentences};
 use crate::section::{Axis, Curve, Level, Series, Table, cell};
-use crate::{Ask, Claim, Relation, Results, Section, Test};
+use crate::{Ask, Claim, Relation, Results, Samples, Section, Test, Tier};
 use lth::structured::chance_distance;
 
 pub(super) const ABSTRACT: &str = "arXiv 2101.00063, abstract";
 const OURS: &str = "ours";
 const POINTS: &str = "points";
+/// Why no claim is tested at the paper's own scale.
+pub(super) const NEEDS: &str = "needs bert-base weights, full GLUE and SQuAD, and a GPU";
 
-pub(super) fn judge(_: &Ask, results: &Results) -> anyhow::Result<Section> {
+pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
     let of = |kind: &'static str| move |metric: &str| results.samples(metric, move |run| run.kind == kind);
     let (planted, recall) = (of("planted"), of("recall"));
     let (settings, downstream) = (planted::Params::default(), recall::Params::default());
@@ -18,72 +20,104 @@ pub(super) fn judge(_: &Ask, results: &Results) -> anyhow::Result<Section> {
     let mean = |quantity: &str, relation| Test::mean(quantity, relation);
     let exists = "structured winning tickets can be identified early in training";
     let comparable = "comparable performance on GLUE and SQuAD";
-    let claims = vec![
-        Claim::new("Q1a", "A search of 100 steps tells every dead head from every live one")
-            .paper(exists, ABSTRACT)
-            .test(every("share of heads on the right side", Relation::AtLeast(1.0)), "")
-            .judge(&planted(&format!("majority_heads_{early}"))?)?,
-        Claim::new("Q1b", "It tells at least 97 % of dead neurons from live ones")
-            .paper(exists, ABSTRACT)
-            .test(every("share of neurons on the right side", Relation::AtLeast(0.97)), "")
-            .judge(&planted(&format!("majority_neurons_{early}"))?)?,
-        Claim::new("Q1c", "Later is worse: once an easy task is learned, only the penalty is left")
-            .paper("not in the abstract: why early", OURS)
-            .test(mean("neurons right after 200 steps − after 100, easy task", Relation::Below(0.0)), "")
-            .judge(
-                &planted(&format!("contains_neurons_{late}"))?.minus(&planted(&format!("contains_neurons_{early}"))?),
-            )?,
-        Claim::new("Q1d", "A penalty a hundred times as heavy blurs instead of sharpening")
-            .paper("not in the abstract: what the penalty is for", OURS)
-            .test(mean("neurons right at λ = 1e-2 − at 1e-4", Relation::Below(0.0)), "")
-            .judge(
-                &planted(&format!("heavy_neurons_{early}"))?.minus(&planted(&format!("majority_neurons_{early}"))?),
-            )?,
-        Claim::new("Q2a", "Re-trained from the rewound weights, the early-bird ticket beats random ones of its size")
+    let claims: Vec<(Claim, Samples)> = vec![
+        (
+            Claim::new("Q1a", "A search of 100 steps tells every dead head from every live one")
+                .paper(exists, ABSTRACT)
+                .test(every("share of heads on the right side", Relation::AtLeast(1.0)), ""),
+            planted(&format!("majority_heads_{early}"))?,
+        ),
+        (
+            Claim::new("Q1b", "It tells at least 97 % of dead neurons from live ones")
+                .paper(exists, ABSTRACT)
+                .test(every("share of neurons on the right side", Relation::AtLeast(0.97)), ""),
+            planted(&format!("majority_neurons_{early}"))?,
+        ),
+        (
+            Claim::new("Q1c", "Later is worse: once an easy task is learned, only the penalty is left")
+                .paper("not in the abstract: why early", OURS)
+                .test(mean("neurons right after 200 steps − after 100, easy task", Relation::Below(0.0)), ""),
+            planted(&format!("contains_neurons_{late}"))?.minus(&planted(&format!("contains_neurons_{early}"))?),
+        ),
+        (
+            Claim::new("Q1d", "A penalty a hundred times as heavy blurs instead of sharpening")
+                .paper("not in the abstract: what the penalty is for", OURS)
+                .test(mean("neurons right at λ = 1e-2 − at 1e-4", Relation::Below(0.0)), ""),
+            planted(&format!("heavy_neurons_{early}"))?.minus(&planted(&format!("majority_neurons_{early}"))?),
+        ),
+        (
+            Claim::new(
+                "Q2a",
+                "Re-trained from the rewound weights, the early-bird ticket beats random ones of its size",
+            )
             .paper("not in the abstract; a baseline of the reference code", "VITA-Group/EarlyBERT")
             .test(
                 mean("A(early bird) − mean A(three random), 3/4 of heads and neurons pruned", Relation::AtLeast(5.0)),
                 POINTS,
-            )
-            .judge(&recall("early_bird_0")?.minus(&recall("random_0")?))?,
-        Claim::new("Q2b", "It stays within five points of the full model")
-            .paper(comparable, ABSTRACT)
-            .test(mean("A(early bird) − A(full), 3/4 pruned", Relation::AtLeast(-5.0)), POINTS)
-            .judge(&recall("early_bird_0")?.minus(&recall("full")?))?,
-        Claim::new("Q2c", "Keeping what the search ranks lowest is worse than chance")
-            .paper("not in the abstract: a control", OURS)
-            .test(mean("A(inverse) − mean A(three random), 3/4 pruned", Relation::Below(0.0)), POINTS)
-            .judge(&recall("inverse_0")?.minus(&recall("random_0")?))?,
-        Claim::new("Q2d", "It beats random ones with 7/8 of heads and 9/10 of neurons pruned too")
-            .paper("not in the abstract; a baseline of the reference code", "VITA-Group/EarlyBERT")
-            .test(mean("A(early bird) − mean A(three random)", Relation::AtLeast(5.0)), POINTS)
-            .judge(&recall("early_bird_1")?.minus(&recall("random_1")?))?,
-        Claim::new("Q2e", "The signed gradient ranks, not the penalty: without it the ticket is as good")
-            .paper("not in the abstract: the mechanism", OURS)
-            .test(mean("A(λ = 0) − A(λ = 1e-4)", Relation::Within(crate::Interval { lo: -5.0, hi: 5.0 })), POINTS)
-            .judge(&recall("no_penalty_0")?.minus(&recall("early_bird_0")?))?,
-        Claim::new("Q3a", "Masks settle early: from step 4 on they are within 0.15 of the one after 20 steps")
-            .paper("tickets emerge early in training", ABSTRACT)
-            .test(every("largest distance from step 4 on, heads and neurons", Relation::AtMost(0.15)), "")
-            .judge(&recall("largest_distance")?)?,
-        Claim::new("Q3b", "In the last quarter of the search hardly a neuron changes sides")
-            .paper("tickets emerge early in training", ABSTRACT)
-            .test(every("largest distance of neurons", Relation::AtMost(0.03)), "")
-            .judge(&recall("last_quarter_distance")?)?,
-        Claim::new("Q4", "A model without half of its heads and 40 % of its neurons trains faster by the clock")
-            .paper("35 to 45 % less training time", ABSTRACT)
-            .test(every("time ratio − ratio of multiply-accumulates", Relation::AtMost(0.15)), "")
-            .timed()
-            .judge(
-                &results
-                    .timings("time_ratio", |run| run.kind == "step-time")?
-                    .minus(&results.samples("macs_ratio", |run| run.kind == "step-time")?),
-            )?,
+            ),
+            recall("early_bird_0")?.minus(&recall("random_0")?),
+        ),
+        (
+            Claim::new("Q2b", "It stays within five points of the full model")
+                .paper(comparable, ABSTRACT)
+                .test(mean("A(early bird) − A(full), 3/4 pruned", Relation::AtLeast(-5.0)), POINTS),
+            recall("early_bird_0")?.minus(&recall("full")?),
+        ),
+        (
+            Claim::new("Q2c", "Keeping what the search ranks lowest is worse than chance")
+                .paper("not in the abstract: a control", OURS)
+                .test(mean("A(inverse) − mean A(three random), 3/4 pruned", Relation::Below(0.0)), POINTS),
+            recall("inverse_0")?.minus(&recall("random_0")?),
+        ),
+        (
+            Claim::new("Q2d", "It beats random ones with 7/8 of heads and 9/10 of neurons pruned too")
+                .paper("not in the abstract; a baseline of the reference code", "VITA-Group/EarlyBERT")
+                .test(mean("A(early bird) − mean A(three random)", Relation::AtLeast(5.0)), POINTS),
+            recall("early_bird_1")?.minus(&recall("random_1")?),
+        ),
+        (
+            Claim::new("Q2e", "The signed gradient ranks, not the penalty: without it the ticket is as good")
+                .paper("not in the abstract: the mechanism", OURS)
+                .test(mean("A(λ = 0) − A(λ = 1e-4)", Relation::Within(crate::Interval { lo: -5.0, hi: 5.0 })), POINTS),
+            recall("no_penalty_0")?.minus(&recall("early_bird_0")?),
+        ),
+        (
+            Claim::new("Q3a", "Masks settle early: from step 4 on they are within 0.15 of the one after 20 steps")
+                .paper("tickets emerge early in training", ABSTRACT)
+                .test(every("largest distance from step 4 on, heads and neurons", Relation::AtMost(0.15)), ""),
+            recall("largest_distance")?,
+        ),
+        (
+            Claim::new("Q3b", "In the last quarter of the search hardly a neuron changes sides")
+                .paper("tickets emerge early in training", ABSTRACT)
+                .test(every("largest distance of neurons", Relation::AtMost(0.03)), ""),
+            recall("last_quarter_distance")?,
+        ),
+        (
+            Claim::new("Q4", "A model without half of its heads and 40 % of its neurons trains faster by the clock")
+                .paper("35 to 45 % less training time", ABSTRACT)
+                .test(every("time ratio − ratio of multiply-accumulates", Relation::AtMost(0.15)), "")
+                .timed(),
+            results
+                .timings("time_ratio", |run| run.kind == "step-time")?
+                .minus(&results.samples("macs_ratio", |run| run.kind == "step-time")?),
+        ),
     ];
-    let mut section = Section { claims, ..Section::default() };
-    let ran = results.runs().any(|(run, _)| run.kind.starts_with("sst-2 "));
-    let sentences = sentences::judge(results, ran)?;
+    let mut section = Section::default();
+    for (claim, samples) in claims {
+        let judged = if ask.tier == Tier::Paper { claim.not_run(NEEDS) } else { claim.judge(&samples)? };
+        section.claims.push(judged);
+    }
+    let sentences = sentences::judge(ask, results)?;
     section.claims.extend(sentences.claims);
+    if ask.tier == Tier::Paper {
+        section.notes.push(
+            "Published weights load by name into `core_tensor::networks::bert`, and readers of GLUE and SQuAD are in \
+             `core_tensor::text`. Nothing of this tier has been run."
+                .into(),
+        );
+        return Ok(section);
+    }
     section.curves.push(stability(results));
     section.curves.extend(sentences.curves);
     section.notes.extend(sentences.notes);

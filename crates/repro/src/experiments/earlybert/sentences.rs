@@ -1,9 +1,9 @@
 //! What the standard tier says about real sentences.
 
-use super::claims::ABSTRACT;
+use super::claims::{self, ABSTRACT};
 use super::fine_tuning::Arm;
 use crate::section::{Axis, Curve, Level, Series, Table, cell};
-use crate::{Claim, JudgedClaim, Relation, Results, Samples, Section, Test};
+use crate::{Ask, Claim, JudgedClaim, Relation, Results, Samples, Section, Test, Tier};
 use core_tensor::text::glue::Task;
 use lth::structured::chance_distance;
 
@@ -39,7 +39,10 @@ pub(super) fn pre_training_kind(label: &str) -> String {
 }
 
 /// The claims, tested or not.
-pub(super) fn judge(results: &Results, ran: bool) -> anyhow::Result<Section> {
+pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
+    let planned = |kind: &str| ask.tier != Tier::Paper && results.runs().any(|(run, _)| run.kind.starts_with(kind));
+    let (ran, asked) = (planned("sst-2 "), planned("spans"));
+    let needs = if ask.tier == Tier::Paper { claims::NEEDS } else { NEEDS };
     let of = |kind: String| move |metric: &str| results.samples(metric, |run| run.kind == kind);
     let tuned = |arm: Arm, metric: &str| of(fine_tuning_kind(Task::Sst2, arm))(metric);
     let pre = |label: &str, metric: &str| of(pre_training_kind(label))(metric);
@@ -47,7 +50,7 @@ pub(super) fn judge(results: &Results, ran: bool) -> anyhow::Result<Section> {
     let early = Arm::EarlyBird;
     let mut section = Section::default();
     let mut add = |claim: Claim, samples: &dyn Fn() -> anyhow::Result<Samples>| -> anyhow::Result<()> {
-        let judged: JudgedClaim = if ran { claim.judge(&samples()?)? } else { claim.not_run(NEEDS) };
+        let judged: JudgedClaim = if ran { claim.judge(&samples()?)? } else { claim.not_run(needs) };
         section.claims.push(judged);
         Ok(())
     };
@@ -93,7 +96,7 @@ pub(super) fn judge(results: &Results, ran: bool) -> anyhow::Result<Section> {
         &|| Ok(pre("early-bird", "validation_loss")?.minus(&pre("random", "validation_loss")?)),
     )?;
     let spans = |metric: &str| results.samples(metric, |run| run.kind == "spans");
-    let asked = results.runs().any(|(run, _)| run.kind == "spans");
+    let needs = if ask.tier == Tier::Paper { needs } else { "needs the standard tier" };
     let claims = [
         (
             Claim::new("S3a", "A small BERT learns generated questions through the whole SQuAD path")
@@ -109,7 +112,7 @@ pub(super) fn judge(results: &Results, ran: bool) -> anyhow::Result<Section> {
         ),
     ];
     for (claim, samples) in claims {
-        section.claims.push(if asked { claim.judge(&samples)? } else { claim.not_run("needs the standard tier") });
+        section.claims.push(if asked { claim.judge(&samples)? } else { claim.not_run(needs) });
     }
     if ran {
         section.tables.push(arms(results)?);

@@ -90,8 +90,12 @@ impl Arm {
             Self::LearningRateRewind(k) | Self::KdLearningRateRewind(k, _) => Rewind::LearningRate(k),
         };
         let teacher = match self {
-            Self::Kd(config) | Self::KdWeightRewind(_, config) | Self::KdLearningRateRewind(_, config) => {
-                Teacher::Dense(config)
+            Self::Kd(config) => Teacher::Dense(config),
+            Self::KdWeightRewind(k, config) | Self::KdLearningRateRewind(k, config) => {
+                // The last epoch of soft labels is one of the schedule, which starts at `k`; the loss counts from there.
+                let skipped = k / recipe.steps_per_epoch();
+                let until_epoch = config.until_epoch.map(|epoch| epoch.saturating_sub(skipped));
+                Teacher::Dense(DistillConfig { until_epoch, ..config })
             }
             Self::KdShuffled(config) => Teacher::Shuffled(config),
             _ => Teacher::None,

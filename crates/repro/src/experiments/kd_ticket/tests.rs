@@ -1,3 +1,4 @@
+use super::arms::Arm;
 use super::*;
 use crate::{DataRoot, Device, Tier, Verdict};
 use std::collections::BTreeSet;
@@ -43,8 +44,11 @@ fn the_paper_tier_follows_the_reference_scripts() {
     let cases = cases::of(&ask(Tier::Paper, folder.path())).unwrap();
     let names: Vec<_> = cases.iter().map(|case| case.network).collect();
     assert_eq!(names, ["ResNet-20", "ResNet-56", "ResNet-110", "ResNet-50"]);
-    // 182 epochs, drops at 90 and 135, rewinding to 33: the re-training drops at 57 and 102.
+    // 45,000 training images in batches of 128.
     let resnet = &cases[1];
+    assert_eq!((resnet.recipe.train_images, resnet.recipe.steps_per_epoch()), (45_000, 352));
+    assert_eq!(resnet.recipe.milestones, [90 * 352, 135 * 352]);
+    // 182 epochs, drops at 90 and 135, rewinding to 33: the re-training drops at 57 and 102.
     let rest = resnet.recipe.schedule().starting_at(resnet.rewind);
     let rate = |epoch: u64| rest.learning_rate(epoch * resnet.recipe.steps_per_epoch());
     assert!((rate(56) - 0.1).abs() < 1e-12 && (rate(57) - 0.01).abs() < 1e-12 && (rate(102) - 0.001).abs() < 1e-12);
@@ -52,6 +56,24 @@ fn the_paper_tier_follows_the_reference_scripts() {
     let imagenet = &cases[3].recipe;
     let rate = |epoch: u64| imagenet.schedule().learning_rate(epoch * imagenet.steps_per_epoch());
     assert!((rate(5) - 0.4).abs() < 1e-12 && (rate(29) - 0.4).abs() < 1e-12 && (rate(30) - 0.04).abs() < 1e-12);
+    // Soft labels until epoch 60 of the schedule, at whose epoch 6 a rewound re-training starts.
+    let Case { rewind, distill, ref unpruned, density, .. } = cases[3];
+    let until = |arm: Arm| match arm.params(imagenet, density, unpruned).teacher {
+        Teacher::Dense(config) => config.until_epoch,
+        other => panic!("{other:?} does not teach"),
+    };
+    assert_eq!(until(Arm::Kd(distill)), Some(60));
+    assert_eq!(until(Arm::KdWeightRewind(rewind, distill)), Some(54));
+    assert_eq!(until(Arm::KdLearningRateRewind(rewind, distill)), Some(54));
+}
+
+#[test]
+fn soft_labels_are_compared_with_the_rewinding_points_that_anyone_would_choose() {
+    let empty = tempfile::tempdir().unwrap();
+    let cases = cases::of(&ask(Tier::Standard, empty.path())).unwrap();
+    // 30 epochs of 32 steps.
+    assert_eq!(cases[0].scanned_steps(), [0, 48, 96, 192, 480, 768]);
+    assert_eq!(cases[0].compared_steps(), [0, 48, 96, 192]);
 }
 
 #[test]
