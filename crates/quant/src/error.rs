@@ -127,6 +127,9 @@ pub enum Error {
     /// A stream given by the caller refused.
     #[error("stream: {0}")]
     Stream(#[from] std::io::Error),
+    /// Rounding to a few bits was refused.
+    #[error(transparent)]
+    Rounding(#[from] crate::fractrain::Error),
     /// libtorch refused.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),

@@ -1,7 +1,7 @@
 //! The layer factory that quantises any network.
 
 use super::gate::{DfqConfig, DfqOption, Gates, Link};
-use super::handle::{QuantHandle, RangeBuffer};
+use super::handle::{Layer, QuantHandle, RangeBuffer};
 use super::layer::{QuantConv2d, QuantLinear, Site};
 use super::{Precision, QuantConfig, RangeBatchNorm, Result};
 use core_tensor::nn::{BatchNormConfig, Conv2d, Conv2dConfig, LayerFactory, Linear, LinearConfig, Module, Standard};
@@ -69,7 +69,13 @@ impl<'a> QuantFactory<'a> {
 
     fn site(&self, path: &Path, name: &str, gate: Option<Link>, groups: i64) -> Site {
         let range = RangeBuffer::new(path.zeros_no_train("input_range", &[4]));
-        let place = self.handle.add_layer(name, range.shallow_clone(), gate.is_some(), groups);
+        let place = self.handle.add_layer(Layer {
+            name: name.into(),
+            range: range.shallow_clone(),
+            gated: gate.is_some(),
+            groups,
+            config: self.config.clone(),
+        });
         Site { name: name.into(), place, config: self.config.clone(), handle: self.handle.clone(), range, gate }
     }
 

@@ -1,6 +1,6 @@
 //! What the layers of one network share: their precision, their ranges, and what went wrong in them.
 
-use super::{Error, Operand, Precision, Result};
+use super::{Error, Operand, Precision, QuantConfig, Result};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tch::{Tensor, no_grad};
 
@@ -17,13 +17,16 @@ struct Shared {
     idle_gradient_sites: u64,
 }
 
+/// What a handle knows of a layer.
 #[derive(Debug)]
-struct Layer {
-    name: String,
-    range: RangeBuffer,
-    gated: bool,
+pub(super) struct Layer {
+    pub(super) name: String,
+    pub(super) range: RangeBuffer,
+    /// Whether a gate chooses its bits.
+    pub(super) gated: bool,
     /// Of a convolution; 1 for a linear layer.
-    groups: i64,
+    pub(super) groups: i64,
+    pub(super) config: Arc<QuantConfig>,
 }
 
 /// What the last training pass ran with.
@@ -72,7 +75,7 @@ impl QuantHandle {
         let Some(found) = shared.layers.iter().find(|found| found.name == layer) else {
             return Err(Error::config("layer", "the name of a quantised layer", layer));
         };
-        found.range.average(false).ok_or_else(|| Error::Uncalibrated { layer: layer.into() })
+        found.range.average(found.config.reference_compat).ok_or_else(|| Error::Uncalibrated { layer: layer.into() })
     }
 
     /// Whether every layer has seen a training step.
@@ -111,9 +114,16 @@ impl QuantHandle {
         self.lock().layers.iter().find(|found| found.name == layer).map_or(1, |found| found.groups)
     }
 
-    pub(super) fn add_layer(&self, name: &str, range: RangeBuffer, gated: bool, groups: i64) -> u64 {
+    /// How a layer rounds; the defaults for one that is not quantised.
+    pub(super) fn config(&self, layer: &str) -> Arc<QuantConfig> {
+        let shared = self.lock();
+        let found = shared.layers.iter().find(|found| found.name == layer);
+        found.map_or_else(Arc::default, |found| found.config.clone())
+    }
+
+    pub(super) fn add_layer(&self, layer: Layer) -> u64 {
         let mut shared = self.lock();
-        shared.layers.push(Layer { name: name.into(), range, gated, groups });
+        shared.layers.push(layer);
         shared.layers.len() as u64
     }
 

@@ -6,6 +6,9 @@
 //! ```text
 //! Σ x·w = s·t·(Σ q·p − z·Σ p) + s·m·(Σ q − n·z)
 //! ```
+//!
+//! Weights keep the grids that they were trained on. So do inputs, but that a grid without zero, which padding adds, is widened
+//! and shifted to hold it.
 
 use super::affine::QParams;
 use super::{Affine, Bits, Error, GridKind, QuantHandle, Result};
@@ -15,6 +18,8 @@ use core_tensor::nn::{
     BatchNormConfig, Conv2d, Conv2dConfig, LayerFactory, LinearConfig, Module, Network, Standard, record,
 };
 use core_tensor::optim::NamedTensors;
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::path::Path as FilePath;
 use tch::nn::{self, Path, VarStore};
 use tch::{Device, Kind, Tensor};
@@ -26,7 +31,8 @@ const SHIFT: f64 = 128.0;
 
 /// A network's weights: quantised convolutions as bytes, everything else as it was.
 ///
-/// Made by [`export_int8`] or [`read`](Self::read); [`build`](Self::build) makes the network that runs on it.
+/// Made by [`export_int8`] or [`read`](Self::read); [`build`](Self::build) makes the network that runs on it, and
+/// [`Int8Factory`] the layers of a network of one's own.
 #[derive(Debug)]
 pub struct Int8Model {
     tensors: NamedTensors,
@@ -63,11 +69,16 @@ pub fn export_int8(store: &VarStore, handle: &QuantHandle) -> Result<Int8Model> 
             return refuse(layer, "it is not a convolution");
         };
         let (low, width) = handle.input_range(layer)?;
-        let input = QParams::from_range(low, low + width, input_bits, GridKind::IntegerZeroPoint)?;
-        let params = Affine::per_channel(weight_bits).params(weight)?;
+        let config = handle.config(layer);
+        let (grid, top) = match config.activation_grid {
+            GridKind::Symmetric => (GridKind::Symmetric, input_bits.steps() - 1.0),
+            GridKind::MinMax | GridKind::IntegerZeroPoint => (GridKind::IntegerZeroPoint, input_bits.steps()),
+        };
+        let input = QParams::from_range(low, low + width, input_bits, grid)?;
+        let params = Affine { grid: config.weight_grid, ..Affine::per_channel(weight_bits) }.params(weight)?;
         let levels = params.quantize(weight)?.f_sub_scalar(SHIFT)?.f_to_kind(Kind::Int8)?;
         let (step, zero) = (f64::from(input.steps()[0]), -f64::from(input.mins()[0]) / f64::from(input.steps()[0]));
-        let input = Tensor::from_slice(&[step, zero, f64::from(input_bits.steps())]);
+        let input = Tensor::from_slice(&[step, zero, f64::from(top)]);
         tensors.insert(name, levels);
         tensors.insert(format!("{layer}.weight_min"), Tensor::from_slice(&params.mins()));
         tensors.insert(format!("{layer}.weight_step"), Tensor::from_slice(&params.steps()));
@@ -107,28 +118,20 @@ impl Int8Model {
     /// variables go into `store`.
     ///
     /// # Errors
-    /// Tensors that are missing or do not fit.
+    /// As [`Int8Factory::finish`], and an architecture that refuses its own settings.
     pub fn build(&self, architecture: &Architecture, store: &VarStore) -> Result<Box<dyn Network>> {
-        for layer in &self.layers {
-            let parts = ["weight", "weight_min", "weight_step", "input"].map(|part| format!("{layer}.{part}"));
-            if let Some(missing) = parts.iter().find(|name| !self.tensors.contains_key(*name)) {
-                return Err(Error::Export { layer: layer.clone(), reason: format!("`{missing}` is missing") });
-            }
-            self.check_shapes(layer)?;
-        }
-        let network = architecture.build(&store.root(), &Int8Factory { model: self })?;
-        let own = |name: &str| {
-            let layer = name.rsplit_once('.').map_or("", |(layer, _)| layer);
-            self.layers.iter().any(|known| known == layer) && !name.ends_with(".bias")
-        };
-        let others = self.tensors.iter().filter(|(name, _)| !own(name));
-        let others: NamedTensors = others.map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-        load_state(store, &others, &LoadPolicy { strip: Vec::new(), ..LoadPolicy::strict() })?;
+        let factory = Int8Factory::new(self);
+        let network = architecture.build(&store.root(), &factory)?;
+        factory.finish(store)?;
         Ok(network)
     }
 
-    /// Whether a layer's four tensors are what a convolution reads.
-    fn check_shapes(&self, layer: &str) -> Result<()> {
+    /// Whether a layer's four tensors are there and what a convolution reads.
+    fn check(&self, layer: &str) -> Result<()> {
+        let parts = ["weight", "weight_min", "weight_step", "input"].map(|part| format!("{layer}.{part}"));
+        if let Some(missing) = parts.iter().find(|name| !self.tensors.contains_key(*name)) {
+            return Err(Error::Export { layer: layer.into(), reason: format!("`{missing}` is missing") });
+        }
         let of = |part: &str| {
             let tensor = &self.tensors[&format!("{layer}.{part}")];
             (tensor.size(), tensor.kind())
@@ -156,9 +159,109 @@ impl Int8Model {
     }
 }
 
+/// Gives every convolution that a model holds as bytes a kernel that runs on them, and every other layer its standard form.
+///
+/// Build the network, then call [`finish`](Self::finish), which loads norms, biases and the layers in full precision and
+/// reports anything that did not fit. [`Int8Model::build`] does all of it for a named architecture.
+///
+/// Such layers run on the CPU, forward only.
+///
+/// ```
+/// use core_tensor::nn::{Conv2dConfig, LayerFactory, Module};
+/// use quant::fractrain::{Int8Factory, Precision, QuantConfig, QuantFactory, export_int8};
+/// use tch::{Device, Kind, Tensor, nn};
+///
+/// // A network of one's own, written against any factory.
+/// fn layers(path: &nn::Path, factory: &dyn LayerFactory) -> [Module; 2] {
+///     let first = factory.conv2d(&(path / "first"), Conv2dConfig::new(3, 8, 3, 1));
+///     [first, factory.conv2d(&(path / "second"), Conv2dConfig::new(8, 4, 3, 2))]
+/// }
+/// fn forward([first, second]: &[Module; 2], images: &Tensor, train: bool) -> Tensor {
+///     tch::no_grad(|| second.forward_t(&first.forward_t(images, train).relu(), train))
+/// }
+///
+/// let store = nn::VarStore::new(Device::Cpu);
+/// let factory = QuantFactory::new(QuantConfig::default(), Precision::new(8, 8)?)?;
+/// let trained = layers(&store.root(), &factory);
+/// // Instead of a training: after one pass the ranges are known.
+/// let images = Tensor::rand([4, 3, 8, 8], (Kind::Float, Device::Cpu));
+/// let _ = forward(&trained, &images, true);
+/// let model = export_int8(&store, &factory.handle())?;
+///
+/// let (store, factory) = (nn::VarStore::new(Device::Cpu), Int8Factory::new(&model));
+/// let integers = layers(&store.root(), &factory);
+/// factory.finish(&store)?;
+/// let (rounded, ours) = (forward(&trained, &images, false), forward(&integers, &images, false));
+/// assert!((ours - &rounded).abs().max().double_value(&[]) < 0.05 * rounded.abs().max().double_value(&[]));
+/// # Ok::<(), quant::fractrain::Error>(())
+/// ```
 #[derive(Debug)]
-struct Int8Factory<'a> {
+pub struct Int8Factory<'a> {
     model: &'a Int8Model,
+    used: RefCell<HashSet<String>>,
+    problems: RefCell<Vec<Error>>,
+}
+
+impl<'a> Int8Factory<'a> {
+    /// A factory of the layers of `model`.
+    pub fn new(model: &'a Int8Model) -> Self {
+        Self { model, used: RefCell::default(), problems: RefCell::default() }
+    }
+
+    /// Loads everything but the bytes into the network's variables.
+    ///
+    /// # Errors
+    /// [`Error::Export`] for the first convolution whose tensors are missing or do not fit, and for one that the network
+    /// did not ask for; [`Error::Core`] for any other variable that the model does not hold, or the other way round.
+    pub fn finish(self, store: &VarStore) -> Result<()> {
+        if let Some(problem) = self.problems.into_inner().into_iter().next() {
+            return Err(problem);
+        }
+        let (model, used) = (self.model, self.used.into_inner());
+        if let Some(layer) = model.layers.iter().find(|layer| !used.contains(*layer)) {
+            let reason = "the network has no convolution of this name".into();
+            return Err(Error::Export { layer: layer.clone(), reason });
+        }
+        let own = |name: &str| {
+            let layer = name.rsplit_once('.').map_or("", |(layer, _)| layer);
+            used.contains(layer) && !name.ends_with(".bias")
+        };
+        let others = model.tensors.iter().filter(|(name, _)| !own(name));
+        let others: NamedTensors = others.map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        load_state(store, &others, &LoadPolicy { strip: Vec::new(), ..LoadPolicy::strict() })?;
+        Ok(())
+    }
+
+    fn convolution(&self, name: &str, path: &Path, config: Conv2dConfig) -> Result<Int8Conv2d> {
+        self.model.check(name)?;
+        let part = |part: &str| self.model.tensors[&format!("{name}.{part}")].shallow_clone();
+        let levels = part("weight");
+        let Conv2dConfig { in_channels, out_channels, kernel, groups, .. } = config;
+        let (expected, found) = ([out_channels, in_channels, kernel, kernel], levels.size());
+        if groups != 1 || found != expected {
+            let reason =
+                format!("the network's weight is {expected:?} in {groups} group(s), the file's {found:?} in 1");
+            return Err(Error::Export { layer: name.into(), reason });
+        }
+        let filters = levels.flatten(1, -1);
+        let (step, min) = (part("weight_step").to_kind(Kind::Float), part("weight_min").to_kind(Kind::Float));
+        let sums = filters.to_kind(Kind::Float).sum_dim_intlist([1_i64].as_slice(), false, Kind::Float);
+        let input = Vec::<f64>::try_from(part("input")).unwrap_or_default();
+        let at = |index: usize| input.get(index).copied().unwrap_or(1.0);
+        Ok(Int8Conv2d {
+            shape: Conv2d::new(&VarStore::new(Device::Cpu).root(), Conv2dConfig { bias: false, ..config }),
+            config,
+            bias: config.bias.then(|| path.var("bias", &[config.out_channels], nn::Init::Const(0.0))),
+            filters: filters.transpose(0, 1).contiguous(),
+            offset: &min + &step * SHIFT,
+            step,
+            sums,
+            name: name.into(),
+            input_step: at(0),
+            input_zero: at(1).round(),
+            input_steps: at(2),
+        })
+    }
 }
 
 impl LayerFactory for Int8Factory<'_> {
@@ -167,26 +270,15 @@ impl LayerFactory for Int8Factory<'_> {
         if !self.model.layers.contains(&name) {
             return Standard.conv2d(path, config);
         }
-        let part = |part: &str| self.model.tensors[&format!("{name}.{part}")].shallow_clone();
-        let levels = part("weight");
-        let filters = levels.flatten(1, -1);
-        let (step, min) = (part("weight_step").to_kind(Kind::Float), part("weight_min").to_kind(Kind::Float));
-        let sums = filters.to_kind(Kind::Float).sum_dim_intlist([1_i64].as_slice(), false, Kind::Float);
-        let input = Vec::<f64>::try_from(part("input")).unwrap_or_default();
-        let at = |index: usize| input.get(index).copied().unwrap_or(1.0);
-        Box::new(Int8Conv2d {
-            shape: Conv2d::new(&VarStore::new(Device::Cpu).root(), Conv2dConfig { bias: false, ..config }),
-            config,
-            bias: config.bias.then(|| path.var("bias", &[config.out_channels], nn::Init::Const(0.0))),
-            filters: filters.transpose(0, 1).contiguous(),
-            offset: &min + &step * SHIFT,
-            step,
-            sums,
-            name,
-            input_step: at(0),
-            input_zero: at(1).round(),
-            input_steps: at(2),
-        })
+        let made = self.convolution(&name, path, config);
+        self.used.borrow_mut().insert(name);
+        match made {
+            Ok(layer) => Box::new(layer),
+            Err(problem) => {
+                self.problems.borrow_mut().push(problem);
+                Standard.conv2d(path, config)
+            }
+        }
     }
 
     fn linear(&self, path: &Path, config: LinearConfig) -> Module {
@@ -262,8 +354,12 @@ mod tests {
     }
 
     fn trained(precision: Precision) -> Net {
-        let store = VarStore::new(Device::Cpu);
         let config = QuantConfig { activation_grid: GridKind::IntegerZeroPoint, ..QuantConfig::default() };
+        trained_as(config, precision)
+    }
+
+    fn trained_as(config: QuantConfig, precision: Precision) -> Net {
+        let store = VarStore::new(Device::Cpu);
         let factory = QuantFactory::new(config, precision).unwrap();
         let network = architecture().build(&store.root(), &factory).unwrap();
         Net { network, handle: factory.handle(), store }
@@ -275,8 +371,10 @@ mod tests {
 
     #[test]
     fn integers_give_what_fake_quantisation_gives_through_a_file() {
-        for bits in [4, 8] {
-            let net = trained(Precision::new(bits, 8).unwrap());
+        for (bits, weight_grid) in [(4, GridKind::MinMax), (8, GridKind::MinMax), (4, GridKind::Symmetric)] {
+            let config =
+                QuantConfig { weight_grid, activation_grid: GridKind::IntegerZeroPoint, ..QuantConfig::default() };
+            let net = trained_as(config, Precision::new(bits, 8).unwrap());
             let images = waves(&[16, 3, 12, 12]);
             for _ in 0..3 {
                 let _ = tch::no_grad(|| net.network.forward(&images, true));
@@ -306,12 +404,7 @@ mod tests {
 
     #[test]
     fn one_layer_is_exact_but_for_the_order_of_its_sum() {
-        let net = trained(Precision::new(8, 8).unwrap());
         let images = waves(&[4, 3, 12, 12]);
-        let _ = tch::no_grad(|| net.network.forward(&images, true));
-        let model = export_int8(&net.store, &net.handle).unwrap();
-        let store = VarStore::new(Device::Cpu);
-        let integers = model.build(&architecture(), &store).unwrap();
         let stem = |network: &dyn Network| {
             let mut found = None;
             let mut tap = |name: &str, map: &Tensor| {
@@ -322,9 +415,24 @@ mod tests {
             let _ = tch::no_grad(|| network.forward_tapped(&images, false, &mut tap));
             found.unwrap()
         };
-        let (ours, theirs) = (stem(integers.as_ref()), stem(net.network.as_ref()));
-        // 27 products of order one in single precision.
-        assert!((ours - theirs).abs().max().double_value(&[]) < 1e-4);
+        // Every grid whose zero is a level, for weights and inputs, and the reference's uncorrected average of ranges.
+        let grids = [GridKind::MinMax, GridKind::IntegerZeroPoint, GridKind::Symmetric];
+        let inputs =
+            [(GridKind::IntegerZeroPoint, false), (GridKind::IntegerZeroPoint, true), (GridKind::Symmetric, false)];
+        for (bits, weight_grid, (activation_grid, reference_compat)) in [4, 8]
+            .into_iter()
+            .flat_map(|bits| grids.into_iter().flat_map(move |grid| inputs.map(|input| (bits, grid, input))))
+        {
+            let config = QuantConfig { weight_grid, activation_grid, reference_compat, ..QuantConfig::default() };
+            let net = trained_as(config.clone(), Precision::new(bits, 8).unwrap());
+            let _ = tch::no_grad(|| net.network.forward(&images, true));
+            let model = export_int8(&net.store, &net.handle).unwrap();
+            let integers = model.build(&architecture(), &VarStore::new(Device::Cpu)).unwrap();
+            let (ours, theirs) = (stem(integers.as_ref()), stem(net.network.as_ref()));
+            // 27 products of order one in single precision.
+            let off = (ours - theirs).abs().max().double_value(&[]);
+            assert!(off < 1e-4, "{bits} bits, {config:?}: {off}");
+        }
     }
 
     #[test]
@@ -348,6 +456,22 @@ mod tests {
         let _layer = factory.conv2d(&(store.root() / "conv"), grouped);
         let error = export_int8(&store, &factory.handle()).unwrap_err().to_string();
         assert!(error.contains("`conv`") && error.contains("groups"), "{error}");
+    }
+
+    #[test]
+    fn a_network_that_is_not_the_models_is_refused_by_name() {
+        let net = trained(Precision::new(8, 8).unwrap());
+        let _ = tch::no_grad(|| net.network.forward(&waves(&[2, 3, 12, 12]), true));
+        let model = export_int8(&net.store, &net.handle).unwrap();
+        let refused = |make: &dyn Fn(&Path, &Int8Factory)| {
+            let (store, factory) = (VarStore::new(Device::Cpu), Int8Factory::new(&model));
+            make(&store.root(), &factory);
+            factory.finish(&store).unwrap_err().to_string()
+        };
+        let error = refused(&|path, factory| drop(factory.conv2d(&(path / "conv1"), Conv2dConfig::new(3, 16, 5, 1))));
+        assert!(error.contains("`conv1`") && error.contains("[16, 3, 5, 5]"), "{error}");
+        let error = refused(&|path, factory| drop(factory.conv2d(&(path / "conv1"), Conv2dConfig::new(3, 16, 3, 1))));
+        assert!(error.contains("layer1.0.conv1") && error.contains("no convolution"), "{error}");
     }
 
     #[test]

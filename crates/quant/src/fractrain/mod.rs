@@ -14,7 +14,7 @@
 //! | change its precision | [`QuantHandle`], or a [`PrecisionSchedule`] through [`PrecisionController`] |
 //! | round a tensor | [`Affine`], [`QParams`], [`round_per_sample`] |
 //! | know what it cost | [`CostLedger`] |
-//! | run the result with integers | [`export_int8`], [`Int8Model`] |
+//! | run the result with integers | [`export_int8`], [`Int8Model`]; [`Int8Factory`] for a network of your own |
 //!
 //! # How it is built
 //! Rounding is one pass over memory (`kernel.rs`), compiled for AVX2 and AVX-512 too, on the threads that libtorch computes
@@ -51,7 +51,7 @@ pub use factory::QuantFactory;
 pub use gate::{CostController, CpTarget, DfqConfig, DfqOption, FollowTarget, GatePass, Gates, WithGateCost};
 pub use handle::QuantHandle;
 pub use indicator::{AtEpochs, PlateauConfig, PlateauIndicator, StageIndicator};
-pub use int8::{Int8Model, export_int8};
+pub use int8::{Int8Factory, Int8Model, export_int8};
 pub use ledger::{CostLedger, at_precision, step_cost};
 pub use norm::RangeBatchNorm;
 pub use precision::{Bits, Operand, Precision};

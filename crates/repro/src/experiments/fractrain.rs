@@ -5,12 +5,14 @@
 //! arms      a network from random weights under every method
 //! transfer  (standard tier) one half of the data in full precision ──► the other under three methods
 //! language  (standard tier) a Transformer language model under four methods
+//! stages    the small network under other settings of the plateau rule
 //! ```
 
 mod arms;
 mod claims;
 mod hardware;
 mod language;
+mod stages;
 mod train;
 mod transfer;
 
@@ -66,6 +68,7 @@ impl Experiment for FracTrain {
                 }
             }
         }
+        stages::plan(ask, &mut plan)?;
         if ask.tier == Tier::Standard {
             transfer::plan(ask, &mut plan)?;
             language::plan(ask, &mut plan)?;

@@ -26,6 +26,12 @@ use quant::smartdeal::train::{BucketSwitch, CoefficientMode, UpdateConfig};
 const PAPER: &str = "smartdeal";
 /// Counted up whenever the code computes something else from the same parameters.
 const REVISION: u32 = 1;
+/// The same for networks that are judged by what their file holds.
+const FILE_REVISION: u32 = 2;
+/// The same for trainings that move coefficients.
+const MOVING_REVISION: u32 = 2;
+/// The same for what is priced on accelerator models.
+const PRICE_REVISION: u32 = 2;
 
 /// The experiment.
 pub(super) struct SmartDeal;
@@ -62,12 +68,12 @@ impl Experiment for SmartDeal {
             training_energy::Params::default(),
         );
         for seed in ask.seeds(3) {
-            let mut add = |run: Run, effort: f64| plan.add_weighted(run.at_revision(REVISION), effort);
-            add(ask.run(PAPER, "blocks", seed, &defaults.0)?, 1.0);
-            add(ask.run(PAPER, "network", seed, &defaults.1)?, 6.0);
-            add(ask.run(PAPER, "learning", seed, &defaults.2)?, 8.0);
-            add(ask.run(PAPER, "energy", seed, &defaults.3)?, 1.0);
-            add(ask.run(PAPER, "training-energy", seed, &defaults.4)?, 2.0);
+            let mut add = |run: Run, revision: u32, effort: f64| plan.add_weighted(run.at_revision(revision), effort);
+            add(ask.run(PAPER, "blocks", seed, &defaults.0)?, REVISION, 1.0);
+            add(ask.run(PAPER, "network", seed, &defaults.1)?, FILE_REVISION, 6.0);
+            add(ask.run(PAPER, "learning", seed, &defaults.2)?, MOVING_REVISION, 8.0);
+            add(ask.run(PAPER, "energy", seed, &defaults.3)?, PRICE_REVISION, 1.0);
+            add(ask.run(PAPER, "training-energy", seed, &defaults.4)?, PRICE_REVISION, 2.0);
         }
         if ask.tier == Tier::Standard {
             plan_images(ask, &mut plan)?;
@@ -107,13 +113,15 @@ fn plan_images(ask: &Ask, plan: &mut Plan) -> anyhow::Result<()> {
         let dense = plan.add_weighted(dense.at_revision(REVISION), 400.0);
         for zeros in ZEROS {
             let params = images::Retrained { recipe: recipe.clone(), zeros, epochs: 2, rate: 0.01 };
-            let run = ask.run(PAPER, "retrained", seed, &params)?.at_revision(REVISION);
+            let run = ask.run(PAPER, "retrained", seed, &params)?.at_revision(FILE_REVISION);
             plan.add_weighted(run.needing("trained", &dense), 110.0);
         }
-        for mode in [CoefficientMode::Switch(BucketSwitch::default()), CoefficientMode::Frozen] {
+        let modes =
+            [(CoefficientMode::Switch(BucketSwitch::default()), MOVING_REVISION), (CoefficientMode::Frozen, REVISION)];
+        for (mode, revision) in modes {
             let update = UpdateConfig { mode, ..UpdateConfig::default() };
             let params = images::Learned { recipe: recipe.clone(), zeros: ZEROS[0], epochs: 6, peak: 0.05, update };
-            let run = ask.run(PAPER, "learned", seed, &params)?.at_revision(REVISION);
+            let run = ask.run(PAPER, "learned", seed, &params)?.at_revision(revision);
             plan.add_weighted(run.needing("trained", &dense), 330.0);
         }
     }

@@ -7,35 +7,55 @@ use core_tensor::nn::{
     BatchNormConfig, Conv2d, Conv2dConfig, LayerFactory, Linear, LinearConfig, Module, Standard, record,
 };
 use core_tensor::optim::{Parameter, parameters};
+use core_tensor::seed::{Purpose, derive};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use tch::nn::{self, Path, VarStore};
 
 use super::SdWeight;
-use super::fake_quant::{fake_quant, round_to_bits};
+use crate::fractrain::{self, Affine, Bits, Rounding};
 use crate::smartdeal::model::floats;
-use crate::smartdeal::{CompressPolicy, DenseTensor, Ladder, LayerShape, Record, SdLayer, SdzModel};
+use crate::smartdeal::{CompressPolicy, DenseTensor, Ladder, LayerShape, MAX_EXPONENT, Record, SdLayer, SdzModel};
 use crate::{Error, Result};
+
+/// The variable that counts a layer's training passes where gradients are rounded.
+const PASSES: &str = "gradient_passes";
 
 /// How layers in SmartDeal form compute.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SdTrainConfig {
-    /// The rungs that coefficients may take. Published: up to 2^5, the lowest searched between 2^-10 and 2^0.
+    /// The rungs that coefficients may take. Published: up to 2^5, the lowest found between 2^-10 and 2^0 by the threshold,
+    /// as [`for_model`](Self::for_model) does. Default: 2^-10 to 2^5.
     pub ladder: Ladder,
-    /// Round each layer's input to so many bits, 2 to 16; `None` leaves it. The published training code leaves it.
+    /// Round each layer's input to so many bits, 2 to 16, over the range of its batch, in evaluation too; `None` leaves it.
+    /// The published training code leaves it.
     pub activation_bits: Option<u8>,
-    /// Round the gradient that reaches each layer's output to so many bits; as above.
+    /// Round the gradient that reaches each layer's output to so many bits, stochastically, so that it stays unbiased; as
+    /// above.
     pub gradient_bits: Option<u8>,
+    /// Fixes the noise of rounded gradients.
+    pub seed: u64,
 }
 
 impl Default for SdTrainConfig {
     fn default() -> Self {
-        Self { ladder: Ladder::new(-10, 5), activation_bits: None, gradient_bits: None }
+        Self { ladder: Ladder::new(-10, 5), activation_bits: None, gradient_bits: None, seed: 0 }
     }
 }
 
 impl SdTrainConfig {
+    /// The defaults for going on from a model that was compressed at the threshold `theta`: the lowest rung is the first that
+    /// is no smaller, `2^⌈log2 θ⌉`, or the model's lowest where that is lower still.
+    pub fn for_model(model: &SdzModel, theta: f64) -> Self {
+        let default = Self::default();
+        let Ladder { p_max, tie, .. } = default.ladder;
+        let first = (theta.log2().ceil() as i32).clamp(-MAX_EXPONENT, p_max);
+        let used = || model.layers().flat_map(|(_, layer)| layer.exponents()).map(i32::from);
+        let ladder = Ladder { p_min: used().fold(first, i32::min), p_max: used().fold(p_max, i32::max), tie };
+        Self { ladder, ..default }
+    }
+
     /// Refuses what cannot run, naming the setting.
     pub fn validate(&self) -> Result<()> {
         self.ladder.validate()?;
@@ -155,8 +175,17 @@ impl<'a> SdTrainingFactory<'a> {
         policy.compress_layer(floats(&random())?, shape)
     }
 
-    fn numerics(&self) -> Numerics {
-        Numerics { activation_bits: self.config.activation_bits, gradient_bits: self.config.gradient_bits }
+    fn numerics(&self, path: &Path) -> Numerics {
+        // The widths were validated.
+        let bits = |width: Option<u8>| width.and_then(|width| Bits::new(width.into()).ok());
+        let place = self.weights.borrow().len() as u64;
+        let gradient = bits(self.config.gradient_bits).map(|bits| GradientRounding {
+            layer: path.components().collect::<Vec<_>>().join("."),
+            bits,
+            seed: derive(self.config.seed, Purpose::Noise, place),
+            passes: path.zeros_no_train(PASSES, &[1]),
+        });
+        Numerics { activation: bits(self.config.activation_bits), gradient }
     }
 }
 
@@ -172,7 +201,7 @@ impl LayerFactory for SdTrainingFactory<'_> {
                 shape,
                 config,
                 weight,
-                numerics: self.numerics(),
+                numerics: self.numerics(path),
             }),
         }
     }
@@ -187,7 +216,7 @@ impl LayerFactory for SdTrainingFactory<'_> {
                 bias: config.bias.then(|| path.var("bias", &dims[..1], nn::Init::Const(0.0))),
                 shape,
                 weight,
-                numerics: self.numerics(),
+                numerics: self.numerics(path),
             }),
         }
     }
@@ -197,27 +226,60 @@ impl LayerFactory for SdTrainingFactory<'_> {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+/// How a layer rounds its input and the gradient of its output.
+#[derive(Debug)]
 struct Numerics {
-    activation_bits: Option<u8>,
-    gradient_bits: Option<u8>,
+    activation: Option<Bits>,
+    gradient: Option<GradientRounding>,
+}
+
+#[derive(Debug)]
+struct GradientRounding {
+    layer: String,
+    bits: Bits,
+    /// Of this layer's noise.
+    seed: u64,
+    /// Training passes so far, saved with the network: no two passes share noise, those of a resumed training included.
+    passes: Tensor,
 }
 
 impl Numerics {
     fn input(&self, input: &Tensor) -> Result<Tensor> {
-        match self.activation_bits {
-            Some(bits) => fake_quant(input, bits),
+        match self.activation {
+            Some(bits) => Ok(finite(input, Affine::per_tensor(bits).fake_quant(input, Rounding::Nearest))?),
             None => Ok(input.shallow_clone()),
         }
     }
 
     fn output(&self, output: Tensor) -> Result<Tensor> {
-        if let Some(bits) = self.gradient_bits.filter(|_| output.requires_grad()) {
-            register_hook(&output, move |gradient| {
-                round_to_bits(gradient, bits).unwrap_or_else(|_| gradient.shallow_clone())
-            })?;
+        if let Some(gradient) = self.gradient.as_ref().filter(|_| output.requires_grad()) {
+            gradient.hook(&output)?;
         }
         Ok(output)
+    }
+}
+
+impl GradientRounding {
+    /// Has the gradient of `output` rounded when it arrives.
+    fn hook(&self, output: &Tensor) -> Result<()> {
+        let mut passes = self.passes.shallow_clone();
+        let pass = passes.f_double_value(&[0])? as u64;
+        let _ = tch::no_grad(|| passes.f_add_scalar_(1.0))?;
+        let (quantiser, layer) = (Affine::per_tensor(self.bits), self.layer.clone());
+        let rounding = Rounding::Stochastic { seed: derive(self.seed, Purpose::Noise, pass) };
+        register_hook(output, move |gradient| {
+            let rounded = finite(gradient, quantiser.round(gradient, rounding));
+            rounded.unwrap_or_else(|error| panic!("gradient at `{layer}`: {error}"))
+        })?;
+        Ok(())
+    }
+}
+
+/// What was rounded; values that are not finite as they came, for the loss or the coefficients' update to stop the training.
+fn finite(values: &Tensor, rounded: fractrain::Result<Tensor>) -> fractrain::Result<Tensor> {
+    match rounded {
+        Err(fractrain::Error::NotFinite { .. }) => Ok(values.shallow_clone()),
+        rounded => rounded,
     }
 }
 
@@ -302,7 +364,7 @@ impl SdWeights {
         let of_a_weight = |name: &str| {
             let own = |weight: &SdWeight| {
                 let part = name.strip_prefix(weight.name()).and_then(|rest| rest.strip_prefix('.'));
-                part.is_some_and(|part| ["coefficient", "basis", "mask"].contains(&part))
+                part.is_some_and(|part| ["coefficient", "basis", "mask", PASSES].contains(&part))
             };
             self.weights.iter().any(own)
         };

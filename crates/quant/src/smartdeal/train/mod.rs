@@ -2,7 +2,6 @@
 
 mod coefficients;
 mod factory;
-mod fake_quant;
 mod retraining;
 mod weight;
 

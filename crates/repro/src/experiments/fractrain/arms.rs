@@ -248,7 +248,7 @@ fn dfq_at(percent: f64, hidden: i64) -> DfqConfig {
 }
 
 /// A small network on grey images.
-fn small(set: ImageSet) -> Case {
+pub(super) fn small(set: ImageSet) -> Case {
     let mut recipe = Recipe {
         architecture: Architecture::ConvNet(ConvNetConfig { in_channels: 1, widths: vec![8, 16, 32, 32], classes: 10 }),
         data: DataChoice::Plain(set),

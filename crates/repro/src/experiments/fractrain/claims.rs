@@ -2,7 +2,7 @@
 
 use super::arms::{self, Arm, Case, TrainParams};
 use super::hardware::{self, NETWORKS};
-use super::{PAPER, language, transfer};
+use super::{PAPER, language, stages, transfer};
 use crate::section::{Axis, Curve, Point, Series, Table, cell};
 use crate::{Ask, Claim, Relation, Results, Run, Samples, Section, Test, Tier};
 use hw_sim::published::FRACTRAIN_SOURCE;
@@ -32,6 +32,7 @@ pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
     if language::asked(results) {
         section.tables.push(language::table(results)?);
     }
+    section.tables.extend(stages::table(ask, results)?);
     modelled(&mut section)?;
     if ask.tier == Tier::Quick {
         section.notes.push(
@@ -55,7 +56,7 @@ fn modelled(section: &mut Section) -> anyhow::Result<()> {
                 ),
             )
             .paper(&hardware::published_saving(network), FRACTRAIN_SOURCE)
-            .test(Test::every("effective MACs saved − energy saved", Relation::Above(0.0)), "%")
+            .test(Test::exact("effective MACs saved − energy saved", Relation::Above(0.0)), "%")
             .judge(&Samples::of([(0, 100.0 * (saved.effective_macs - saved.energy))]))?,
         );
         let row = |value: f64| format!("{:.1}", 100.0 * value);
@@ -153,7 +154,7 @@ impl View<'_> {
                 .judge(&self.metric("int8_accuracy", &eight)?.minus(&accuracy(&full)?))?,
             of("I2", "Its file is at least 2.5 times smaller")
                 .paper("not in the paper: inference with integers", "ours")
-                .test(Test::every("bytes(full precision) / bytes(int8)", Relation::AtLeast(2.5)), "×")
+                .test(Test::exact("bytes(full precision) / bytes(int8)", Relation::AtLeast(2.5)), "×")
                 .judge(&bytes)?,
         ]);
         let off = self.controller_errors()?;
@@ -175,7 +176,7 @@ impl View<'_> {
         section.curves.push(self.trade()?);
         section.curves.push(self.over_time());
         section.notes.push(format!(
-            "The plateau rule is scaled to short trainings: {}. Cost is the paper's: three passes of the quantised layers, in \
+            "The plateau rule is scaled to short trainings: {}. {} {} Cost is the paper's: three passes of the quantised layers, in \
              percent of full precision. Gated networks keep their first convolution in full precision, as the reference \
              code does, and its cost is left out on both sides.",
             match &pfq {
@@ -184,7 +185,9 @@ impl View<'_> {
                     plateau.threshold, plateau.decay, plateau.window
                 ),
                 _ => String::new(),
-            }
+            },
+            stages::sentence(self.results, &pfq, |run| self.is(run, &pfq)),
+            stages::sentence(self.results, &fractrain, |run| self.is(run, &fractrain)),
         ));
         Ok(())
     }

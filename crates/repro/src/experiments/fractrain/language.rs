@@ -3,7 +3,7 @@
 use super::arms::{self, Arm};
 use super::claims::ABSTRACT;
 use super::train::steering;
-use super::{PAPER, REVISION};
+use super::{PAPER, REVISION, stages};
 use crate::experiments::chunks::Chunks;
 use crate::section::{Table, cell};
 use crate::{Ask, Claim, DataSource, DataUse, JudgedClaim, Metrics, Plan, Relation, Results, Run, RunContext, Samples};
@@ -261,8 +261,11 @@ pub(super) fn claims(ran: bool, results: &Results) -> anyhow::Result<Vec<JudgedC
 }
 
 fn metric(results: &Results, name: &str, arm: &Arm) -> anyhow::Result<Samples> {
-    let is = |run: &Run| owns(run) && run.params::<Params>().is_ok_and(|params| params.arm == *arm);
-    Ok(results.samples(name, is)?)
+    Ok(results.samples(name, |run| is(run, arm))?)
+}
+
+fn is(run: &Run, arm: &Arm) -> bool {
+    owns(run) && run.params::<Params>().is_ok_and(|params| params.arm == *arm)
 }
 
 /// Whether any run of a language model was asked for.
@@ -278,14 +281,17 @@ pub(super) fn table(results: &Results) -> anyhow::Result<Table> {
         };
         rows.push(vec![arm.label(), of("validation_perplexity", 1)?, of("cp", 2)?, of("unigram_perplexity", 1)?]);
     }
+    let [.., pfq] = arms();
     let Params { layers, width, epochs, chunk, batch_size, tokens, least, .. } = Params::new("", Arm::FullPrecision);
     Ok(Table {
         title: "A Transformer language model".into(),
         caption: format!(
             "WikiText-2; {layers} layers of {width}, {} steps of {batch_size} sequences of {tokens} words, words seen {least} times \
              or more. Projections and feed-forward layers are quantised; attention's own products and the output layer are not, \
-             and their cost is left out. Unigrams: a model of frequencies alone. Mean ± half the 95 % interval over seeds.",
-            epochs * chunk
+             and their cost is left out. Unigrams: a model of frequencies alone. Mean ± half the 95 % interval over seeds. An epoch \
+             is {chunk} steps. {}",
+            epochs * chunk,
+            stages::sentence(results, &pfq, |run| is(run, &pfq))
         ),
         header: ["method", "validation perplexity", "cost (% of full precision)", "perplexity of unigrams"]
             .map(String::from)

@@ -4,7 +4,7 @@
 use super::arms::{self, Arm};
 use super::claims::{ABSTRACT, POINTS};
 use super::train::{build, fit, read_weights, save_weights};
-use super::{PAPER, REVISION};
+use super::{PAPER, REVISION, stages};
 use crate::experiments::images::ImageSet;
 use crate::experiments::training::{DataChoice, Loaders, Recipe};
 use crate::section::{Table, cell};
@@ -237,10 +237,21 @@ pub(super) fn claims(ran: bool, results: &Results) -> anyhow::Result<Vec<JudgedC
 }
 
 fn metric(results: &Results, name: &str, setting: Setting, part: &Part) -> anyhow::Result<Samples> {
-    let is = |run: &Run| {
-        owns(run) && run.params::<Params>().is_ok_and(|params| params.setting == setting && params.part == *part)
+    Ok(results.samples(name, |run| is(run, setting, part))?)
+}
+
+fn is(run: &Run, setting: Setting, part: &Part) -> bool {
+    owns(run) && run.params::<Params>().is_ok_and(|params| params.setting == setting && params.part == *part)
+}
+
+/// When stages ended, setting by setting.
+fn stages_told(results: &Results) -> String {
+    let tell = |setting: Setting, arm: Arm| {
+        let part = Part::Target(arm.clone());
+        let sentence = stages::sentence(results, &arm, |run| is(run, setting, &part));
+        if sentence.is_empty() { sentence } else { format!(" In {}: {sentence}", setting.label()) }
     };
-    Ok(results.samples(name, is)?)
+    Setting::ALL.into_iter().flat_map(|setting| arms().map(|arm| tell(setting, arm))).collect()
 }
 
 pub(super) fn table(results: &Results) -> anyhow::Result<Table> {
@@ -260,10 +271,12 @@ pub(super) fn table(results: &Results) -> anyhow::Result<Table> {
     }
     Ok(Table {
         title: "Going on from a pre-trained network".into(),
-        caption: "The small ConvNet on halves of 10,000 images: of the classes (adaptation, another five classes to tell apart, so \
-                  that its first row is of another task) or of the images (fine-tuning). Mean ± half the 95 % interval over \
-                  seeds; cost in percent of full precision."
-            .into(),
+        caption: format!(
+            "The small ConvNet on halves of 10,000 images: of the classes (adaptation, another five classes to tell apart, so \
+             that its first row is of another task) or of the images (fine-tuning). Mean ± half the 95 % interval over \
+             seeds; cost in percent of full precision.{}",
+            stages_told(results)
+        ),
         header: ["method", "adaptation: accuracy (%)", "cost (%)", "fine-tuning: accuracy (%)", "cost (%)"]
             .map(String::from)
             .to_vec(),

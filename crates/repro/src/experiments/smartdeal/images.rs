@@ -3,16 +3,18 @@
 
 use super::super::images::ImageSet;
 use super::super::training::{self, DataChoice, Length, Model, Recipe};
+use super::learning::moved;
+use super::network::saved;
 use crate::{Ask, Metrics, RunContext};
 use core_tensor::checkpoint::{Header, read_state, state_of, write_safetensors};
 use core_tensor::networks::Architecture;
 use core_tensor::optim::{Schedule, Sgd, SgdConfig};
 use core_tensor::train::{CrossEntropy, evaluate};
 use quant::smartdeal::train::{
-    AlternateRetraining, CoefficientUpdate, SdTrainConfig, SdTrainingFactory, UpdateConfig,
+    AlternateRetraining, CoefficientMode, CoefficientUpdate, SdTrainConfig, SdTrainingFactory, UpdateConfig,
     trainable_without_coefficients,
 };
-use quant::smartdeal::{CompressPolicy, Record, compress};
+use quant::smartdeal::{CompressPolicy, Record, SdzModel, compress};
 use serde::{Deserialize, Serialize};
 use tch::nn::VarStore;
 
@@ -106,13 +108,14 @@ pub(super) fn retrain(params: &Retrained, seed: u64, context: &mut RunContext) -
     let schedule = Schedule::Constant { peak: params.rate };
     let length = Length { steps: params.epochs * recipe.steps_per_epoch(), schedule };
     let (learner, observers) = ((&mut objective as _, &mut optimizer as _), vec![&mut retraining as _]);
-    let seen = training::train(context, recipe, (&model, &loaders), learner, observers, (length, seed))?;
+    training::train(context, recipe, (&model, &loaders), learner, observers, (length, seed))?;
 
-    // The last projection of the re-training, once more: it is a fixed point up to rounding, and gives the file.
-    let (compressed, report) = compress(&model.store, &policy)?;
+    // The last projection, whose rebuilt weights the network has. Decomposing those once more would give other ones.
+    let Some((_, compressed, report)) = retraining.best() else { anyhow::bail!("no epoch of re-training") };
     context.save_artifact("network.sdz", |path| Ok(compressed.write(path, None).map(drop)?))?;
-    let file = context.artifact("network.sdz").ok_or_else(|| anyhow::anyhow!("the file was not saved"))?;
-    let mut metrics = training::final_metrics(seen);
+    let file = saved(context, "network.sdz")?;
+    SdzModel::read(&file)?.write_into(&model.store)?;
+    let mut metrics = training::final_metrics(evaluate(model.network.as_ref(), loaders.test.as_ref())?);
     metrics.extend([
         ("one_shot".into(), one_shot),
         ("theta".into(), policy.decompose.theta),
@@ -129,12 +132,12 @@ pub(super) fn learn(params: &Learned, seed: u64, context: &mut RunContext) -> an
     let dense = recipe.build(context, seed)?;
     lth::restore(&read_state(&weights)?, &dense.store)?;
     // Training keeps the bases in full precision.
-    let policy =
-        CompressPolicy { basis_bits: None, ..CompressPolicy::with_theta(theta_for(&dense.store, params.zeros)?) };
+    let theta = theta_for(&dense.store, params.zeros)?;
+    let policy = CompressPolicy { basis_bits: None, ..CompressPolicy::with_theta(theta) };
     let (start, _) = compress(&dense.store, &policy)?;
 
     let mut store = VarStore::new(tch::Device::Cpu);
-    let factory = SdTrainingFactory::from_model(&start, SdTrainConfig::default())?;
+    let factory = SdTrainingFactory::from_model(&start, SdTrainConfig::for_model(&start, theta))?;
     let network = recipe.architecture.build(&store.root(), &factory)?;
     let sd_weights = factory.finish(&store)?;
     store.set_device(context.device().into());
@@ -157,9 +160,9 @@ pub(super) fn learn(params: &Learned, seed: u64, context: &mut RunContext) -> an
         }
     }
     context.save_artifact("network.sdz", |path| Ok(compressed.write(path, None).map(drop)?))?;
-    let file = context.artifact("network.sdz").ok_or_else(|| anyhow::anyhow!("the file was not saved"))?;
+    let file = saved(context, "network.sdz")?;
     // What the file holds, bases of 8 bits.
-    compressed.write_into(&dense.store)?;
+    SdzModel::read(&file)?.write_into(&dense.store)?;
     let from_file = evaluate(dense.network.as_ref(), loaders.test.as_ref())?;
     let mut metrics = training::final_metrics(from_file);
     let layers = || compressed.layers().map(|(_, layer)| layer.stats());
@@ -169,6 +172,9 @@ pub(super) fn learn(params: &Learned, seed: u64, context: &mut RunContext) -> an
         ("zeros".into(), 100.0 * (1.0 - non_zeros as f64 / entries as f64)),
         ("file_ratio".into(), dense_bytes / std::fs::metadata(file)?.len() as f64),
     ]);
+    if params.update.mode != CoefficientMode::Frozen {
+        metrics.insert("moved".into(), moved(&start, &compressed)?);
+    }
     Ok(metrics)
 }
 

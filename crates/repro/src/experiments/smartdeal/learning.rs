@@ -57,25 +57,50 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     let policy = CompressPolicy { basis_bits: None, ..CompressPolicy::with_theta(params.theta) };
     let (model, _) = compress(&store, &policy)?;
     for (done, (name, mode)) in params.modes.iter().enumerate() {
-        let (start, end, zeros_kept) = learn(&model, *mode, (&target, &test_set), params, seed)?;
-        metrics.insert("start".into(), start);
-        metrics.insert(name.clone(), end);
-        metrics.insert(format!("{name}_zeros_kept"), f64::from(u8::from(zeros_kept)));
+        let learned = learn(&model, *mode, (&target, &test_set), params, seed)?;
+        metrics.insert("start".into(), learned.start);
+        metrics.insert(name.clone(), learned.end);
+        metrics.insert(format!("{name}_zeros_kept"), f64::from(u8::from(learned.zeros_kept)));
+        metrics.insert(format!("{name}_moved"), learned.moved);
         context.progress(done as u64 + 1, params.modes.len() as u64, name);
     }
     Ok(metrics)
 }
 
-/// Accuracy before and after, and whether every zero of the start was still zero after every epoch.
+/// What a training in SmartDeal form came to.
+struct Learned {
+    /// Accuracy before and after, in percent.
+    start: f64,
+    end: f64,
+    /// Whether every zero of the start was still zero after every epoch.
+    zeros_kept: bool,
+    /// See [`moved`].
+    moved: f64,
+}
+
+/// Of the coefficients that were not zero at the start, those that have another value in the end, in percent.
+pub(super) fn moved(start: &SdzModel, end: &SdzModel) -> anyhow::Result<f64> {
+    let (mut all, mut changed) = (0_usize, 0_usize);
+    for (name, before) in start.layers() {
+        let Some(after) = end.layer(name) else { anyhow::bail!("no layer `{name}` in the end") };
+        let codes = before.codes().iter().zip(after.codes()).filter(|(before, _)| **before != 0);
+        for (before, after) in codes {
+            all += 1;
+            changed += usize::from(before != after);
+        }
+    }
+    Ok(100.0 * changed as f64 / all.max(1) as f64)
+}
+
 fn learn(
     model: &SdzModel,
     mode: CoefficientMode,
     (target, test_set): (&Blobs, &Blobs),
     params: &Params,
     seed: u64,
-) -> anyhow::Result<(f64, f64, bool)> {
+) -> anyhow::Result<Learned> {
     let mut store = VarStore::new(Device::Cpu);
-    let factory = SdTrainingFactory::from_model(model, SdTrainConfig::default())?;
+    let factory = SdTrainingFactory::from_model(model, SdTrainConfig::for_model(model, params.theta))?;
     let network = Mlp::new(&store.root(), &factory);
     let weights = factory.finish(&store)?;
     store.set_device(target.input().device());
@@ -96,5 +121,36 @@ fn learn(
     trainer.observe(&mut update).observe(&mut watch);
     trainer.fit(target)?;
     drop(trainer);
-    Ok((start, evaluate(&network, test_set)?.accuracy, zeros_kept))
+    let end = evaluate(&network, test_set)?.accuracy;
+    Ok(Learned { start, end, zeros_kept, moved: moved(model, &weights.export(&store)?)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core_tensor::nn::Standard;
+    use quant::smartdeal::{Record, SdLayer};
+
+    #[test]
+    fn moved_coefficients_are_counted_among_those_that_were_not_zero() {
+        let store = VarStore::new(Device::Cpu);
+        let _network = Mlp::new(&store.root(), &Standard);
+        let (start, _) = compress(&store, &CompressPolicy::with_theta(0.15)).unwrap();
+        assert_eq!(moved(&start, &start).unwrap(), 0.0);
+        let mut end = start.clone();
+        let Some(Record::Layer(layer)) = end.records.get_mut("fc2.weight") else { panic!("no such layer") };
+        // A zero that became something does not count; of the others two change.
+        let mut codes = layer.codes().to_vec();
+        let zero = codes.iter().position(|code| *code == 0).unwrap();
+        codes[zero] = 64;
+        codes
+            .iter_mut()
+            .enumerate()
+            .filter(|(at, code)| *at != zero && **code != 0)
+            .take(2)
+            .for_each(|(_, code)| *code = -*code);
+        *layer = SdLayer::from_parts(*layer.layout(), codes, layer.basis().clone()).unwrap();
+        let all: usize = start.layers().map(|(_, layer)| layer.stats().non_zeros).sum();
+        assert!((moved(&start, &end).unwrap() - 200.0 / all as f64).abs() < 1e-12);
+    }
 }

@@ -11,6 +11,7 @@ use core_tensor::train::{CrossEntropy, Observer, TrainConfig, Trainer, evaluate}
 use quant::smartdeal::train::AlternateRetraining;
 use quant::smartdeal::{Baseline, CompressPolicy, CompressReport, CompressedFactory, LayerShape, SdzModel, compress};
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
@@ -50,12 +51,16 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     let header = Header::new("repro.weights", 1, ());
     let state = state_of(&store);
     context.save_artifact("dense.safetensors", |path| Ok(write_safetensors(path, &state, &header.to_metadata()?)?))?;
-    let dense_bytes = size_of(context, "dense.safetensors")?;
+    let dense_bytes = length_of(context, "dense.safetensors")?;
     for (done, theta) in params.thetas.iter().enumerate() {
         let policy = CompressPolicy::with_theta(*theta);
         let (model, report) = compress(&store, &policy)?;
         let key = |name: &str| format!("{name}_{theta}");
         metrics.insert(key("zeros"), 100.0 * report.element_sparsity());
+        let file = format!("theta-{theta}.sdz");
+        context.save_artifact(&file, |path| Ok(model.write(path, None).map(drop)?))?;
+        metrics.insert(key("file_ratio"), dense_bytes / length_of(context, &file)?);
+        let model = SdzModel::read(&saved(context, &file)?)?;
 
         let exact = CompressPolicy { basis_bits: None, ..policy.clone() };
         let (exact, _) = with_model(&store, &compress(&store, &exact)?.0)?;
@@ -77,10 +82,6 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
             metrics.insert(key(rival), accuracy(&network)?);
         }
 
-        let file = format!("theta-{theta}.sdz");
-        context.save_artifact(&file, |path| Ok(model.write(path, None).map(drop)?))?;
-        metrics.insert(key("file_ratio"), dense_bytes / size_of(context, &file)?);
-
         let retrained = retrain(&store, &train_set, &policy, params, seed)?;
         metrics.insert(key("retrained"), accuracy(&retrained)?);
         context.progress(done as u64 + 1, params.thetas.len() as u64, "");
@@ -98,9 +99,13 @@ pub(super) fn rivals() -> [(&'static str, Baseline); 4] {
     ]
 }
 
-fn size_of(context: &RunContext, artifact: &str) -> anyhow::Result<f64> {
-    let path = context.artifact(artifact).ok_or_else(|| anyhow::anyhow!("artifact {artifact} was not saved"))?;
-    Ok(std::fs::metadata(path)?.len() as f64)
+/// Where an artifact of this run lies.
+pub(super) fn saved(context: &RunContext, artifact: &str) -> anyhow::Result<PathBuf> {
+    context.artifact(artifact).ok_or_else(|| anyhow::anyhow!("artifact {artifact} was not saved"))
+}
+
+fn length_of(context: &RunContext, artifact: &str) -> anyhow::Result<f64> {
+    Ok(std::fs::metadata(saved(context, artifact)?)?.len() as f64)
 }
 
 /// Trains a dense network, on the device of the data.

@@ -4,6 +4,7 @@
 //! coefficients and bases and skip zero rows; the weight gradient is priced dense. Then the optimizer: full-precision
 //! weights and momentum in DRAM, read and written once a step, or what the form keeps instead.
 
+use super::energy;
 use crate::Metrics;
 use core_tensor::networks::{Architecture, BlockKind, ResNetConfig, Shortcut, Stem};
 use core_tensor::nn::Standard;
@@ -14,7 +15,7 @@ use hw_sim::task::Task;
 use hw_sim::{Accelerator, NetworkCost};
 use quant::smartdeal::train::BucketSwitch;
 use quant::smartdeal::{
-    CompressPolicy, SdzModel, VectorPruning, compress, compressed_workload, hardware_stats, smallest_scheme, storage,
+    CompressPolicy, SdzModel, VectorPruning, compress, compressed_workload, smallest_scheme, storage,
 };
 use serde::{Deserialize, Serialize};
 use tch::Device;
@@ -137,12 +138,8 @@ fn compressed(workload: &Workload, model: &SdzModel, bits: u8, switch: Option<Bu
     let mut workload = at_bits(workload, bits);
     workload.layers.iter_mut().for_each(|layer| layer.weight.bits = BITS);
     let sparse = compressed_workload(&workload, model, BITS)?;
-    let stats = hardware_stats(model)?;
-    let mut fetching = tasks(&sparse, &[Pass::Forward, Pass::InputGradient])?;
-    for task in &mut fetching {
-        task.stored_weight_bits = stats.iter().find(|stats| stats.name == task.name).map(|stats| stats.stored_bits);
-    }
-    let fetched = parts(&rebuilding.cost_tasks(&workload.name, &fetching)?);
+    let fetching = tasks(&sparse, &[Pass::Forward, Pass::InputGradient])?;
+    let fetched = parts(&energy::cost(&rebuilding, &workload.name, fetching, model)?);
     let gradients = parts(&dense.cost_tasks(&workload.name, &tasks(&workload, &[Pass::WeightGradient])?)?);
     let mut state = 0;
     for layer in &workload.layers {

@@ -152,6 +152,76 @@ fn low_precision_activations_and_gradients_learn_too() {
     assert!(end > 0.8, "{end}");
 }
 
+/// Gradients of one layer's input, pass after pass.
+fn input_gradients(gradient_bits: Option<u8>, passes: usize) -> Vec<Vec<f32>> {
+    let wave = |count: i64, phase: f64| (Tensor::arange(count, (Kind::Float, Device::Cpu)) * 0.713 + phase).sin();
+    let config = LinearConfig { bias: false, ..LinearConfig::new(12, 4) };
+    let dense = VarStore::new(Device::Cpu);
+    let _layer = Standard.linear(&(dense.root() / "fc"), config);
+    tch::no_grad(|| dense.variables()["fc.weight"].shallow_clone().copy_(&wave(48, 0.0).view([4, 12])));
+    let (model, _) = compress(&dense, &CompressPolicy::with_theta(0.02)).unwrap();
+
+    let store = VarStore::new(Device::Cpu);
+    let train = SdTrainConfig { gradient_bits, ..SdTrainConfig::for_model(&model, 0.02) };
+    let factory = SdTrainingFactory::from_model(&model, train).unwrap();
+    let layer = factory.linear(&(store.root() / "fc"), config);
+    let weights = factory.finish(&store).unwrap();
+    // The count of passes is the training's, not the network's.
+    let exported = weights.export(&store).unwrap();
+    assert_eq!(exported.records.keys().collect::<Vec<_>>(), ["fc.weight"]);
+    let mut input = wave(36, 1.0).view([3, 12]).set_requires_grad(true);
+    let upstream = wave(12, 2.0).view([3, 4]);
+    let once = |_| {
+        input.zero_grad();
+        (layer.forward_t(&input, true) * &upstream).sum(Kind::Float).backward();
+        floats(&input.grad()).unwrap()
+    };
+    (0..passes).map(once).collect()
+}
+
+#[test]
+fn rounded_gradients_are_unbiased_and_every_pass_has_its_own_noise() {
+    let passes = 400;
+    let (exact, drawn) = (&input_gradients(None, 1)[0], input_gradients(Some(2), passes));
+    assert_ne!(drawn[0], drawn[1]);
+    assert_eq!(input_gradients(Some(2), 2), drawn[..2]);
+    for (index, exact) in exact.iter().enumerate() {
+        let values = drawn.iter().map(|pass| f64::from(pass[index]));
+        let mean = values.clone().sum::<f64>() / passes as f64;
+        let variance = values.map(|value| (value - mean).powi(2)).sum::<f64>() / (passes - 1) as f64;
+        // Five standard errors, and single precision's rounding of four products.
+        let bound = 5.0 * (variance / passes as f64).sqrt() + 1e-6;
+        assert!((mean - f64::from(*exact)).abs() <= bound, "{index}: {mean} against {exact}");
+    }
+}
+
+#[test]
+fn a_value_that_is_not_finite_reaches_the_loss() {
+    let bits = SdTrainConfig { activation_bits: Some(8), gradient_bits: Some(8), ..SdTrainConfig::default() };
+    let factory = SdTrainingFactory::from_scratch(CompressPolicy::with_theta(0.02), bits).unwrap();
+    let store = VarStore::new(Device::Cpu);
+    let layer = factory.linear(&(store.root() / "fc"), LinearConfig::new(12, 4));
+    let weights = factory.finish(&store).unwrap();
+    let input = Tensor::full([2, 12], f64::NAN, (Kind::Float, Device::Cpu));
+    let loss = layer.forward_t(&input, true).sum(Kind::Float);
+    assert!(loss.double_value(&[]).is_nan());
+    loss.backward();
+    assert!(weights.to_vec()[0].basis.grad().isnan().any().int64_value(&[]) == 1);
+}
+
+#[test]
+fn a_models_ladder_begins_at_the_threshold_or_at_its_lowest_rung() {
+    let (store, _) = dense();
+    let (model, _) = compress(&store, &CompressPolicy::with_theta(0.06)).unwrap();
+    let lowest = model.layers().flat_map(|(_, layer)| layer.exponents()).min().map(i32::from).unwrap();
+    // log2 of 0.06 is −4.06, of 0.001 −9.97.
+    for (theta, first) in [(0.25, -2), (0.06, -4), (0.001, -9), (0.0, -63)] {
+        let config = SdTrainConfig::for_model(&model, theta);
+        assert_eq!((config.ladder.p_min, config.ladder.p_max), (first.min(lowest), 5), "{theta}");
+        config.validate().unwrap();
+    }
+}
+
 #[test]
 fn a_network_learns_from_scratch_in_this_form() {
     tch::manual_seed(2);
@@ -191,12 +261,39 @@ fn retraining_projects_every_epoch_and_keeps_the_best() {
 }
 
 #[test]
+fn without_a_score_the_file_holds_the_network_that_the_last_epoch_left() {
+    let (store, network) = dense();
+    let policy = CompressPolicy::with_theta(0.1);
+    let mut objective = CrossEntropy::new(network.as_ref());
+    let mut optimizer = Sgd::new(parameters(&store, 5e-4), SgdConfig::default()).unwrap();
+    let mut retraining = AlternateRetraining::new(&store, policy).unwrap();
+    let mut trainer = Trainer::new(train_config(2), &mut objective, &mut optimizer).unwrap();
+    trainer.observe(&mut retraining).fit(&Corners).unwrap();
+    drop(trainer);
+    let (_, model, _) = retraining.best().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("network.sdz");
+    model.write(&file, None).unwrap();
+
+    let read = VarStore::new(Device::Cpu);
+    let from_file = architecture().build(&read.root(), &Standard).unwrap();
+    SdzModel::read(&file).unwrap().write_into(&read).unwrap();
+    let found = read.variables();
+    for (name, variable) in store.variables() {
+        assert!(variable.equal(&found[&name]), "{name}");
+    }
+    assert_eq!(accuracy(from_file.as_ref()), accuracy(network.as_ref()));
+}
+
+#[test]
 fn a_resumed_training_goes_on_where_it_stopped() {
     let (store, _) = dense();
     let (model, _) = compress(&store, &CompressPolicy::with_theta(0.06)).unwrap();
     let build = || {
         let store = VarStore::new(Device::Cpu);
-        let factory = SdTrainingFactory::from_model(&model, SdTrainConfig::default()).unwrap();
+        // Rounding draws noise, which must go on too.
+        let config = SdTrainConfig { gradient_bits: Some(8), ..SdTrainConfig::default() };
+        let factory = SdTrainingFactory::from_model(&model, config).unwrap();
         let network = architecture().build(&store.root(), &factory).unwrap();
         let weights = factory.finish(&store).unwrap();
         (store, network, weights)
