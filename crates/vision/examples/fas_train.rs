@@ -2,14 +2,16 @@
 //! `cargo run --release -p vision --example fas_train -- detector.safetensors`.
 
 use clap::Parser;
-use core_tensor::optim::{Adam, AdamConfig, Schedule, parameters};
+use core_tensor::optim::{Adam, AdamConfig, Schedule};
 use core_tensor::seed::{Purpose, seed_libtorch};
 use core_tensor::train::{TrainConfig, Trainer};
 use std::path::PathBuf;
 use tch::Tensor;
 use vision::fas::data::Protocol;
 use vision::fas::metrics::{Criterion, DevScores, EvalOptions, TestScores, evaluate};
-use vision::fas::model::{Augment, FasData, FasSource, LossWeights, Policies, ProxyConfig, ProxyObjective, Sampling};
+use vision::fas::model::{
+    Augment, FasData, FasSource, LossWeights, Policies, ProxyConfig, ProxyObjective, Sampling, weight_decay,
+};
 use vision::fas::synth::{Domain, Generator, GeneratorConfig, Population};
 use vision::fas::{Detector, DetectorConfig};
 
@@ -50,7 +52,7 @@ fn main() -> anyhow::Result<()> {
     })?;
     let source = FasSource::new(&train, (48, 50), (Sampling::Balanced, Augment::default()), seed)?;
     let mut objective = ProxyObjective::new(detector.network(), LossWeights::default(), None);
-    let mut optimizer = Adam::new(parameters(detector.store(), 5e-4), AdamConfig::default())?;
+    let mut optimizer = Adam::new(weight_decay(detector.store(), 5e-4), AdamConfig::default())?;
     let schedule = Schedule::OneCycle { peak: 6e-3, steps: 50 * epochs, rise: 0.3 };
     let mut trainer = Trainer::new(TrainConfig { epochs, seed, schedule }, &mut objective, &mut optimizer)?;
     while trainer.progress().epoch < epochs {

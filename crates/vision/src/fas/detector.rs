@@ -1,6 +1,6 @@
 //! A trained network with everything needed to use it: how pictures are cut, what threshold, and where that came from.
 
-use super::data::PixelBox;
+use super::data::{Crop, PixelBox};
 use super::error::{Error, Result};
 use super::metrics::{Criterion, Dev, Threshold};
 use super::model::{PlainBackbone, Proxy, ProxyConfig, ProxyFas};
@@ -39,6 +39,13 @@ pub struct DetectorConfig {
     pub brightness: [f64; 2],
     /// Pictures whose sharpness (mean squared difference of neighbours, of luma in 0 to 1) is less are not judged.
     pub least_sharpness: f64,
+}
+
+impl DetectorConfig {
+    /// How pictures become the network's input, in training too.
+    pub fn crop(&self) -> Crop {
+        Crop { scale: self.crop_scale, size: self.size }
+    }
 }
 
 /// What a detector decides. A decision is a value, never an error.
@@ -199,34 +206,13 @@ impl Detector {
     /// [`Error::BadShape`] for an empty picture or a box that is not finite, [`Error::BoxOutside`] for a box that does not
     /// overlap it.
     pub fn assess(&self, picture: &image::RgbImage, face: Option<PixelBox>) -> Result<Assessment> {
-        let frame = picture.dimensions();
-        if frame.0 == 0 || frame.1 == 0 {
-            let (expected, found) = ("at least one pixel".into(), format!("{frame:?}"));
-            return Err(Error::BadShape { what: "picture", expected, found });
-        }
-        let square = match face {
-            Some(face) => {
-                if !face.is_finite() {
-                    let (expected, found) = ("finite numbers".into(), format!("{face:?}"));
-                    return Err(Error::BadShape { what: "face box", expected, found });
-                }
-                let inside = face.clipped(frame);
-                if !(inside.width > 0.0 && inside.height > 0.0) {
-                    let found = format!("{face:?}");
-                    return Err(Error::BoxOutside { file: "the picture given".into(), found, frame });
-                }
-                let side = self.config.crop_scale * face.width.max(face.height);
-                [face.x + 0.5 * (face.width - side), face.y + 0.5 * (face.height - side), side]
-            }
-            None => {
-                let side = f64::from(frame.0.min(frame.1));
-                [0.5 * (f64::from(frame.0) - side), 0.5 * (f64::from(frame.1) - side), side]
-            }
-        };
-        let pixels = cut(picture, square, self.config.size);
+        let crop = self.config.crop();
+        let square = crop.square(picture.dimensions(), face)?;
+        let pixels = crop.resample(picture, square).into_raw();
         let (brightness, sharpness) = quality(&pixels, self.config.size as usize);
         let side = i64::from(self.config.size);
         let seen = Tensor::from_slice(&pixels).view([side, side, 3]).permute([2, 0, 1]).contiguous();
+        let seen = seen.to_kind(Kind::Float) / 255.0;
         let out = tch::no_grad(|| self.network.forward(&seen.unsqueeze(0), false))?;
         let score = out.score().double_value(&[0]);
         let uncertainty = (!out.sigma.is_empty()).then(|| {
@@ -249,37 +235,11 @@ impl Detector {
     }
 }
 
-/// Resamples a square `[x, y, side]` of a picture, whose border is repeated outside, by means over each pixel's area.
-fn cut(picture: &image::RgbImage, [left, top, side]: [f64; 3], size: u32) -> Vec<f32> {
-    let (width, height) = (i64::from(picture.width()), i64::from(picture.height()));
-    let step = side / f64::from(size);
-    let samples = (step.ceil() as u32).clamp(1, 16);
-    let mut out = Vec::with_capacity((size * size * 3) as usize);
-    for j in 0..size {
-        for i in 0..size {
-            let mut sum = [0.0_f32; 3];
-            for b in 0..samples {
-                for a in 0..samples {
-                    let at = |start: f64, cell: u32, part: u32| {
-                        start + (f64::from(cell) + (f64::from(part) + 0.5) / f64::from(samples)) * step
-                    };
-                    let x = (at(left, i, a).floor() as i64).clamp(0, width - 1) as u32;
-                    let y = (at(top, j, b).floor() as i64).clamp(0, height - 1) as u32;
-                    let pixel = picture.get_pixel(x, y).0;
-                    (0..3).for_each(|c| sum[c] += f32::from(pixel[c]));
-                }
-            }
-            out.extend(sum.map(|value| value / (255 * samples * samples) as f32));
-        }
-    }
-    out
-}
-
-/// Mean luma and mean squared difference of neighbours in a row.
-fn quality(pixels: &[f32], size: usize) -> (f64, f64) {
+/// Mean luma and mean squared difference of neighbours in a row, of pixels of three bytes.
+fn quality(pixels: &[u8], size: usize) -> (f64, f64) {
     let luma: Vec<f64> = pixels
         .chunks_exact(3)
-        .map(|p| 0.299 * f64::from(p[0]) + 0.587 * f64::from(p[1]) + 0.114 * f64::from(p[2]))
+        .map(|p| (0.299 * f64::from(p[0]) + 0.587 * f64::from(p[1]) + 0.114 * f64::from(p[2])) / 255.0)
         .collect();
     let mean = luma.iter().sum::<f64>() / luma.len() as f64;
     let squares: f64 = luma.chunks_exact(size).flat_map(|row| row.windows(2).map(|w| (w[1] - w[0]).powi(2))).sum();
@@ -289,7 +249,8 @@ fn quality(pixels: &[f32], size: usize) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fas::model::Attention;
+    use crate::fas::metrics::Scored;
+    use crate::fas::model::{Attention, FasData};
 
     fn config() -> DetectorConfig {
         DetectorConfig {
@@ -328,6 +289,16 @@ mod tests {
         assert!(matches!(endless.save(&path), Err(Error::BadParam { name: "threshold", .. })));
         std::fs::write(&path, b"no detector").unwrap();
         assert!(Detector::load(&path).is_err());
+    }
+
+    #[test]
+    fn a_detector_sees_what_it_would_be_trained_on() {
+        let detector = Detector::new(config()).unwrap();
+        let face = Some(PixelBox { x: 10.0, y: 5.0, width: 25.0, height: 30.0 });
+        let crop = detector.config().crop().cut(&picture(), face).unwrap();
+        let data = FasData::from_pictures(&[crop], vec![Scored::live(0.0)]).unwrap();
+        let seen = detector.assess(&picture(), face).unwrap().seen;
+        assert_eq!(seen.unsqueeze(0), data.batch(&[0]).input);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! | [`synth`] | rendered faces and attacks with true depth, reflection and material |
 //! | [`model`] | the network, attentions, losses, mining, batches, rivals |
 //! | [`metrics`] | error rates as ISO/IEC 30107-3 defines them, with thresholds that never see a test set |
-//! | [`data`] | published sets as they are laid out, and protocols on generated domains |
+//! | [`data`] | published sets as they are laid out, cutting faces out, and protocols on generated domains |
 //!
 //! [`Detector`] keeps a trained network with its preprocessing and threshold in one file.
 //!

@@ -12,7 +12,7 @@
 //! | maps of similarity to any anchor | [`ShiftStudy::run`], [`ShiftMaps::similarity`] |
 //! | the same over millions of images | [`ShiftStudy::stream`], [`MeanMaps`] |
 //! | the same at a fraction of the cost, exactly | [`reuse::ConvProgram`] |
-//! | numbers of a map | [`SimilarityMap`]: local and global drop, jaggedness, profile, stride spectrum |
+//! | numbers of a map | [`SimilarityMap`]: local and global drop, jaggedness, profile, stride spectrum, repetition |
 //! | consistency of a classifier | [`CropConsistency`], [`circular_consistency`], [`roll_change`], [`ShiftMaps::one_step_changes`] |
 //! | whether features say where the object is | [`LinearSvm::separability`], [`arithmetic`] |
 //! | to see it all and drag the object about | [`Page`] |

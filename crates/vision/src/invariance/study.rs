@@ -226,6 +226,11 @@ impl ShiftMaps {
         &self.grid
     }
 
+    /// How features are compared.
+    pub fn measure(&self) -> Similarity {
+        self.similarity
+    }
+
     /// The names of the layers.
     pub fn layers(&self) -> impl Iterator<Item = &str> {
         self.features.keys().map(String::as_str)

@@ -12,6 +12,10 @@ const SITE: &str = "computed from the raw maps of the authors' interactive site"
 const ZHANG: &str = "arXiv 1904.11486";
 const POLYPHASE: &str = "arXiv 2011.14214";
 
+/// Networks are compared where their accuracies at the centre are at most this far apart: 2 points, and the rounding of shares
+/// in single precision.
+const COMPARABLE: f64 = 0.02 + 1e-6;
+
 /// Metrics of one network.
 struct Of<'a> {
     results: &'a Results,
@@ -51,8 +55,8 @@ pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
     claims.push(
         Claim::new("C2b", "… and its accuracy falls away from the training position (fc head)")
             .paper("not globally invariant", ABSTRACT)
-            .test(every("accuracy(centre) − accuracy(whole frame)", Relation::Above(0.2)), "")
-            .judge(&fc_max.get("accuracy_centre")?.minus(&fc_max.get("accuracy_grid")?))?,
+            .test(every("accuracy(centre) − accuracy(whole frame), the same objects", Relation::Above(0.2)), "")
+            .judge(&fc_max.get("accuracy_centre_objects")?.minus(&fc_max.get("accuracy_grid")?))?,
     );
     claims.push(
         Claim::new("C2c", "Nor are they with global average pooling")
@@ -63,7 +67,7 @@ pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
     claims.push(
         Claim::new("C3a", "With circular borders and global pooling the map is periodic with the total stride")
             .paper("biases and artifacts", ABSTRACT)
-            .test(every("largest difference of positions 8 px apart", Relation::Below(1e-5)), "")
+            .test(Test::exact("largest difference of positions 8 px apart", Relation::Below(1e-5)), "")
             .judge(&circular.get("aperiodicity")?)?,
     );
     claims.push(
@@ -73,14 +77,19 @@ pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
             .judge(&gap_max.get("aperiodicity")?)?,
     );
     claims.push(
-        Claim::new("C3c", "The variance has structure: most of its power lies at periods of 2, 4 and 8 px (plain, fc)")
-            .paper(".58 to .88 for four networks", SITE)
-            .test(every("share of the power of row differences", Relation::Above(0.5)), "")
-            .judge(&fc_max.get("spectrum")?)?,
+        Claim::new(
+            "C3c",
+            "The variance has structure: along rows it repeats with the total stride of 8 px (plain, fc)",
+        )
+        .paper("biases and artifacts", ABSTRACT)
+        .test(every("lower end of the interval of the repetition at 8 px", Relation::Above(0.1)), "")
+        .judge(&fc_max.get("repetition_low")?)?,
     );
     for (index, (head, plain, blurred)) in pairs.iter().enumerate() {
         let id = |stem: &str| format!("{stem}{}", ["a", "b"][index]);
-        let over = |metric: &str| anyhow::Ok(blurred.get(metric)?.over(&plain.get(metric)?));
+        let comparable = comparable(&plain.get("accuracy_centre")?, &blurred.get("accuracy_centre")?);
+        let fair = |samples: Samples| samples.combine(&comparable, |value, _| value);
+        let over = |metric: &str| anyhow::Ok(fair(blurred.get(metric)?.over(&plain.get(metric)?)));
         let (local, global) = (over("local_drop")?, over("global_drop")?);
         claims.push(
             Claim::new(&id("C4"), &format!("Blur pools improve local invariance ({head})"))
@@ -92,7 +101,7 @@ pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
             Claim::new(&id("C4-top1-"), &format!("… and predictions change less often ({head})"))
                 .paper("fewer changes", ZHANG)
                 .test(every("P(top-1 change), blur 4 − plain", Relation::Below(0.0)), "")
-                .judge(&blurred.get("top1_change")?.minus(&plain.get("top1_change")?))?,
+                .judge(&fair(blurred.get("top1_change")?.minus(&plain.get("top1_change")?)))?,
         );
         claims.push(
             Claim::new(&id("C5-weak-"), &format!("They help locally more than globally ({head})"))
@@ -100,6 +109,7 @@ pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
                 .test(every("local ratio − global ratio", Relation::Below(0.0)), "×")
                 .judge(&local.minus(&global))?,
         );
+        // Of one network alone, whatever the other's accuracy.
         claims.push(
             Claim::new(&id("C5-left-"), &format!("Global variance stays far above local, blurred too ({head})"))
                 .paper("not globally invariant", ABSTRACT)
@@ -117,13 +127,13 @@ pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
     claims.push(
         Claim::new("P1", "Polyphase sampling keeps every prediction under every circular roll of up to 3 px")
             .paper("100 % circular consistency", POLYPHASE)
-            .test(every("agreement over 40 images and 36 rolls", Relation::AtLeast(100.0)), "%")
+            .test(Test::exact("agreement over 40 images and 36 rolls", Relation::AtLeast(100.0)), "%")
             .judge(&percent(polyphase.get("roll_agreement")?))?,
     );
     claims.push(
         Claim::new("P2", "… and its logits do not change")
             .paper("invariant by construction", POLYPHASE)
-            .test(every("largest change of a logit", Relation::Below(1e-4)), "")
+            .test(Test::exact("largest change of a logit", Relation::Below(1e-4)), "")
             .judge(&polyphase.get("roll_change")?)?,
     );
     let best = gap_max.get("roll_agreement")?.combine(&gap_blur.get("roll_agreement")?, f64::max);
@@ -138,13 +148,13 @@ pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
     claims.push(
         Claim::new("F1", "Full padding and a global sum make one convolution invariant over the frame")
             .paper("full convolution", "Kayhan and van Gemert, arXiv 2003.07064")
-            .test(every("spread of the sums, relative", Relation::Below(1e-5)), "")
+            .test(Test::exact("spread of the sums, relative", Relation::Below(1e-5)), "")
             .judge(&border("full")?)?,
     );
     claims.push(
         Claim::new("F2", "\"Same\" padding does not")
             .paper("borders leak position", "Kayhan and van Gemert, arXiv 2003.07064")
-            .test(every("spread of the sums, relative", Relation::Above(1e-3)), "")
+            .test(Test::exact("spread of the sums, relative", Relation::Above(1e-3)), "")
             .judge(&border("same")?)?,
     );
     claims.push(
@@ -172,7 +182,10 @@ pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
         Claim::new("C1", "The published networks at the paper's own sizes: 2.0 M and 4.5 M images")
             .paper("millions of images", ABSTRACT)
             .test(
-                every("mean cosine of ResNet-50 fc, large objects, centre, blurred − plain", Relation::Above(0.0)),
+                Test::exact(
+                    "mean cosine of ResNet-50 fc, large objects, centre, blurred − plain",
+                    Relation::Above(0.0),
+                ),
                 "",
             )
             .not_run(
@@ -182,24 +195,40 @@ pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
     section.claims = claims;
 
     let nets = Net::six().map(|(head, pool)| of(head, pool));
-    section.tables = vec![overview(&nets)?, layers(&nets)?];
+    section.tables = vec![overview(&nets)?, structure(&nets)?, layers(&nets)?];
     section.curves = vec![profile(&nets)?];
     section.attachments.extend(page::build(ask, results)?);
     section.notes = vec![
         "Objects are Fashion-MNIST test images of 20 × 20 on a black frame of 40 × 40 (21 × 21 positions), networks are trained within 3 px \
          of the centre. The feature is the 128-d layer before its ReLU. The paper moves COCO objects over ImageNet networks."
             .into(),
-        "Networks of one head start from the same weights and see the same batches, whatever their pools; compare drops only where the \
-         accuracies at the centre are within 2 points."
+        "Networks of one head start from the same weights and see the same batches, whatever their pools. Claims that compare a blurred \
+         network with a plain one leave out seeds whose accuracies on the test images at the centre are more than 2 points apart."
             .into(),
         "The strong form of the paper's claim on global invariance (C5-strong) is tested beside the weak form, because on networks this \
          small blur pools reach a good part of the frame: a shift of a few pixels is a tenth of it."
             .into(),
-        "The stride spectrum takes the nearest frequency bin to each period under a Hann window; noise without structure would have \
-         about three tenths there."
+        "The repetition at 8 px is 1 − D(8) / ½ (D(7) + D(9)), where D(s) is the mean square of how much the differences of neighbours along \
+         rows change over s px: 1 for a map that repeats exactly, about 0 for noise, less than 0.1 for a single slope or hill. C3c takes \
+         the lower end of its 95 % bootstrap interval over objects."
             .into(),
     ];
     Ok(section)
+}
+
+/// The seeds whose networks may be compared, with the difference of their accuracies, and of the others the reason why not.
+fn comparable(plain: &Samples, blurred: &Samples) -> Samples {
+    let gaps = blurred.minus(plain);
+    let mut comparable = Samples::default();
+    for (seed, gap) in gaps.seeds().into_iter().zip(gaps.values()) {
+        if gap.abs() <= COMPARABLE {
+            comparable.insert(seed, gap, []);
+        } else {
+            let points = 100.0 * gap.abs();
+            comparable.miss(format!("seed {seed}: accuracies at the centre differ by {points:.1} points"));
+        }
+    }
+    comparable
 }
 
 /// Consistency by size of the blur.
@@ -223,10 +252,25 @@ fn label(net: &Of) -> String {
     format!("{}, {}", net.head.label(), net.pool.label())
 }
 
+/// A row a network of `columns`: their titles, metrics and decimals.
+fn table(title: &str, caption: &str, columns: &[(&str, &str, usize)], nets: &[Of]) -> anyhow::Result<Table> {
+    let mut header = vec!["head, pool".to_owned()];
+    header.extend(columns.iter().map(|column| column.0.to_owned()));
+    let rows = nets.iter().map(|net| {
+        let mut row = vec![label(net)];
+        for &(_, metric, decimals) in columns {
+            row.push(cell(&net.get(metric)?.values(), decimals));
+        }
+        anyhow::Ok(row)
+    });
+    Ok(Table { title: title.into(), caption: caption.into(), header, rows: rows.collect::<anyhow::Result<_>>()? })
+}
+
 fn overview(nets: &[Of]) -> anyhow::Result<Table> {
     let columns = [
-        ("accuracy, centre", "accuracy_centre", 3),
-        ("accuracy, frame", "accuracy_grid", 3),
+        ("accuracy, test images, centre", "accuracy_centre", 3),
+        ("accuracy, objects, centre", "accuracy_centre_objects", 3),
+        ("accuracy, objects, frame", "accuracy_grid", 3),
         ("local drop (1)", "local_drop", 5),
         ("global drop", "global_drop", 4),
         ("jaggedness", "jaggedness", 5),
@@ -241,23 +285,22 @@ fn overview(nets: &[Of]) -> anyhow::Result<Table> {
         ("left/right, left out", "left_right_left_out", 3),
         ("arithmetic", "arithmetic", 4),
     ];
-    let mut header = vec!["head, pool".to_owned()];
-    header.extend(columns.iter().map(|column| column.0.to_owned()));
-    let rows = nets.iter().map(|net| {
-        let mut row = vec![label(net)];
-        for (_, metric, decimals) in columns {
-            row.push(cell(&net.get(metric)?.values(), decimals));
-        }
-        anyhow::Ok(row)
-    });
-    Ok(Table {
-        title: "Where invariance is lost: head, borders, aliasing".into(),
-        caption: "Means over test objects of the 128-d feature, centre anchor; shares from 0 to 1; mean ± half width of the 95 % interval \
-                  over seeds."
-            .into(),
-        header,
-        rows: rows.collect::<anyhow::Result<_>>()?,
-    })
+    let caption = "Means over test objects of the 128-d feature, centre anchor; shares from 0 to 1; mean ± half width of the 95 % interval \
+                   over seeds. The accuracy of objects is that of the few moved ones, at the centre and over the whole frame.";
+    table("Where invariance is lost: head, borders, aliasing", caption, &columns, nets)
+}
+
+fn structure(nets: &[Of]) -> anyhow::Result<Table> {
+    let columns = [
+        ("repetition at 8 px", "repetition", 3),
+        ("lower end over objects", "repetition_low", 3),
+        ("power at 8 px", "spectrum_8", 3),
+        ("power at 4 px", "spectrum_4", 3),
+        ("power at 2 px", "spectrum_2", 3),
+    ];
+    let caption = "Of the differences along rows of the map to the centre, means over test objects. Power: the share that a wave of this \
+                   period explains; in random order they have about .15 at 8 and at 4 px and .08 at 2 px. 0 for a map without differences.";
+    table("Does what varies repeat with the strides?", caption, &columns, nets)
 }
 
 fn layers(nets: &[Of]) -> anyhow::Result<Table> {
@@ -318,7 +361,7 @@ fn published(results: &Results) -> anyhow::Result<Section> {
         let claim =
             Claim::new(&format!("C1-{object}"), "Blur pools raise the mean similarity to the centre (ResNet-50 fc)")
                 .paper(&format!("{plain} → {blurred}"), "the authors' logs, COCO objects on white")
-                .test(Test::every("mean cosine, blurred − plain", Relation::Above(0.0)), "");
+                .test(Test::exact("mean cosine, blurred − plain", Relation::Above(0.0)), "");
         let gain = of(true)?.minus(&of(false)?);
         section.claims.push(claim.judge(&gain)?);
     }
@@ -349,3 +392,6 @@ fn published(results: &Results) -> anyhow::Result<Section> {
     ];
     Ok(section)
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use super::Net;
 use super::network::{self, SIDE, SmallVgg};
 use super::page::{self, LAYERS};
-use super::placed::{OBJECT, Placed, centred, sprites};
+use super::placed::{CENTRE, OBJECT, Placed, centred, sprites};
 use crate::{Metrics, RunContext};
 use core_tensor::checkpoint::{Metadata, write_safetensors};
 use core_tensor::data::{Batch, BatchSource, Dataset, OnDevice};
@@ -15,13 +15,15 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor, no_grad};
 use vision::invariance::{
     Anchor, AntiAlias, AntiAliasConfig, Borders, Folds, Halves, LinearSvm, NetworkProbe, Picture, Placer, Reduction,
-    ShiftGrid, ShiftStudy, Sprite, arithmetic, circular_consistency, roll_change,
+    ShiftGrid, ShiftMaps, ShiftStudy, Sprite, arithmetic, bootstrap_interval, circular_consistency, roll_change,
 };
 
 /// The layer whose features are compared.
 pub(super) const FEATURE: &str = "fc6";
 /// Pixels of the input in one step of the last map.
-pub(super) const TOTAL_STRIDE: usize = 8;
+const TOTAL_STRIDE: usize = 8;
+/// The same of each stage's map.
+const STRIDES: [usize; 3] = [2, 4, TOTAL_STRIDE];
 
 /// Trains and measures.
 pub(super) fn net(params: &Net, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
@@ -107,7 +109,10 @@ fn over_the_frame(
         note("local_drop_2", map.local_drop(2));
         note("global_drop", map.global_drop());
         note("jaggedness", map.jaggedness());
-        note("spectrum", map.stride_spectrum(&[2, 4, 8]).iter().sum());
+        note("repetition", map.repetition(TOTAL_STRIDE));
+        for (period, share) in STRIDES.iter().zip(map.stride_spectrum(&STRIDES)) {
+            note(&format!("spectrum_{period}"), share);
+        }
         note("aperiodicity", map.aperiodicity(TOTAL_STRIDE));
         for point in map.profile() {
             note(&format!("profile_{}", point.distance), point.mean);
@@ -123,7 +128,9 @@ fn over_the_frame(
         let changes = maps.one_step_changes(label as usize)?;
         note("top1_change", changes.top1_change);
         note("mean_absolute_change", changes.mean_absolute_change);
-        note("accuracy_grid", maps.predictions().map_or(0.0, |found| found.accuracy(label)));
+        let [centre, frame] = accuracies(&maps, label)?;
+        note("accuracy_centre_objects", centre);
+        note("accuracy_grid", frame);
         if number < page::OBJECTS {
             let tensors = LAYERS.iter().map(|layer| Ok(((*layer).to_owned(), maps.features(layer)?.contiguous())));
             let tensors = tensors.collect::<anyhow::Result<_>>()?;
@@ -133,6 +140,8 @@ fn over_the_frame(
         }
         features.push(maps.features(FEATURE)?.shallow_clone());
     }
+    let [low, _] = bootstrap_interval(&sums["repetition"], 1000, seed)?;
+    metrics.insert("repetition_low".into(), low);
     for (name, values) in sums {
         metrics.insert(name, values.iter().sum::<f64>() / values.len() as f64);
     }
@@ -148,6 +157,15 @@ fn over_the_frame(
     metrics.insert("arithmetic".into(), sum.difference);
     metrics.insert("arithmetic_low".into(), sum.interval[0]);
     Ok(())
+}
+
+/// Whether an object of class `label` is recognised at the centre of the frame, where the network was trained (1 or 0), and the
+/// share of all positions at which it is.
+fn accuracies(maps: &ShiftMaps, label: i64) -> anyhow::Result<[f64; 2]> {
+    let found = maps.predictions().ok_or_else(|| anyhow::anyhow!("the study has no classifier"))?;
+    // A position is a pixel. (`Anchor::Centre` is the published one, a pixel up and to the left.)
+    let centre = maps.grid().index(Anchor::At([CENTRE; 2]))?;
+    Ok([f64::from(u8::from(found.classes[centre] == label)), found.accuracy(label)])
 }
 
 /// One convolution with random weights and ReLU, summed over all places: how much the sums of an object differ over the frame,
@@ -174,4 +192,40 @@ pub(super) fn borders(seed: u64, device: Device) -> anyhow::Result<Metrics> {
         metrics.insert(name.into(), spread.max().double_value(&[]) / sums.abs().max().double_value(&[]));
     }
     Ok(metrics)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::network::{Head, Pool};
+    use super::*;
+    use core_tensor::data::ShapeGenerator;
+
+    #[test]
+    fn an_invariant_network_is_as_accurate_over_the_frame_as_at_the_centre() {
+        let (_store, network) = network::build(Head::Average, Pool::Polyphase, 0, Device::Cpu).unwrap();
+        let test = ShapeGenerator::fashion_mnist().splits(10, 10, 0).unwrap().test;
+        let (object, _) = sprites(&test).unwrap().swap_remove(0);
+        let probe = NetworkProbe::new(&network, &["logits"], [1, SIDE as i64, SIDE as i64]).unwrap();
+        let maps = study().unwrap().run(&probe, &object).unwrap();
+        let found: Vec<[f64; 2]> = (0..10).map(|label| accuracies(&maps, label).unwrap()).collect();
+        assert!(found.iter().all(|[centre, frame]| centre == frame), "{found:?}");
+        // Without training too it takes every object for something.
+        assert_eq!(found.iter().map(|[centre, _]| centre).sum::<f64>(), 1.0);
+    }
+
+    #[test]
+    fn the_centre_is_where_networks_are_trained() {
+        let test = ShapeGenerator::fashion_mnist().splits(10, 10, 0).unwrap().test;
+        let (study, (object, _)) = (study().unwrap(), sprites(&test).unwrap().swap_remove(0));
+        let place = study.grid.index(Anchor::At([CENTRE; 2])).unwrap();
+        let moved = study.placer.images(&object, &study.grid, place..place + 1).unwrap();
+        assert_eq!(moved, centred(&test).unwrap().narrow(0, 0, 1));
+        // A network that knows the object there and nowhere else.
+        let mut logits = [1.0_f32, 0.0].repeat(study.grid.len());
+        logits[2 * place..2 * place + 2].reverse();
+        let logits = Tensor::from_slice(&logits).view([-1, 2]);
+        let features = [("logits".to_owned(), logits)].into_iter().collect();
+        let maps = ShiftMaps::new(study.grid, features, study.similarity, Some("logits")).unwrap();
+        assert_eq!(accuracies(&maps, 1).unwrap(), [1.0, 1.0 / 441.0]);
+    }
 }

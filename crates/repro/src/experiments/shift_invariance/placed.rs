@@ -9,6 +9,8 @@ use vision::invariance::{Picture, Sprite};
 
 /// Side of an object.
 pub(super) const OBJECT: usize = 20;
+/// Rows above and columns left of an object at the centre.
+pub(super) const CENTRE: usize = (SIDE - OBJECT) / 2;
 /// Training objects are at most this far from the centre.
 const JITTER: i64 = 3;
 
@@ -31,8 +33,7 @@ impl Placed {
         let input = Tensor::f_zeros([count as i64, 1, side, side], (Kind::Float, tch::Device::Cpu))?;
         for (place, &sample) in index.iter().enumerate() {
             let mut rng = generator(self.seed ^ epoch.rotate_left(32), Purpose::Augmentation, sample as u64);
-            let centre = (SIDE - OBJECT) as i64 / 2;
-            let [row, column] = [0; 2].map(|_| centre + rng.random_range(-JITTER..=JITTER));
+            let [row, column] = [0; 2].map(|_| CENTRE as i64 + rng.random_range(-JITTER..=JITTER));
             let spot =
                 input.f_get(place as i64)?.f_narrow(1, row, OBJECT as i64)?.f_narrow(2, column, OBJECT as i64)?;
             spot.f_squeeze_dim(0)?.f_copy_(&self.objects.f_get(sample as i64)?)?;
@@ -68,8 +69,7 @@ fn shrunk(set: &Dataset) -> anyhow::Result<Tensor> {
 
 /// The set's objects at the centre, `[count, 1, 40, 40]`.
 pub(super) fn centred(set: &Dataset) -> anyhow::Result<Tensor> {
-    let margin = (SIDE - OBJECT) as i64 / 2;
-    Ok(shrunk(set)?.f_unsqueeze(1)?.f_constant_pad_nd([margin; 4])?)
+    Ok(shrunk(set)?.f_unsqueeze(1)?.f_constant_pad_nd([CENTRE as i64; 4])?)
 }
 
 /// The set's objects, each with its class.

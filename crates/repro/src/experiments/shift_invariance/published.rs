@@ -5,10 +5,11 @@
 //! of side 5, in torchvision's names).
 
 use super::{PAPER, REVISION};
-use crate::{Ask, DataSource, DataUse, Metrics, Plan, RunContext};
+use crate::{Ask, DataSource, DataUse, Fingerprint, Metrics, Plan, RunContext};
 use core_tensor::checkpoint::{LoadPolicy, load_variables, read_state};
 use core_tensor::networks::Architecture;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tch::nn::VarStore;
 use tch::{Device, no_grad};
@@ -26,27 +27,35 @@ pub(super) struct Published {
     pub(super) antialiased: bool,
     /// 125 or 75 of 224.
     pub(super) object: usize,
-    objects: Vec<String>,
+    /// What the checkpoint is, and what the pictures are, by name: the user may put others in their place.
+    weights: Fingerprint,
+    objects: BTreeMap<String, Fingerprint>,
 }
 
-impl Published {
-    fn file(&self) -> String {
-        format!("resnet{}{}.safetensors", self.depth, if self.antialiased { "-antialiased" } else { "" })
-    }
+/// The name of a checkpoint in [`FOLDER`].
+fn checkpoint(depth: u32, antialiased: bool) -> String {
+    format!("resnet{depth}{}.safetensors", if antialiased { "-antialiased" } else { "" })
 }
 
 pub(super) fn plan(ask: &Ask, plan: &mut Plan) -> anyhow::Result<()> {
     let folder = ask.data.path().join(FOLDER);
-    let objects = pictures(&folder.join("objects"))?;
-    let there = |file: &str| folder.join(file).is_file();
+    let mut objects = BTreeMap::new();
+    for name in pictures(&folder.join("objects"))? {
+        let picture = ask.data.fingerprint(&format!("{FOLDER}/objects/{name}"))?;
+        objects.insert(name, picture);
+    }
     for depth in [18, 50] {
         for antialiased in [false, true] {
+            let file = checkpoint(depth, antialiased);
+            if objects.is_empty() || !folder.join(&file).is_file() {
+                continue;
+            }
+            let weights = ask.data.fingerprint(&format!("{FOLDER}/{file}"))?;
             for object in [125, 75] {
-                let run = Published { depth, antialiased, object, objects: objects.clone() };
-                if !objects.is_empty() && there(&run.file()) {
-                    let run = ask.run(PAPER, "published", 0, &run)?.at_revision(REVISION);
-                    plan.add_weighted(run, objects.len() as f64);
-                }
+                let (weights, objects) = (weights.clone(), objects.clone());
+                let pictures = objects.len() as f64;
+                let run = Published { depth, antialiased, object, weights, objects };
+                plan.add_weighted(ask.run(PAPER, "published", 0, &run)?.at_revision(REVISION), pictures);
             }
         }
     }
@@ -73,7 +82,7 @@ fn pictures(folder: &Path) -> anyhow::Result<Vec<String>> {
 
 pub(super) fn measure(params: &Published, context: &mut RunContext) -> anyhow::Result<Metrics> {
     let folder: PathBuf = context.data().path().join(FOLDER);
-    let file = folder.join(params.file());
+    let file = folder.join(checkpoint(params.depth, params.antialiased));
     let classes = read_state(&file)?.get("fc.bias").map_or(1000, |bias| bias.size()[0]);
     let reduction = if params.antialiased { AntiAliasConfig::blur(5).reduction } else { Reduction::Plain };
     let factory = AntiAlias::new(AntiAliasConfig { reduction, ..AntiAliasConfig::default() })?;
@@ -92,7 +101,7 @@ pub(super) fn measure(params: &Published, context: &mut RunContext) -> anyhow::R
     };
     let mut sums = MeanMaps::new();
     let total = params.objects.len() as u64;
-    for (done, name) in params.objects.iter().enumerate() {
+    for (done, name) in params.objects.keys().enumerate() {
         let object = Sprite::open(&folder.join("objects").join(name))?.resized([params.object; 2])?;
         sums.add(&study.stream(&logits, &object, &Anchor::FIVE)?, &Anchor::FIVE)?;
         context.progress(done as u64 + 1, total, name);

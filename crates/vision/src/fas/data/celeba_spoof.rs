@@ -26,7 +26,7 @@ const SPECIES: [&str; 11] = [
 /// # Errors
 /// [`Error::Unreadable`] for a file of another form, naming the picture; [`Error::MissingFiles`] with all pictures and
 /// boxes that are not there; [`Error::Parse`] and [`Error::BoxOutside`] for their boxes; [`Error::EmptyClass`].
-pub fn celeba_spoof(root: &Path, labels: &Path) -> Result<Vec<(Presentation, PixelBox)>> {
+pub fn celeba_spoof(root: &Path, labels: &Path) -> Result<Vec<Presentation>> {
     if !labels.is_file() {
         return Err(Error::MissingFiles { files: vec![labels.into()] });
     }
@@ -67,22 +67,21 @@ pub fn celeba_spoof(root: &Path, labels: &Path) -> Result<Vec<(Presentation, Pix
         let face = PixelBox::parse(&text, &beside, frame, scale)?;
         // `Data/train/<subject>/live/000001.jpg`.
         let subject = Path::new(&name).iter().rev().nth(2).map(|part| part.to_string_lossy().into_owned());
-        found.push((
-            Presentation {
-                frames: vec![picture],
-                bona_fide: live,
-                species: (!live).then(|| species.to_owned()),
-                subject: subject.unwrap_or_default(),
-                name,
-            },
-            face,
-        ));
+        found.push(Presentation {
+            set: "celeba-spoof".into(),
+            frames: vec![picture],
+            faces: vec![face],
+            bona_fide: live,
+            species: (!live).then(|| species.to_owned()),
+            subject: subject.unwrap_or_default(),
+            name,
+        });
     }
     if !missing.is_empty() {
         return Err(Error::MissingFiles { files: missing });
     }
     for (class, live) in [("bona fide", true), ("attack", false)] {
-        if !found.iter().any(|(presentation, _)| presentation.bona_fide == live) {
+        if !found.iter().any(|presentation| presentation.bona_fide == live) {
             return Err(Error::EmptyClass { class });
         }
     }

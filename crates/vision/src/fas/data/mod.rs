@@ -1,18 +1,25 @@
 //! Published data sets as their authors lay them out, and protocols on generated domains.
 //!
 //! Video sets are read from frames extracted beforehand: where a set has `…/name.avi`, there is a folder `…/name/` with
-//! frames as PNG or JPEG files that sort in their order in time. Each set needs a licence signed with its owners; none is
-//! part of this project.
+//! frames as PNG or JPEG files that sort in their order in time. Files that say where the faces are stay where the set has
+//! them, beside the videos. Each set needs a licence signed with its owners; none is part of this project.
+//!
+//! A reader makes [`Presentation`]s, which [`FasData::from_presentations`](super::model::FasData::from_presentations) cuts
+//! out and makes a training or test set of.
 
 mod celeba_spoof;
+mod crop;
+mod faces;
 mod open;
 mod protocol;
 
 pub use celeba_spoof::celeba_spoof;
+pub use crop::Crop;
 pub use open::{Fold, casia_mfsd, msu_mfsd, oulu_npu, replay_attack, siw, siw_m};
 pub use protocol::{Protocol, SplitPlan};
 
 use super::error::{Error, Result};
+use faces::FaceFile;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -31,12 +38,16 @@ pub enum Split {
 }
 
 /// A presentation: a video's frames, or a picture.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Presentation {
-    /// Its name in the set.
+    /// The set, such as `oulu-npu`. People of two sets are two people, whatever they are called there.
+    pub set: String,
+    /// Its name in the set; no other presentation of the set has it.
     pub name: String,
     /// Frames in the order of time.
     pub frames: Vec<PathBuf>,
+    /// Where the face is, a box a frame; empty where the set does not say.
+    pub faces: Vec<PixelBox>,
     /// Whether a living person was in front of the camera.
     pub bona_fide: bool,
     /// Species with its instrument, such as `print/2`; `None` for bona fide.
@@ -45,12 +56,33 @@ pub struct Presentation {
     pub subject: String,
 }
 
+impl Presentation {
+    /// A number for its person: the same in every part of the set, whoever asks.
+    pub(crate) fn person(&self) -> u32 {
+        let hash = hashed(&self.set, &self.subject);
+        (hash >> 32) as u32 ^ hash as u32
+    }
+
+    /// A number for its recording.
+    pub(crate) fn video(&self) -> u64 {
+        hashed(&self.set, &self.name)
+    }
+}
+
+/// FNV-1a of two names, which gives no two people of the published sets one number.
+fn hashed(set: &str, name: &str) -> u64 {
+    let bytes = set.bytes().chain([0]).chain(name.bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 /// Which frames of a video are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Frames {
     /// All.
     All,
+    /// The first so many, as SiW's first protocol trains on 60.
+    First(usize),
     /// Frame 6, as cross-database trainings have it.
     One,
     /// Frames 6 and 6 + ⌊n / 2⌋, as cross-database tests have it.
@@ -65,6 +97,7 @@ impl Frames {
         let Some(last) = count.checked_sub(1) else { return Vec::new() };
         match self {
             Self::All => (0..count).collect(),
+            Self::First(wanted) => (0..wanted.min(count)).collect(),
             Self::One => vec![6.min(last)],
             Self::Two => vec![6.min(last), (6 + count / 2).min(last)],
             Self::Evenly(wanted) => {
@@ -132,17 +165,18 @@ impl PixelBox {
     }
 }
 
-/// Refuses people who are in both of two splits.
+/// Refuses people who are in both of two parts.
 ///
 /// # Errors
-/// [`Error::IdentityLeak`], naming all of them.
-pub fn check_disjoint<'a>(
-    one: impl IntoIterator<Item = &'a str>,
-    other: impl IntoIterator<Item = &'a str>,
-) -> Result<()> {
-    let (one, other): (BTreeSet<&str>, BTreeSet<&str>) = (one.into_iter().collect(), other.into_iter().collect());
-    let ids: Vec<String> = one.intersection(&other).map(|id| (*id).to_owned()).collect();
+/// [`Error::IdentityLeak`], naming all of them with their sets.
+pub fn check_disjoint(one: &[Presentation], other: &[Presentation]) -> Result<()> {
+    let (one, other) = (people(one), people(other));
+    let ids: Vec<String> = one.intersection(&other).map(|(set, subject)| format!("{set}/{subject}")).collect();
     if ids.is_empty() { Ok(()) } else { Err(Error::IdentityLeak { ids }) }
+}
+
+fn people(part: &[Presentation]) -> BTreeSet<(&str, &str)> {
+    part.iter().map(|one| (one.set.as_str(), one.subject.as_str())).collect()
 }
 
 /// A picture as 8-bit RGB.
@@ -170,15 +204,27 @@ fn listing(folder: &Path, files: bool) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Collects presentations and what is missing, so that all of it is reported at once.
-#[derive(Default)]
+/// Collects presentations of a set and what is missing, so that all of it is reported at once.
 struct Gathering {
+    set: &'static str,
     found: Vec<Presentation>,
     missing: Vec<PathBuf>,
 }
 
 impl Gathering {
-    fn add(&mut self, folder: &Path, name: &str, species: Option<String>, subject: String) -> Result<()> {
+    fn of(set: &'static str) -> Self {
+        Self { set, found: Vec::new(), missing: Vec::new() }
+    }
+
+    /// A video's folder of frames with, where the set has one, the file of its faces.
+    fn add(
+        &mut self,
+        folder: &Path,
+        name: &str,
+        species: Option<String>,
+        subject: String,
+        faces: Option<FaceFile>,
+    ) -> Result<()> {
         if !folder.is_dir() {
             self.missing.push(folder.into());
             return Ok(());
@@ -188,7 +234,9 @@ impl Gathering {
             self.missing.push(folder.join("*.png"));
             return Ok(());
         }
-        self.found.push(Presentation { name: name.into(), frames, bona_fide: species.is_none(), species, subject });
+        let faces = faces.map_or(Ok(Vec::new()), |file| file.boxes(&frames))?;
+        let (set, name, bona_fide) = (self.set.into(), name.into(), species.is_none());
+        self.found.push(Presentation { set, name, frames, faces, bona_fide, species, subject });
         Ok(())
     }
 

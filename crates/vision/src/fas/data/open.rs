@@ -1,5 +1,6 @@
 //! The video sets.
 
+use super::faces::{FaceFile, Line};
 use super::{Gathering, Presentation, Split, listing};
 use crate::fas::error::{Error, Result};
 use std::path::Path;
@@ -22,7 +23,7 @@ fn name_of(path: &Path) -> String {
 }
 
 /// Lines of a list with their numbers, empty ones left out.
-fn lines(file: &Path) -> Result<Vec<(usize, String)>> {
+pub(super) fn lines(file: &Path) -> Result<Vec<(usize, String)>> {
     if !file.is_file() {
         return Err(Error::MissingFiles { files: vec![file.into()] });
     }
@@ -34,9 +35,12 @@ fn lines(file: &Path) -> Result<Vec<(usize, String)>> {
 /// OULU-NPU: lists `Protocols/Protocol_k/{Train,Dev,Test}[_fold].txt` of `label,Phone_Session_User_File` lines, videos
 /// in `{Train,Dev,Test}_files/`. Files 1 are live, 2 and 3 prints, 4 and 5 replays.
 ///
+/// Faces come from the eyes in `<video>.txt` beside the video, `frame,x,y,x,y` lines: the box is 2.2 times as wide and 3.1
+/// times as high as the eyes are apart, and begins 1.35 times that above them.
+///
 /// # Errors
 /// [`Error::BadProtocol`] for anything but protocols 1, 2 without and 3, 4 with folds 1 to 6; [`Error::Parse`] with the
-/// line; [`Error::MissingFiles`] with all videos that are not there.
+/// line; [`Error::MissingFiles`] with all videos that are not there; [`Error::Unreadable`] for eyes in no frame of a video.
 pub fn oulu_npu(root: &Path, fold: Fold, split: Split) -> Result<Vec<Presentation>> {
     let suffix = match fold {
         Fold { protocol: 1 | 2, fold: None } => String::new(),
@@ -49,7 +53,7 @@ pub fn oulu_npu(root: &Path, fold: Fold, split: Split) -> Result<Vec<Presentatio
         Split::Test => "Test",
     };
     let list = root.join(format!("Protocols/Protocol_{}/{part}{suffix}.txt", fold.protocol));
-    let mut gathering = Gathering::default();
+    let mut gathering = Gathering::of("oulu-npu");
     for (line, text) in lines(&list)? {
         let refuse = |reason: String| Error::Parse { file: list.clone(), line, reason };
         let (label, name) =
@@ -70,23 +74,25 @@ pub fn oulu_npu(root: &Path, fold: Fold, split: Split) -> Result<Vec<Presentatio
             return Err(refuse(format!("label {label} does not fit file type {file}")));
         }
         let folder = root.join(format!("{part}_files")).join(name.trim());
-        gathering.add(&folder, name.trim(), species, user.into())?;
+        let eyes = FaceFile::beside(&folder, "txt", Line::Eyes);
+        gathering.add(&folder, name.trim(), species, user.into(), Some(eyes))?;
     }
     gathering.finish()
 }
 
 /// Replay-Attack: `{train,devel,test}/{real,attack/fixed,attack/hand}/…clientNNN…`. Species are the instrument and its
-/// support, such as `highdef_photo/fixed`.
+/// support, such as `highdef_photo/fixed`. Faces come from `face-locations/…/<video>.face`, `frame x y width height` lines.
 ///
 /// # Errors
-/// [`Error::MissingFiles`], [`Error::Unreadable`] for a name without a client.
+/// [`Error::MissingFiles`]; [`Error::Unreadable`] for a name without a client, and for a face in no frame of a video;
+/// [`Error::Parse`] for a face with the line.
 pub fn replay_attack(root: &Path, split: Split) -> Result<Vec<Presentation>> {
     let part = match split {
         Split::Train => "train",
         Split::Dev => "devel",
         Split::Test => "test",
     };
-    let mut gathering = Gathering::default();
+    let mut gathering = Gathering::of("replay-attack");
     for (place, support) in [("real", None), ("attack/fixed", Some("fixed")), ("attack/hand", Some("hand"))] {
         let folder = root.join(part).join(place);
         if !folder.is_dir() {
@@ -96,7 +102,11 @@ pub fn replay_attack(root: &Path, split: Split) -> Result<Vec<Presentation>> {
         for video in listing(&folder, false)? {
             let name = name_of(&video);
             let species = support.map(|support| format!("{}/{support}", replay_instrument(&name)));
-            gathering.add(&video, &name, species, client(&name, &video)?)?;
+            let path = root.join("face-locations").join(part).join(place).join(format!("{name}.face"));
+            let faces = FaceFile { path, line: Line::Box };
+            // A video's name is the same whether it was held or fixed.
+            let own = format!("{part}/{place}/{name}");
+            gathering.add(&video, &own, species, client(&name, &video)?, Some(faces))?;
         }
     }
     gathering.finish()
@@ -119,7 +129,8 @@ fn client(name: &str, path: &Path) -> Result<String> {
 }
 
 /// CASIA-MFSD: `{train,test}_release/<subject>/{1…8,HR_1…HR_4}`; 1, 2 and HR_1 are live, then warped, cut, replayed.
-/// There is no development part: hold out subjects of the training part.
+/// There is no development part: hold out subjects of the training part. Both parts count their people from 1, so a
+/// subject is named with its part. The set does not say where the faces are.
 ///
 /// # Errors
 /// [`Error::BadProtocol`] for [`Split::Dev`], [`Error::MissingFiles`], [`Error::Unreadable`] for a clip of another name.
@@ -133,8 +144,9 @@ pub fn casia_mfsd(root: &Path, split: Split) -> Result<Vec<Presentation>> {
     if !folder.is_dir() {
         return Err(Error::MissingFiles { files: vec![folder] });
     }
-    let mut gathering = Gathering::default();
+    let mut gathering = Gathering::of("casia-mfsd");
     for person in listing(&folder, false)? {
+        let subject = format!("{part}/{}", name_of(&person));
         for clip in listing(&person, false)? {
             let species = match name_of(&clip).as_str() {
                 "1" | "2" | "HR_1" => None,
@@ -145,18 +157,20 @@ pub fn casia_mfsd(root: &Path, split: Split) -> Result<Vec<Presentation>> {
                     return Err(Error::unreadable(&clip, format!("expected 1 to 8 or HR_1 to HR_4, found `{other}`")));
                 }
             };
-            let name = format!("{}/{}", name_of(&person), name_of(&clip));
-            gathering.add(&clip, &name, species.map(Into::into), name_of(&person))?;
+            let name = format!("{subject}/{}", name_of(&clip));
+            gathering.add(&clip, &name, species.map(Into::into), subject.clone(), None)?;
         }
     }
     gathering.finish()
 }
 
 /// MSU-MFSD: videos `real_clientNNN_…` and `attack_clientNNN_<device>_<quality>_<instrument>_…` in `scene01/{real,attack}`,
-/// subjects of a part in `train_sub_list.txt` or `test_sub_list.txt`.
+/// subjects of a part in `train_sub_list.txt` or `test_sub_list.txt`. Faces come from `<video>.face` beside the video,
+/// `frame,left,top,right,bottom,…` lines.
 ///
 /// # Errors
-/// As [`casia_mfsd`].
+/// As [`casia_mfsd`]; [`Error::Parse`] for a subject or a face with the line, [`Error::Unreadable`] for a face in no frame of
+/// a video.
 pub fn msu_mfsd(root: &Path, split: Split) -> Result<Vec<Presentation>> {
     let list = match split {
         Split::Train => "train_sub_list.txt",
@@ -170,7 +184,7 @@ pub fn msu_mfsd(root: &Path, split: Split) -> Result<Vec<Presentation>> {
             text.parse().map_err(|_| Error::Parse { file: root.join(list), line, reason })
         })
         .collect::<Result<_>>()?;
-    let mut gathering = Gathering::default();
+    let mut gathering = Gathering::of("msu-mfsd");
     for (kind, live) in [("real", true), ("attack", false)] {
         let folder = root.join("scene01").join(kind);
         if !folder.is_dir() {
@@ -188,7 +202,8 @@ pub fn msu_mfsd(root: &Path, split: Split) -> Result<Vec<Presentation>> {
                 Some("printed_photo") => "print/photo".to_owned(),
                 other => format!("replay/{}", other.unwrap_or("unnamed")),
             };
-            gathering.add(&video, &name, (!live).then_some(species), subject)?;
+            let faces = FaceFile::beside(&video, "face", Line::Corners);
+            gathering.add(&video, &name, (!live).then_some(species), subject, Some(faces))?;
         }
     }
     gathering.finish()
@@ -198,11 +213,13 @@ pub fn msu_mfsd(root: &Path, split: Split) -> Result<Vec<Presentation>> {
 type Keeps = Box<dyn Fn(&str, &str) -> bool>;
 
 /// SiW: `{Train,Test}/{live,spoof}/<subject>/Subject_Sensor_Type_Medium_Session`. Type 1 is live, 2 print, 3 replay, and
-/// `medium` keeps the instrument. Protocol 2 leaves replay media out one at a time (`fold` 1 to 4), protocol 3 trains
-/// on prints and tests replays (1) or the other way round (2).
+/// `medium` keeps the instrument. Protocol 1 trains on the first 60 frames ([`Frames::First`](super::Frames::First)),
+/// protocol 2 leaves replay media out one at a time (`fold` 1 to 4), protocol 3 trains on prints and tests replays (1) or
+/// the other way round (2). Faces come from `<video>.face` beside the video, a line `left top right bottom` a frame.
 ///
 /// # Errors
-/// [`Error::BadProtocol`], [`Error::MissingFiles`], [`Error::Unreadable`] for a name of another form or in the wrong folder.
+/// [`Error::BadProtocol`], [`Error::MissingFiles`]; [`Error::Unreadable`] for a name of another form or in the wrong folder,
+/// and for a face in no frame of a video; [`Error::Parse`] for a face with the line.
 pub fn siw(root: &Path, fold: Fold, split: Split) -> Result<Vec<Presentation>> {
     let training = match split {
         Split::Train => true,
@@ -220,7 +237,7 @@ pub fn siw(root: &Path, fold: Fold, split: Split) -> Result<Vec<Presentation>> {
         }
         other => return Err(bad_protocol(other, "1 without a fold, 2 with 1 to 4, 3 with 1 or 2")),
     };
-    let mut gathering = Gathering::default();
+    let mut gathering = Gathering::of("siw");
     for place in ["live", "spoof"] {
         let folder = root.join(if training { "Train" } else { "Test" }).join(place);
         if !folder.is_dir() {
@@ -247,7 +264,8 @@ pub fn siw(root: &Path, fold: Fold, split: Split) -> Result<Vec<Presentation>> {
                     return Err(Error::unreadable(&video, reason));
                 }
                 if species.is_none() || keeps(kind, medium) {
-                    gathering.add(&video, &name, species, subject.into())?;
+                    let faces = FaceFile::beside(&video, "face", Line::PlainCorners);
+                    gathering.add(&video, &name, species, subject.into(), Some(faces))?;
                 }
             }
         }
@@ -256,7 +274,8 @@ pub fn siw(root: &Path, fold: Fold, split: Split) -> Result<Vec<Presentation>> {
 }
 
 /// SiW-M and its second version: `Live/<video>` and `Spoof/<type>/<video>`; lists of videos, one a line, say what belongs
-/// to a part, live and spoof together. Repeated names count once. A video's subject is its name's last number.
+/// to a part, live and spoof together. Repeated names count once. Neither names nor lists say who is in a video (numbers
+/// count the videos of a type), so each counts as a person of its own. Nor does the set say where the faces are.
 ///
 /// # Errors
 /// [`Error::MissingFiles`], with every video that a list names and that is not there.
@@ -265,7 +284,7 @@ pub fn siw_m(root: &Path, lists: &[&Path]) -> Result<Vec<Presentation>> {
     for list in lists {
         wanted.extend(lines(list)?.into_iter().map(|(_, name)| name));
     }
-    let mut gathering = Gathering::default();
+    let mut gathering = Gathering::of("siw-m");
     let mut places = vec![(root.join("Live"), None)];
     let spoof = root.join("Spoof");
     if spoof.is_dir() {
@@ -279,8 +298,7 @@ pub fn siw_m(root: &Path, lists: &[&Path]) -> Result<Vec<Presentation>> {
             gathering.missing.push(root.join(&name));
             continue;
         };
-        let subject = name.rsplit('_').next().unwrap_or(&name).to_owned();
-        gathering.add(&folder.join(&name), &name, species.clone(), subject)?;
+        gathering.add(&folder.join(&name), &name, species.clone(), name.clone(), None)?;
     }
     gathering.finish()
 }

@@ -18,7 +18,8 @@ pub enum EerRule {
     #[default]
     Exact,
     /// The first vertex of the ROC, from the highest threshold down, with the least |TPR + FPR − 1|; the rate is its FPR.
-    /// As in CDCN and SSAN.
+    /// Vertices are those of scikit-learn's `roc_curve`: +∞, the highest and the lowest score, and of the scores between
+    /// those at which the curve's next step is another than its last. As in CDCN and SSAN.
     RocFirst,
     /// Thresholds `i / 10000` and 1.1; the last with the least |FAR − FRR|. As in SSDG and FLIP.
     Grid10001,
@@ -154,8 +155,16 @@ impl Scores {
     fn first_vertex(&self) -> Eer {
         let mut best = Eer { value: 0.0, threshold: f64::INFINITY };
         let mut least = f64::INFINITY;
-        let points: Vec<_> = self.operating_points().collect();
-        for &(threshold, rejected, accepted) in points.iter().rev() {
+        let mut points: Vec<_> = self.operating_points().collect();
+        points.reverse();
+        let vertex = |at: usize| {
+            at < 2 || at + 1 == points.len() || {
+                let [(_, above, fewer), (_, rejected, accepted), (_, below, more)] =
+                    [points[at - 1], points[at], points[at + 1]];
+                above - rejected != rejected - below || accepted - fewer != more - accepted
+            }
+        };
+        for (_, &(threshold, rejected, accepted)) in points.iter().enumerate().filter(|(at, _)| vertex(*at)) {
             let tpr = (self.live.len() - rejected) as f64 / self.live.len() as f64;
             let fpr = accepted as f64 / self.attack.len() as f64;
             let distance = (tpr + fpr - 1.0).abs();

@@ -61,6 +61,17 @@ fn equal_error_rates_follow_their_rules() {
 }
 
 #[test]
+fn points_on_a_line_of_the_roc_are_no_vertices() {
+    // (FPR, TPR): (0, 0) at +∞, (0, 1/2) at .95, (1/3, 1/2), (2/3, 1/2), (1, 1/2) at .7, (1, 1). The two on the line between
+    // go, though (1/3, 1/2) at .9 has the least |TPR + FPR − 1|; of the others .95 and .7 have ½, and .95 comes first.
+    let scores = Scores::new([0.95, 0.6], [0.9, 0.8, 0.7]).unwrap();
+    assert_eq!(scores.eer(EerRule::RocFirst), Eer { value: 0.0, threshold: 0.95 });
+    // Two scores at most are all vertices.
+    let tied = Scores::new([0.5, 0.5], [0.5, 0.2]).unwrap();
+    assert_eq!(tied.eer(EerRule::RocFirst), Eer { value: 0.5, threshold: 0.5 });
+}
+
+#[test]
 fn areas_and_rates_at_rates_are_those_worked_by_hand() {
     let scores = pooled();
     assert!(close(scores.auc(), 0.78));

@@ -1,6 +1,7 @@
 //! Pictures with their targets as tensors.
 
 mod file;
+mod pictures;
 
 use super::losses::ProxyTargets;
 use super::network::Proxy;
@@ -50,13 +51,13 @@ pub struct Policies {
 pub enum Columns {
     /// Who.
     Identity = 0,
-    /// Which camera.
+    /// Which camera; of pictures from elsewhere, which set.
     Camera = 1,
-    /// Which session's light.
+    /// Which session's light; 0 of pictures from elsewhere.
     Light = 2,
-    /// Turned left, frontal, right.
+    /// Turned left, frontal, right; 0 of pictures from elsewhere.
     Pose = 3,
-    /// Live, print, replay, mask.
+    /// Live, print, replay, mask; of pictures from elsewhere, 0 for live and then the species there are.
     Species = 4,
 }
 
@@ -66,6 +67,7 @@ pub struct FasData {
     /// `[samples, 3, size, size]`, 8 bit.
     images: Tensor,
     live: Tensor,
+    /// What is true of some cues, all of them for generated pictures.
     maps: IndexMap<Proxy, Tensor>,
     attributes: Tensor,
     pub(super) samples: Vec<Scored>,

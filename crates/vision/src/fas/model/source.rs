@@ -18,7 +18,8 @@ pub enum Sampling {
     /// Half live, half attacks, each drawn at random.
     #[default]
     Balanced,
-    /// A quarter as many people as samples, two live pictures and two attacks of each: pairs for mining.
+    /// A quarter as many people as samples, two live pictures and two attacks of each: pairs for mining. People of whom
+    /// there are not both, and pictures of nobody knows whom, are left out.
     Pairs,
 }
 
@@ -75,7 +76,7 @@ impl<'a> FasSource<'a> {
     ///
     /// # Errors
     /// [`Error::BadParam`] for a batch not divisible by four or augmentation out of range, [`Error::EmptyClass`] where a
-    /// class has no sample.
+    /// class has no sample, or in pairs nobody has samples of both.
     pub fn new(
         data: &'a FasData,
         (batch, steps): (usize, u64),
@@ -93,9 +94,11 @@ impl<'a> FasSource<'a> {
                 return Err(Error::EmptyClass { class });
             }
         }
-        let mut people: BTreeMap<Option<u32>, [Vec<i64>; 2]> = BTreeMap::new();
+        let mut people: BTreeMap<u32, [Vec<i64>; 2]> = BTreeMap::new();
         for (at, sample) in data.samples.iter().enumerate() {
-            people.entry(sample.subject).or_default()[usize::from(sample.bona_fide)].push(at as i64);
+            if let Some(who) = sample.subject {
+                people.entry(who).or_default()[usize::from(sample.bona_fide)].push(at as i64);
+            }
         }
         let people: Vec<_> = people.into_values().filter(|both| both.iter().all(|own| !own.is_empty())).collect();
         if sampling == Sampling::Pairs && people.is_empty() {
@@ -181,6 +184,7 @@ mod tests {
     use super::super::network::Proxy;
     use super::super::set::{Columns, Policies, small};
     use super::*;
+    use crate::fas::metrics::Scored;
     use tch::Kind;
 
     #[test]
@@ -247,5 +251,10 @@ mod tests {
             let source = FasSource::new(&data, (8, 1), (Sampling::Balanced, augment), 0);
             assert!(matches!(source, Err(Error::BadParam { name, .. }) if name == refused), "{refused}");
         }
+        let pictures = [image::RgbImage::new(8, 8), image::RgbImage::new(8, 8)];
+        let nobody = FasData::from_pictures(&pictures, vec![Scored::live(0.0), Scored::attack(0.0, "print")]).unwrap();
+        let pairs = FasSource::new(&nobody, (8, 1), (Sampling::Pairs, plain), 0);
+        assert!(matches!(pairs, Err(Error::EmptyClass { class: "bona fide or attack of one person" })));
+        assert!(FasSource::new(&nobody, (8, 1), (Sampling::Balanced, plain), 0).is_ok());
     }
 }

@@ -97,7 +97,8 @@ impl Page {
     /// layers.
     ///
     /// # Errors
-    /// Another number of maps than objects, other layers than the first model's, maps of another grid, features of norm 0.
+    /// Another number of maps than objects, other layers than the first model's, maps of another grid, another measure than
+    /// [`Similarity::Cosine`], which is what the page computes, features of norm 0.
     pub fn model(&mut self, name: &str, note: &str, maps: &[&ShiftMaps]) -> Result<&mut Self> {
         if maps.len() != self.objects.len() || maps.is_empty() {
             let expected = format!("{} maps, one an object, at least one", self.objects.len());
@@ -118,6 +119,9 @@ impl Page {
                 let size = |grid: &ShiftGrid| format!("{} × {} positions", grid.rows(), grid.columns());
                 return Err(Error::shape(format!("model `{name}`"), size(&self.grid), size(map.grid())));
             }
+            if map.measure() != Similarity::Cosine {
+                return Err(Error::setting("similarity", "Cosine on a page", format!("{:?}", map.measure())));
+            }
             entries.push(self.entry(map, &known)?);
         }
         self.layers = known;
@@ -136,9 +140,9 @@ impl Page {
         let start = self.grid.position(self.grid.index(Anchor::Centre)?);
         let data = json!({
             "title": self.title, "caption": self.caption, "rows": self.grid.rows(), "columns": self.grid.columns(),
-            "step": self.grid.stride(), "canvas": self.grid.canvas(), "object": self.grid.object(), "start": start,
-            "background": colour(&self.placer.background), "classes": self.classes, "objects": self.objects,
-            "layers": self.layers, "models": self.models,
+            "step": self.grid.stride(), "offset": self.grid.offset(0), "canvas": self.grid.canvas(),
+            "object": self.grid.object(), "start": start, "background": colour(&self.placer.background),
+            "classes": self.classes, "objects": self.objects, "layers": self.layers, "models": self.models,
         });
         // Nothing in the data may end the script element that holds it.
         Ok(TEMPLATE.replace("@DATA@", &data.to_string().replace('<', "\\u003c")))
@@ -277,6 +281,7 @@ mod tests {
         let data = data(&page);
         assert_eq!(data["title"], "A </script> in a title");
         assert_eq!((&data["rows"], &data["columns"], &data["step"]), (&json!(7), &json!(6), &json!(1)));
+        assert_eq!((&data["offset"], &data["start"]), (&json!([0, 0]), &json!([2, 2])));
         assert_eq!(data["background"], "rgb(64, 64, 64)");
         for layer in ["rows", "columns"] {
             // All components are there, so that only 16 bits are left: 1 / 32767 of unit vectors of a few components.
@@ -313,6 +318,9 @@ mod tests {
         let rows = |images: &Tensor| Ok(sums(images)?.into_iter().take(1).collect());
         let narrow = small.run(&rows, &object()).unwrap();
         assert!(page.model("one layer", "", &[&narrow]).unwrap_err().to_string().contains("positions"));
+        let euclidean = ShiftStudy { similarity: Similarity::Euclidean, ..study() }.run(&sums, &object()).unwrap();
+        let error = page.model("distances", "", &[&euclidean]).unwrap_err();
+        assert_eq!(error.to_string(), "similarity is Euclidean, expected Cosine on a page");
         page.model("sums", "", &[&maps]).unwrap();
         let fewer = study().run(&rows, &object()).unwrap();
         assert!(page.model("fewer layers", "", &[&fewer]).unwrap_err().to_string().contains("columns"));
@@ -321,6 +329,19 @@ mod tests {
         let config = PageConfig { components: 0 };
         assert!(Page::new("", "", study.grid, study.placer, &[], config).is_err());
         assert!(page.write(Path::new("/no/such/folder/page.html")).is_err());
+    }
+
+    #[test]
+    fn a_part_of_a_grid_begins_where_the_part_does() {
+        let grid = ShiftGrid::new([19, 20], [3, 3], 2).unwrap().window([3, 1], [4, 5]).unwrap();
+        let study = ShiftStudy { grid, ..study() };
+        let maps = study.run(&sums, &object()).unwrap();
+        let mut page = Page::new("", "", grid, study.placer, &[], PageConfig::default()).unwrap();
+        page.object("ramp", &object()).unwrap().model("sums", "", &[&maps]).unwrap();
+        let data = data(&page);
+        assert_eq!((&data["rows"], &data["columns"], &data["step"]), (&json!(4), &json!(5), &json!(2)));
+        // Pixels, as the object's place on the canvas is offset + step · position.
+        assert_eq!(data["offset"], json!([6, 2]));
     }
 
     #[test]

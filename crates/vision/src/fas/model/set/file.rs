@@ -58,7 +58,8 @@ impl FasData {
             Ok(tensor)
         };
         let map = |proxy: Proxy| Ok((proxy, take(proxy.name(), Kind::Float, &[Some(proxy.channels()), None, None])?));
-        let maps = Proxy::ALL.into_iter().map(map).collect::<Result<_>>()?;
+        let there = |proxy: &Proxy| file.tensors().contains_key(proxy.name());
+        let maps = Proxy::ALL.into_iter().filter(there).map(map).collect::<Result<_>>()?;
         let images = take("images", Kind::Uint8, &[Some(3), None, None])?;
         let (live, attributes) = (take("live", Kind::Float, &[])?, take("attributes", Kind::Int64, &[Some(5)])?);
         Ok(Self { images, live, maps, attributes, samples: named.into_iter().map(Named::into_scored).collect() })
@@ -103,6 +104,10 @@ mod tests {
         assert_eq!(back.scored(&[0.5; 15]).unwrap(), data.scored(&[0.5; 15]).unwrap());
         let some = back.subset(&[3, 4]);
         assert_eq!((some.len(), some.batch(&[0]).input), (2, data.batch(&[3]).input));
+        let mut bare = back;
+        bare.maps.retain(|proxy, _| *proxy == Proxy::Depth);
+        bare.save(&path).unwrap();
+        assert_eq!(FasData::load(&path).unwrap().maps.keys().collect::<Vec<_>>(), [&Proxy::Depth]);
         let rounded = FasData { live: data.live.to_kind(Kind::Int64), ..data };
         rounded.save(&path).unwrap();
         let refused = FasData::load(&path).unwrap_err().to_string();
