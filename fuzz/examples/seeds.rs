@@ -23,6 +23,7 @@ use lth::criterion::Magnitude;
 use lth::structured::CoefficientTrace;
 use lth::{MaskRecord, Prunable, PruningSchedule, Rewind, Selector, Ticket};
 use ndarray::aview1;
+use quant::fractrain::{GridKind, Precision, QuantConfig, QuantFactory, export_int8};
 use quant::smartdeal::{CompressPolicy, compress};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
@@ -126,6 +127,18 @@ fn tickets() -> Outcome {
     let values = NamedTensors::from([("g".to_owned(), Tensor::from_slice(&[0.5_f32, 1.0]))]);
     CoefficientTrace { steps: [(4, values)].into() }.save(&file)?;
     put_tensors("coefficient_trace", "one-step", &file)?;
+
+    let factory = QuantFactory::new(
+        QuantConfig { activation_grid: GridKind::IntegerZeroPoint, ..QuantConfig::default() },
+        Precision::new(4, 8)?,
+    )?;
+    let store = VarStore::new(Device::Cpu);
+    let config = ConvNetConfig { in_channels: 1, widths: vec![1], classes: 2 };
+    let network = Architecture::ConvNet(config).build(&store.root(), &factory)?;
+    // Ranges come from a training step.
+    let _ = network.forward(&Tensor::randn([2, 1, 8, 8], (Kind::Float, Device::Cpu)), true);
+    export_int8(&store, &factory.handle())?.write(&file)?;
+    put_tensors("int8", "conv-net", &file)?;
 
     let store = VarStore::new(Device::Cpu);
     let root = store.root();

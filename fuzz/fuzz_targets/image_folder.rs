@@ -12,6 +12,9 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(set) = ImageFolder::open(&folder.root(), framing, "fuzz").and_then(|images| images.load()) {
         assert_eq!(set.pixels().len(), 3 * 8 * 10);
     }
+    if let Ok(set) = ImageFolder::open(&folder.root(), Framing::Same, "fuzz").and_then(|images| images.load()) {
+        assert_eq!(set.pixels().len(), 3 * set.shape().height * set.shape().width);
+    }
     if let Ok(image) = ImageFolder::open(&folder.root(), Framing::Native, "fuzz").and_then(|images| {
         images.image(0).map(|image| image.pixels.len() == 3 * image.shape.height * image.shape.width)
     }) {

@@ -148,14 +148,16 @@ esac"#,
     let text = fs::read_to_string(results.join("bench.md")).unwrap();
     assert!(text.contains("| prediction | 2.000 ms | 4.000 ms | 0.500 | ≤ 0.6 | yes |"), "{text}");
 
-    machine.tool("peers-python", "exit 3");
+    machine.tool("peers-python", "echo 'reading' >&2; echo 'no vocabulary' >&2; exit 3");
     let mut command = machine.xtask();
     command.args(["bench", "--peers", "--python"]).arg(machine.path("bin/peers-python"));
     let (ok, said) = run(command);
     assert!(!ok && said.contains("1 of the peers could not be run"), "{said}");
     let text = fs::read_to_string(results.join("bench.md")).unwrap();
     assert!(
-        text.contains("| prediction | 2.000 ms | – | – | ≤ 0.6 | not run: p.py failed (exit status: 3) |"),
+        text.contains(
+            "| prediction | 2.000 ms | – | – | ≤ 0.6 | not run: p.py failed (exit status: 3): no vocabulary |"
+        ),
         "{text}"
     );
 }
@@ -174,8 +176,22 @@ fn ci_runs_every_check_with_warnings_denied() {
             "clippy --workspace --all-targets -- --deny warnings",
             "doc --workspace --no-deps",
             "test --workspace",
+            "clippy -p forest --all-features --all-targets -- --deny warnings",
+            "test -p forest --all-features",
+            "clippy -p core-tensor --no-default-features -- --deny warnings",
+            "tree -p hw-sim --edges normal,build --prefix none",
+            "tree -p forest --edges normal,build --prefix none",
         ]
     );
+}
+
+#[test]
+fn ci_refuses_libtorch_where_none_is_promised() {
+    let machine = machine("case \"$*\" in 'tree -p forest'*) echo 'torch-sys v0.24.0';; esac");
+    let mut command = machine.xtask();
+    command.arg("ci");
+    let (ok, said) = run(command);
+    assert!(!ok && said.contains("forest depends on torch-sys"), "{said}");
 }
 
 #[test]

@@ -27,7 +27,8 @@ impl BatchSource for Sentences {
 
     fn epoch(&self, epoch: u64) -> Result<Box<dyn Iterator<Item = Result<Self::Batch>> + '_>> {
         Ok(Box::new((0..STEPS).map(move |step| {
-            let words = (Tensor::arange(40, (Kind::Int64, Device::Cpu)) * 7 + (epoch * STEPS + step) as i64).remainder(10);
+            let words =
+                (Tensor::arange(40, (Kind::Int64, Device::Cpu)) * 7 + (epoch * STEPS + step) as i64).remainder(10);
             let words = words.view([8, 5]);
             let parity = words.select(1, 0).remainder(2);
             Ok((words, parity))

@@ -41,7 +41,7 @@ pub struct Test {
     pub quantity: String,
     /// Where it has to lie.
     pub relation: Relation,
-    /// Whether the mean over seeds has to, or every seed.
+    /// Whether the mean over seeds has to, every seed, or a property that no seed decides.
     pub over: Over,
 }
 
@@ -65,8 +65,11 @@ pub enum Relation {
 pub enum Over {
     /// The mean over seeds, by its 95 % t-interval. Needs two seeds at least.
     Mean,
-    /// Every seed by itself. For exact properties, and for claims that one counter-example refutes.
+    /// Every seed by itself: one counter-example refutes. Needs two seeds at least to be reproduced.
     Every,
+    /// A property that no draw decides, such as an identity, a count or a cost: one sample is enough, and one that breaks
+    /// it refutes.
+    Exact,
 }
 
 /// `reproduced`, `not reproduced`, `inconclusive` or `not run`. Only [`Claim::judge`] and [`Claim::not_run`] make one.
@@ -136,8 +139,12 @@ impl Claim {
     /// Computes the verdict.
     ///
     /// Of a mean: `reproduced` when the whole 95 % interval satisfies the inequality, `not reproduced` when no point of
-    /// it does, `inconclusive` otherwise and for fewer than two seeds. Of every seed: `reproduced` when all satisfy
-    /// it, else `not reproduced`. Without any sample: `not run`, with the samples' reasons.
+    /// it does, `inconclusive` otherwise and for fewer than two seeds. Of every seed: `not reproduced` when one breaks it,
+    /// `reproduced` when two or more satisfy it, `inconclusive` for one that does. Of an exact property the same, and one
+    /// sample is enough. Without any sample: `not run`, with the samples' reasons.
+    ///
+    /// Where a sample is missing, because its run failed or was not run, nothing is reproduced: what would be is
+    /// `inconclusive`. Those that are left may have been spared by what ended the others.
     ///
     /// # Errors
     /// A sample that is NaN or infinite.
@@ -151,12 +158,16 @@ impl Claim {
             let reasons = samples.missing().join("; ");
             return Ok(self.not_run(if reasons.is_empty() { "nothing measures it".into() } else { reasons }));
         }
-        let (interval, kind, mut reason) = match self.test.over {
+        let (interval, mut kind, mut reason) = match self.test.over {
             Over::Mean => self.test.relation.judge_mean(&values),
-            Over::Every => self.test.relation.judge_every(&values),
+            Over::Every => self.test.relation.judge_each(&values, 2),
+            Over::Exact => self.test.relation.judge_each(&values, 1),
         };
         if !samples.missing().is_empty() {
             reason = format!("{reason}; missing: {}", samples.missing().join("; "));
+            if kind == Kind::Reproduced {
+                kind = Kind::Inconclusive;
+            }
         }
         Ok(JudgedClaim {
             seeds: samples.seeds(),
@@ -191,9 +202,14 @@ impl Test {
         Self { quantity: quantity.into(), relation, over: Over::Mean }
     }
 
-    /// `quantity` satisfies `relation` for every seed.
+    /// `quantity` satisfies `relation` for every seed, of which there are two at least. For what is trained or drawn.
     pub fn every(quantity: &str, relation: Relation) -> Self {
         Self { quantity: quantity.into(), relation, over: Over::Every }
+    }
+
+    /// `quantity` satisfies `relation` whatever the seed: identities, counts, costs. One sample is enough.
+    pub fn exact(quantity: &str, relation: Relation) -> Self {
+        Self { quantity: quantity.into(), relation, over: Over::Exact }
     }
 }
 
@@ -239,10 +255,19 @@ impl Relation {
         (Some(interval), kind, reason.into())
     }
 
-    fn judge_every(self, values: &[f64]) -> (Option<Interval>, Kind, String) {
+    /// Of at least one value: each has to satisfy it, and `least` of them to be there.
+    fn judge_each(self, values: &[f64], least: usize) -> (Option<Interval>, Kind, String) {
         let held = values.iter().filter(|&&value| self.holds(value)).count();
-        let kind = if held == values.len() { Kind::Reproduced } else { Kind::NotReproduced };
-        (statistics::range(values), kind, format!("holds for {held} of {}", values.len()))
+        let mut reason = format!("holds for {held} of {}", values.len());
+        let kind = if held < values.len() {
+            Kind::NotReproduced
+        } else if held < least {
+            reason += ", which is too few to say so of every seed";
+            Kind::Inconclusive
+        } else {
+            Kind::Reproduced
+        };
+        (statistics::range(values).filter(|_| values.len() > 1), kind, reason)
     }
 }
 
@@ -308,7 +333,7 @@ impl JudgedClaim {
         self.mean
     }
 
-    /// The mean's 95 % interval, or the range of the samples when every seed is tested.
+    /// The mean's 95 % interval, or the range of the samples when each is tested; `None` of a single one.
     pub fn interval(&self) -> Option<Interval> {
         self.interval
     }
@@ -341,6 +366,7 @@ impl fmt::Display for Test {
         match self.over {
             Over::Mean => write!(f, "mean[{}] {}", self.quantity, self.relation),
             Over::Every => write!(f, "every seed: {} {}", self.quantity, self.relation),
+            Over::Exact => write!(f, "exact: {} {}", self.quantity, self.relation),
         }
     }
 }

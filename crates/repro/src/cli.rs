@@ -93,6 +93,9 @@ struct WorkerArgs {
     data: PathBuf,
     #[arg(long, default_value = "cpu")]
     device: Device,
+    /// Of the program, for the run's record.
+    #[arg(long)]
+    commit: Option<String>,
     /// End when standard input closes.
     #[arg(long)]
     attached: bool,
@@ -121,7 +124,13 @@ fn run_with(registry: &Registry, arguments: impl IntoIterator<Item = OsString>) 
 fn work(registry: &Registry, args: &WorkerArgs) -> anyhow::Result<()> {
     // The executor checked the folder; a default one may be missing.
     let data = DataRoot::at(&args.data);
-    let task = worker::Task { description: &args.description, data, device: args.device, attached: args.attached };
+    let task = worker::Task {
+        description: &args.description,
+        data,
+        device: args.device,
+        commit: args.commit.clone(),
+        attached: args.attached,
+    };
     worker::work(registry, task).inspect_err(|error| Reporter::stdout().failed(&with_causes(error)))
 }
 
@@ -147,15 +156,23 @@ fn reproduce(registry: &Registry, request: &Request, args: Option<&RunArgs>) -> 
         list(&experiments, &plans, &store);
         return Ok(ExitCode::SUCCESS);
     }
-    // Before hours of computing, not after.
+    // Before hours of computing, not after: the folder, and the commit, which by then may be another.
     durable::writable_folder(&request.out)?;
+    let commit = machine::commit();
     let union = union(&plans);
     let outcomes = match args {
         Some(args) => {
             ask.device.check()?;
             store.make_writable()?;
             let jobs = args.jobs.map_or_else(|| default_jobs(request.device), |jobs| jobs as usize);
-            let executor = Executor { store: &store, data: &ask.data, device: ask.device, jobs, force: args.force };
+            let executor = Executor {
+                store: &store,
+                data: &ask.data,
+                device: ask.device,
+                commit: commit.as_deref(),
+                jobs,
+                force: args.force,
+            };
             executor.execute(&union, progress::for_stderr(&union).as_mut())?
         }
         None => union.iter().map(|planned| look_up(&store, planned)).collect(),
@@ -163,7 +180,7 @@ fn reproduce(registry: &Registry, request: &Request, args: Option<&RunArgs>) -> 
     let by_id: HashMap<RunId, Outcome> = union.iter().map(|planned| planned.run.id()).zip(outcomes).collect();
 
     let frame = Frame {
-        commit: machine::commit(),
+        commit,
         machine: Machine::here(request.device),
         command: command(registry, request),
         versions: registry.versions.iter().map(|(name, version)| (name.to_string(), version.clone())).collect(),
@@ -245,13 +262,16 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// What makes the same report again; folders and jobs do not change it.
+/// What makes the same report again, given the same data: `--out`, `--runs` and `--jobs` do not change it.
 fn command(registry: &Registry, request: &Request) -> String {
     let mut command = registry.program.to_string();
     request.papers.iter().for_each(|paper| command += &format!(" {paper}"));
     command += &format!(" --tier {}", request.tier);
     if let Some(seeds) = request.seeds {
         command += &format!(" --seeds {seeds}");
+    }
+    if let Some(data) = &request.data {
+        command += &format!(" --data {}", data.display());
     }
     if request.device != Device::Cpu {
         command += &format!(" --device {}", request.device);

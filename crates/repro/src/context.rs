@@ -49,6 +49,7 @@ pub struct RunContext {
     home: RunHome,
     data: DataRoot,
     device: Device,
+    commit: Option<String>,
     needs: BTreeMap<String, Finished>,
     log: MetricsLog,
     checkpoint: Option<Checkpoint>,
@@ -86,6 +87,7 @@ impl RunContext {
         home: RunHome,
         data: DataRoot,
         device: Device,
+        commit: Option<String>,
         mut reporter: Reporter,
     ) -> Result<Self> {
         let needs = read_needs(run, &home)?;
@@ -121,6 +123,7 @@ impl RunContext {
             home,
             data,
             device,
+            commit,
             needs,
             log,
             checkpoint,
@@ -239,6 +242,7 @@ impl RunContext {
             attempts: self.before.attempts + 1,
             measured: self.measured.clone(),
             machine: Some(Machine::here(self.device).to_string()),
+            commit: self.commit.clone(),
         }
     }
 }
@@ -260,7 +264,7 @@ fn read_needs(run: &Run, home: &RunHome) -> Result<BTreeMap<String, Finished>> {
         let unmet = |reason: String| Error::Need { run: run.label(), need: format!("`{name}`, run {id}"), reason };
         let other = there.read_description()?.ok_or_else(|| unmet("it has no folder".into()))?;
         let finished = there.finished(&other)?.ok_or_else(|| unmet("it has not finished".into()))?;
-        finished::check_contents(&finished.dir, &finished.artifacts)?;
+        finished.check_contents()?;
         needs.insert(name.clone(), finished);
     }
     Ok(needs)

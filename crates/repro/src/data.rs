@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::durable::Fingerprint;
 use crate::error::{Error, Result};
 
 /// The folder of data sets, a folder a set.
@@ -67,6 +68,15 @@ impl DataRoot {
         Ok(folder.is_dir().then_some(folder))
     }
 
+    /// What a file of a set is, such as `shift-invariance/resnet18.safetensors`. It belongs into the parameters of runs that
+    /// read files which users bring: others under the same names are then other runs. A published set has its name for that.
+    ///
+    /// # Errors
+    /// A file that is missing or cannot be read.
+    pub fn fingerprint(&self, file: &str) -> Result<Fingerprint> {
+        Fingerprint::of_file(&self.root.join(file))
+    }
+
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.root
@@ -87,6 +97,20 @@ mod tests {
         assert_eq!(root.find("mnist", &["images", "labels"]).unwrap(), None);
         std::fs::write(folder.path().join("mnist/labels"), "").unwrap();
         assert_eq!(root.find("mnist", &["images", "labels"]).unwrap(), Some(folder.path().join("mnist")));
+    }
+
+    #[test]
+    fn a_file_that_changed_is_another_by_its_fingerprint() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = DataRoot::at(folder.path());
+        std::fs::write(folder.path().join("weights"), "abc").unwrap();
+        let first = root.fingerprint("weights").unwrap();
+        // FIPS 180-2's example.
+        let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(first, Fingerprint { bytes: 3, sha256: sha256.into() });
+        std::fs::write(folder.path().join("weights"), "abd").unwrap();
+        assert_ne!(root.fingerprint("weights").unwrap(), first);
+        assert!(root.fingerprint("nothing").unwrap_err().to_string().contains("nothing: open failed"));
     }
 
     #[test]

@@ -91,14 +91,14 @@ pub(crate) fn set_aside(path: &Path) -> Result<()> {
     }
 }
 
-/// A file's length and SHA-256.
+/// A file's length and SHA-256, which tell it from any other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Fingerprint {
+pub struct Fingerprint {
     /// Length in bytes.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// Lower-case hexadecimal.
-    pub(crate) sha256: String,
+    pub sha256: String,
 }
 
 impl Fingerprint {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
@@ -26,11 +27,16 @@ const LOG_TAIL: usize = 20;
 const KEPT_MEMORY: [(&str, &str); 2] =
     [("MALLOC_TRIM_THRESHOLD_", "17179869184"), ("MALLOC_MMAP_THRESHOLD_", "33554432")];
 
+/// What thread pools read when they start, libtorch's before any call could tell them.
+const ONE_THREAD: [(&str, &str); 3] = [("OMP_NUM_THREADS", "1"), ("MKL_NUM_THREADS", "1"), ("RAYON_NUM_THREADS", "1")];
+
 /// How to run a plan.
 pub(crate) struct Executor<'a> {
     pub(crate) store: &'a RunStore,
     pub(crate) data: &'a DataRoot,
     pub(crate) device: Device,
+    /// Of this program, for the runs' records.
+    pub(crate) commit: Option<&'a str>,
     /// Workers at a time.
     pub(crate) jobs: usize,
     /// Compute finished runs again.
@@ -62,6 +68,7 @@ impl Executor<'_> {
     /// A plan in which a needed run is missing. Whatever goes wrong with one run is that run's outcome.
     pub(crate) fn execute(&self, plan: &[Planned], display: &mut dyn Display) -> Result<Vec<Outcome>> {
         let position = positions(plan)?;
+        let damaged = self.damaged(plan, &position);
         let (send, events) = channel();
         let mut outcomes: Vec<Option<Outcome>> = vec![None; plan.len()];
         let mut working: HashMap<usize, Working> = HashMap::new();
@@ -72,7 +79,7 @@ impl Executor<'_> {
                         display.ended(index, None, &reason);
                         outcomes[index] = Some(Outcome::Skipped { reason });
                     }
-                    Step::Start => match self.start(&plan[index].run, index, &send) {
+                    Step::Start => match self.start(&plan[index].run, damaged[index], index, &send) {
                         Ok(None) => {
                             let slot = free_slot(&working);
                             working.insert(index, Working::at(slot));
@@ -99,11 +106,31 @@ impl Executor<'_> {
         Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(never)).collect())
     }
 
-    /// Starts a worker, or finds the run finished.
-    fn start(&self, run: &Run, index: usize, send: &Sender<Event>) -> Result<Option<Finished>> {
+    /// Which finished runs have artifacts that changed, of those that a run yet to be computed will read. What nobody is
+    /// about to read is not looked at: it may be large.
+    fn damaged(&self, plan: &[Planned], position: &HashMap<RunId, usize>) -> Vec<bool> {
+        let finished = |run: &Run| self.store.home(&run.id()).finished(run).ok().flatten().filter(|_| !self.force);
+        let mut damaged = vec![false; plan.len()];
+        let mut looked_at = vec![false; plan.len()];
+        let mut computed: Vec<usize> = (0..plan.len()).filter(|&index| finished(&plan[index].run).is_none()).collect();
+        // A run that is computed again for its damage reads those that it needs itself.
+        while let Some(index) = computed.pop() {
+            for &need in plan[index].run.needs.values().filter_map(|id| position.get(id)) {
+                if !std::mem::replace(&mut looked_at[need], true) {
+                    let found = finished(&plan[need].run).as_ref().map(Finished::check_contents);
+                    damaged[need] = matches!(found, Some(Err(_)));
+                    computed.extend(damaged[need].then_some(need));
+                }
+            }
+        }
+        damaged
+    }
+
+    /// Starts a worker, or finds the run finished and not `damaged`.
+    fn start(&self, run: &Run, damaged: bool, index: usize, send: &Sender<Event>) -> Result<Option<Finished>> {
         let home = self.store.home(&run.id());
         match home.finished(run) {
-            Ok(Some(finished)) if !self.force => return Ok(Some(finished)),
+            Ok(Some(finished)) if !self.force && !damaged => return Ok(Some(finished)),
             // A worker mends what is damaged.
             Ok(_) | Err(Error::Damaged { .. }) => {}
             Err(other) => return Err(other),
@@ -119,11 +146,9 @@ impl Executor<'_> {
         Ok(None)
     }
 
-    fn spawn(&self, home: &RunHome, index: usize, send: Sender<Event>) -> Result<()> {
-        let path = home.log();
-        let mut log = File::options().create(true).append(true).open(&path).map_err(Error::io(&path, "open"))?;
-        let program = std::env::current_exe().map_err(Error::io("this program".as_ref(), "locate"))?;
-        let mut command = Command::new(&program);
+    /// A worker's arguments and environment.
+    fn worker(&self, program: &Path, home: &RunHome) -> Command {
+        let mut command = Command::new(program);
         command
             .arg("worker")
             .arg(home.description())
@@ -132,11 +157,10 @@ impl Executor<'_> {
             .arg(self.device.to_string())
             .arg("--data")
             .arg(self.data.path())
-            // libtorch's thread pools read these before any call could tell them.
-            .envs(["OMP_NUM_THREADS", "MKL_NUM_THREADS"].map(|name| (name, "1")))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log.try_clone().map_err(Error::io(&path, "open"))?);
+            .envs(ONE_THREAD);
+        if let Some(commit) = self.commit {
+            command.arg("--commit").arg(commit);
+        }
         for (name, bytes) in KEPT_MEMORY {
             if std::env::var_os(name).is_none() {
                 command.env(name, bytes);
@@ -146,6 +170,16 @@ impl Executor<'_> {
             // cuDNN would round what single precision convolves to 10 bits, which checks of 1e-3 and less would notice.
             command.env("NVIDIA_TF32_OVERRIDE", "0");
         }
+        command
+    }
+
+    fn spawn(&self, home: &RunHome, index: usize, send: Sender<Event>) -> Result<()> {
+        let path = home.log();
+        let mut log = File::options().create(true).append(true).open(&path).map_err(Error::io(&path, "open"))?;
+        let program = std::env::current_exe().map_err(Error::io("this program".as_ref(), "locate"))?;
+        let mut command = self.worker(&program, home);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.stderr(log.try_clone().map_err(Error::io(&path, "open"))?);
         let mut child = command.spawn().map_err(Error::io(&program, "start"))?;
         std::thread::spawn(move || {
             // Open for as long as the worker lives: its end of this pipe closing is what tells it to die.
@@ -280,11 +314,29 @@ fn free_slot(working: &HashMap<usize, Working>) -> usize {
 mod tests {
     use super::*;
     use crate::device::DeviceKind;
+    use std::ffi::OsStr;
 
     fn planned(kind: &str, needs: &[&Run]) -> Planned {
         let run = Run::new("toy", kind, 0, &(), DeviceKind::Cpu).unwrap();
         let run = needs.iter().fold(run, |run, need| run.needing(&need.kind, need));
         Planned { run, effort: 1.0 }
+    }
+
+    #[test]
+    fn a_worker_has_one_thread_in_every_pool_and_is_told_the_commit() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = RunStore::at(folder.path());
+        let data = DataRoot::at(folder.path());
+        let executor =
+            Executor { store: &store, data: &data, device: Device::Cpu, commit: Some("abc"), jobs: 4, force: false };
+        let home = store.home(&planned("dense", &[]).run.id());
+        let command = executor.worker("program".as_ref(), &home);
+        let set: HashMap<_, _> = command.get_envs().collect();
+        for name in ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"] {
+            assert_eq!(set.get(OsStr::new(name)), Some(&Some(OsStr::new("1"))), "{name}");
+        }
+        let arguments: Vec<_> = command.get_args().collect();
+        assert!(arguments.windows(2).any(|pair| pair == ["--commit", "abc"]), "{arguments:?}");
     }
 
     fn failed() -> Option<Outcome> {

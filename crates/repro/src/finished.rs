@@ -30,15 +30,20 @@ pub struct Finished {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Timing {
-    /// Seconds in the worker, over all attempts, up to the checkpoints that were resumed from.
+    /// Seconds in the worker: of the last attempt, and of those before it up to the checkpoints that were resumed from. What
+    /// an attempt did after its last checkpoint is lost with it.
     pub seconds: f64,
-    /// Times that a worker started on it.
+    /// Attempts that the result was made by: the last one and those whose checkpoints were resumed from. One that ended
+    /// before its first checkpoint is not counted.
     pub attempts: u32,
     /// What the experiment measured with a clock.
     pub measured: Metrics,
     /// On what the last attempt ran, in words; runs of earlier versions did not note it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<String>,
+    /// The commit of the program that made the last attempt, as a report's; runs of earlier versions did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
 }
 
 impl Finished {
@@ -69,6 +74,11 @@ impl Finished {
         })
     }
 
+    /// Refuses artifacts whose content changed.
+    pub(crate) fn check_contents(&self) -> Result<()> {
+        check_contents(&self.dir, &self.artifacts)
+    }
+
     /// The names of its artifacts.
     pub fn artifacts(&self) -> impl Iterator<Item = &str> {
         self.artifacts.keys().map(String::as_str)
@@ -92,7 +102,7 @@ pub(crate) struct DoneFile {
     pub(crate) timing: Timing,
 }
 
-/// Refuses artifacts that are gone or have another length; their content is hashed when a run that needs them starts.
+/// Refuses artifacts that are gone or have another length; their content is hashed before a run that needs them starts.
 pub(crate) fn check_lengths(dir: &Path, artifacts: &BTreeMap<String, Fingerprint>) -> Result<()> {
     for (name, fingerprint) in artifacts {
         let path = dir.join(ARTIFACTS).join(name);

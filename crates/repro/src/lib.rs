@@ -46,6 +46,7 @@ pub use cli::main_with;
 pub use context::{Checkpoint, RunContext};
 pub use data::{DataRoot, DataSource, DataUse};
 pub use device::{Device, DeviceKind};
+pub use durable::Fingerprint;
 pub use error::{Error, Result};
 pub use experiment::{Ask, Experiment, Plan, Planned, Registry, Tier};
 pub use finished::{Finished, Timing};

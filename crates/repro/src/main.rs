@@ -1,7 +1,7 @@
 //! `repro`: all papers.
 //!
-//! Experiments live in the program, not in the library: who uses the library alone, such as its tests, links no libtorch
-//! and starts at once.
+//! Experiments live in the program, not in the library, which knows no method: who brings a paper of their own takes the
+//! library alone. Of libtorch that uses nothing but the question whether a GPU is there.
 
 mod experiments;
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
 use rustix::process::{Signal, kill_process};
+use serde_json::Value;
 use support::{Place, pid, text, wait_until};
 
 #[test]
@@ -122,6 +123,55 @@ fn damaged_files_are_set_aside_and_computed_again() {
     assert_eq!(place.report("run momentum --seeds 2"), expected);
     assert!(place.find("plain", 0).join("done.json.damaged").exists());
     assert!(place.find("plain", 1).join("metrics.jsonl.damaged").exists());
+}
+
+#[test]
+fn an_artifact_that_changed_is_computed_again_before_what_needs_it() {
+    let place = Place::new();
+    let expected = place.report("run momentum --seeds 2");
+    let attempts = place.attempts();
+    let flip = |path: &Path| {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[20] ^= 1;
+        fs::write(path, bytes).unwrap();
+    };
+    let artifact = place.find("plain", 0).join("artifacts/final.json");
+    let whole = fs::read(&artifact).unwrap();
+    flip(&artifact);
+    // Nobody reads it: it is not looked at.
+    assert_eq!(place.report("run momentum --seeds 2"), expected);
+    assert_eq!(place.attempts(), attempts);
+
+    fs::remove_file(place.find("continued", 0).join("done.json")).unwrap();
+    assert_eq!(place.report("run momentum --seeds 2"), expected);
+    assert_eq!(place.attempts(), attempts + 2);
+    assert_eq!(fs::read(&artifact).unwrap(), whole);
+    assert!(place.find("plain", 0).join("done.json.damaged").exists());
+}
+
+#[test]
+fn a_report_names_the_commits_whose_programs_computed_its_runs() {
+    let place = Place::new();
+    place.report("run momentum --seeds 2");
+    for (kind, commit) in [("plain", Some("aaaa")), ("momentum", Some("bbbb")), ("continued", None)] {
+        let path = place.find(kind, 0).join("done.json");
+        let mut done: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let timing = done["timing"].as_object_mut().unwrap();
+        // As files of earlier versions, which did not note it.
+        timing.remove("commit");
+        timing.extend(commit.map(|commit| ("commit".to_owned(), commit.into())));
+        fs::write(&path, serde_json::to_vec(&done).unwrap()).unwrap();
+    }
+    place.report("report momentum --seeds 2");
+    let report: Value = serde_json::from_slice(&fs::read(place.path("out/report.json")).unwrap()).unwrap();
+    let commits = &report["timing"]["commits"];
+    assert!(commits["aaaa"] == 1 && commits["bbbb"] == 1, "{commits}");
+    for name in ["report.md", "report.html"] {
+        let text = fs::read_to_string(place.path("out").join(name)).unwrap();
+        for words in ["1 of commit aaaa", "1 of commit bbbb", "of a commit that was not noted"] {
+            assert!(text.contains(words), "{name}: {words}");
+        }
+    }
 }
 
 #[test]

@@ -28,7 +28,7 @@ const DATA: [(&str, &[&str], &[&str]); 7] = [
     ("cv-lth", &["fashion-mnist"], &["cifar-10"]),
     ("fractrain", &["fashion-mnist"], &["cifar-10"]),
     ("smartdeal", &[], &["fashion-mnist", "cifar-10"]),
-    ("deep-forest", &["fashion-mnist"], &[]),
+    ("deep-forest", &["fashion-mnist"], &["mnist"]),
     ("acl", &["fashion-mnist"], &["cifar-10"]),
     ("shift-invariance", &["fashion-mnist"], &[]),
 ];
@@ -127,6 +127,7 @@ mod tests {
     fn a_longer_tier_of_one_paper_reads_that_papers_sets() {
         assert_eq!(asked(&["kd-ticket", "--tier", "standard"]).sets, ["cifar-10", "fashion-mnist"]);
         assert_eq!(asked(&["smartdeal", "--tier=standard"]).sets, ["cifar-10", "fashion-mnist"]);
+        assert_eq!(asked(&["deep-forest", "--tier=standard"]).sets, ["fashion-mnist", "mnist"]);
         assert!(asked(&["fas", "--tier=standard"]).sets.is_empty());
     }
 

@@ -56,9 +56,16 @@ fn a_strict_bound_is_not_met_by_equality_and_a_closed_one_is() {
 }
 
 #[test]
-fn one_seed_is_inconclusive_for_a_mean_and_enough_for_an_exact_property() {
+fn one_seed_is_inconclusive_for_a_mean_and_for_every_seed_and_enough_for_an_exact_property() {
     assert_eq!(verdict(Relation::Above(0.0), &[5.0]), "inconclusive");
-    assert_eq!(judge(Test::every("x", Relation::Below(1e-5)), &[3e-7]).verdict().as_str(), "reproduced");
+    let small = Relation::Below(1e-5);
+    for (test, expected) in [(Test::every("x", small), "inconclusive"), (Test::exact("x", small), "reproduced")] {
+        let judged = judge(test.clone(), &[3e-7]);
+        assert_eq!((judged.verdict().as_str(), judged.interval()), (expected, None), "{test}");
+        // One that breaks it refutes either, and two that hold are enough for either.
+        assert_eq!(judge(test.clone(), &[3e-4]).verdict().as_str(), "not reproduced", "{test}");
+        assert_eq!(judge(test.clone(), &[3e-7, 0.0]).verdict().as_str(), "reproduced", "{test}");
+    }
 }
 
 #[test]
@@ -81,7 +88,7 @@ fn a_sample_that_is_no_number_is_an_error() {
 }
 
 #[test]
-fn no_samples_are_not_run_and_say_why() {
+fn what_is_missing_is_named_and_keeps_a_claim_from_being_reproduced() {
     let mut none = Samples::default();
     none.miss("run 1 failed");
     let judged = Claim::new("T", "t").judge(&none).unwrap();
@@ -89,8 +96,17 @@ fn no_samples_are_not_run_and_say_why() {
 
     let mut some = samples(&[1.0, 1.1]);
     some.miss("run 2 failed");
-    let judged = Claim::new("T", "t").judge(&some).unwrap();
-    assert_eq!(judged.reason(), "the whole interval satisfies the inequality; missing: run 2 failed");
+    let judged = |test| Claim::new("T", "t").test(test, "").judge(&some).unwrap();
+    let mean = judged(Test::mean("x", Relation::Above(0.0)));
+    assert_eq!(mean.verdict().as_str(), "inconclusive");
+    assert_eq!(mean.reason(), "the whole interval satisfies the inequality; missing: run 2 failed");
+    for (bound, expected) in [(0.0, "inconclusive"), (1.05, "not reproduced")] {
+        for test in [Test::every("x", Relation::Above(bound)), Test::exact("x", Relation::Above(bound))] {
+            assert_eq!(judged(test.clone()).verdict().as_str(), expected, "{test}");
+        }
+    }
+    // A mean that the survivors refute stays refuted: 1.05 ± 12.706205 · 0.0707107 / √2 ends at 1.685, by hand.
+    assert_eq!(judged(Test::mean("x", Relation::Above(1.7))).verdict().as_str(), "not reproduced");
 }
 
 #[test]

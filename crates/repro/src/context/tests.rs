@@ -10,7 +10,7 @@ fn open(folder: &Path, run: &Run) -> Result<RunContext> {
     let home = RunStore::at(folder).home(&run.id());
     home.prepare(run)?;
     let data = DataRoot::locate(Some(folder))?;
-    RunContext::open(run, home, data, Device::Cpu, Reporter::silent())
+    RunContext::open(run, home, data, Device::Cpu, Some("abc".into()), Reporter::silent())
 }
 
 /// Three epochs of arithmetic whose state is its whole history, one artifact on the way and one at the end.

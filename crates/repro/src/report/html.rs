@@ -162,9 +162,10 @@ fn claim_row(paper: &PaperReport, claim: &ClaimReport) -> Markup {
                     (PreEscaped(chart::interval_plot(judged)))
                     p.fine {
                         @match (judged.test().over, judged.interval()) {
-                            (_, None) => { "One seed, no interval. " }
+                            (Over::Mean | Over::Every, None) => { "One seed, no interval. " }
+                            (Over::Exact, None) => { "One sample, no interval. " }
                             (Over::Mean, Some(_)) => { "95 % interval of the mean. " }
-                            (Over::Every, Some(_)) => { "Range over seeds. " }
+                            (Over::Every | Over::Exact, Some(_)) => { "Range of the samples. " }
                         }
                         "Per seed: "
                         @for (position, (_, sample)) in judged.samples().enumerate() {
@@ -279,7 +280,9 @@ fn colophon(report: &Report) -> Markup {
                 "A claim is an inequality. Arms of an experiment share seeds, and differences are taken seed by seed. A claim about "
                 "a mean is " (pill_name(0)) " when the whole 95 % t-interval satisfies the inequality, " (pill_name(1))
                 " when none of it does, and " (pill_name(2)) " when it crosses the line or only one seed was run. A claim about every seed "
-                "is refuted by one counter-example. A claim that is " (pill_name(3)) " names what it would need. No verdict is typed in."
+                "is refuted by one counter-example and needs two seeds; one about an exact property, which no seed decides, needs one "
+                "sample. Where a run is missing, nothing is " (pill_name(0)) ". A claim that is " (pill_name(3))
+                " names what it would need. No verdict is typed in."
             }
             h2 { "Environment" }
             dl {
@@ -288,7 +291,7 @@ fn colophon(report: &Report) -> Markup {
                     (machine)
                     @if let Some(mib) = machine.memory_mib { ", " (mib.div_ceil(1024)) " GiB" }
                 }
-                @if let Some(elsewhere) = report.elsewhere() { dt { "Runs" } dd { (elsewhere) } }
+                @for line in report.elsewhere() { dt { "Runs" } dd { (line) } }
                 dt { "Device" } dd { (report.device) ", one thread a worker" }
                 @for (name, version) in &report.versions { dt { (name) } dd { (version) } }
             }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{ArtifactKind, PaperReport, Report, measured, number};
+use crate::claim::{JudgedClaim, Over};
 use crate::section::{Curve, Table};
 
 pub(super) fn render(report: &Report) -> String {
@@ -21,8 +22,8 @@ fn write_report(report: &Report, out: &mut String) -> std::fmt::Result {
     writeln!(out, "## Environment\n")?;
     writeln!(out, "- commit {}", report.commit.as_deref().unwrap_or("unknown"))?;
     writeln!(out, "- {}", report.machine)?;
-    if let Some(elsewhere) = report.elsewhere() {
-        writeln!(out, "- {elsewhere}")?;
+    for line in report.elsewhere() {
+        writeln!(out, "- {line}")?;
     }
     for (name, version) in &report.versions {
         writeln!(out, "- {name} {version}")?;
@@ -37,10 +38,7 @@ fn write_paper(paper: &PaperReport, out: &mut String) -> std::fmt::Result {
         writeln!(out, "**Could not be judged:** {error}\n")?;
     }
     if !paper.claims.is_empty() {
-        writeln!(
-            out,
-            "| id | claim | paper | test | measured, 95 % | per seed | verdict |\n|---|---|---|---|---|---|---|"
-        )?;
+        writeln!(out, "| id | claim | paper | test | measured | per seed | verdict |\n|---|---|---|---|---|---|---|")?;
     }
     for claim in &paper.claims {
         let judged = &claim.judged;
@@ -53,7 +51,7 @@ fn write_paper(paper: &PaperReport, out: &mut String) -> std::fmt::Result {
             escape(judged.statement()),
             escape(&if source.is_empty() { value.to_string() } else { format!("{value} ({source})") }),
             escape(format!("{} {}", judged.test(), judged.unit()).trim_end()),
-            escape(&measured(judged)),
+            escape(&with_its_interval(judged)),
             samples.join(" "),
             judged.verdict(),
             escape(judged.reason()),
@@ -80,6 +78,15 @@ fn write_paper(paper: &PaperReport, out: &mut String) -> std::fmt::Result {
         writeln!(out, "- run {} ({} seed {}) {}: {reason}", run.id, run.kind, run.seed, run.status)?;
     }
     writeln!(out)
+}
+
+/// What was measured, and what its interval is.
+fn with_its_interval(claim: &JudgedClaim) -> String {
+    match (claim.interval(), claim.test().over) {
+        (None, _) => measured(claim),
+        (Some(_), Over::Mean) => format!("{} (95 %)", measured(claim)),
+        (Some(_), Over::Every | Over::Exact) => format!("{} (range)", measured(claim)),
+    }
 }
 
 /// Rows of a curve's table at most; the page and `report.json` have every point.

@@ -42,11 +42,13 @@ pub(crate) struct Report {
 /// All that two executions of the same command do not share, beside `machine`, `seconds` and claims that are `timed`.
 #[derive(Debug, Serialize)]
 struct Timing {
-    /// Seconds of all workers together, over all attempts.
+    /// Seconds of all workers together, as the runs' own [`Timing`](crate::Timing) counts them.
     seconds: f64,
     runs: BTreeMap<RunId, RunTiming>,
     /// Runs by the machine that they ran on, where it was noted.
     machines: BTreeMap<String, usize>,
+    /// Runs by the commit of the program that computed them, where it was noted.
+    commits: BTreeMap<String, usize>,
 }
 
 #[derive(Debug, Serialize)]
@@ -136,20 +138,27 @@ impl Report {
             versions: frame.versions,
             papers: Vec::new(),
             machine: frame.machine,
-            timing: Timing { seconds: 0.0, runs: BTreeMap::new(), machines: BTreeMap::new() },
+            timing: Timing { seconds: 0.0, runs: BTreeMap::new(), machines: BTreeMap::new(), commits: BTreeMap::new() },
         }
     }
 
-    /// Where the runs ran; nothing when all that noted it ran where the report is written.
-    fn elsewhere(&self) -> Option<String> {
-        let Timing { runs, machines, .. } = &self.timing;
-        if machines.keys().all(|machine| *machine == self.machine.to_string()) {
-            return None;
-        }
-        let noted: usize = machines.values().sum();
-        let unknown = (runs.len() > noted).then(|| format!("{} on a machine that was not noted", runs.len() - noted));
-        let known = machines.iter().map(|(machine, count)| format!("{count} on {machine}"));
-        Some(format!("runs: {}", known.chain(unknown).collect::<Vec<_>>().join("; ")))
+    /// Where the runs ran, and which commits' programs computed them, a line each. Nothing of machines when all that noted
+    /// theirs ran where the report is written; nothing of commits when all are of the report's.
+    fn elsewhere(&self) -> Vec<String> {
+        let Timing { runs, machines, commits, .. } = &self.timing;
+        let line = |noted: &BTreeMap<String, usize>, at: &str, unknown: &str| {
+            let rest = runs.len().saturating_sub(noted.values().sum());
+            let rest = (rest > 0).then(|| format!("{rest} {unknown} that was not noted"));
+            let known = noted.iter().map(|(name, count)| format!("{count} {at} {name}"));
+            format!("runs: {}", known.chain(rest).collect::<Vec<_>>().join("; "))
+        };
+        let here = self.machine.to_string();
+        let elsewhere = machines.keys().any(|machine| *machine != here);
+        let own = self.commit.as_ref().and_then(|commit| commits.get(commit)).copied().unwrap_or(0);
+        // Without any commit to tell, as where there is no Git, there is nothing to say.
+        let other = runs.len() > own && (self.commit.is_some() || !commits.is_empty());
+        let machines = elsewhere.then(|| line(machines, "on", "on a machine"));
+        machines.into_iter().chain(other.then(|| line(commits, "of commit", "of a commit"))).collect()
     }
 
     /// Adds a paper. Judging that fails becomes part of the report, so that one paper does not hide the others.
@@ -167,10 +176,12 @@ impl Report {
             let run = RunTiming { seconds: timing.seconds, attempts: timing.attempts, measured };
             if self.timing.runs.insert(finished.run.id(), run).is_none() {
                 self.timing.seconds += timing.seconds;
-                timing
-                    .machine
-                    .iter()
-                    .for_each(|machine| *self.timing.machines.entry(machine.clone()).or_default() += 1);
+                for machine in timing.machine.iter().cloned() {
+                    *self.timing.machines.entry(machine).or_default() += 1;
+                }
+                for commit in timing.commit.iter().cloned() {
+                    *self.timing.commits.entry(commit).or_default() += 1;
+                }
             }
         }
         let summary = match data.is_empty() {
@@ -338,7 +349,7 @@ fn number(x: f64) -> String {
     text.replace('-', "−")
 }
 
-/// A measured mean with its interval and unit.
+/// A measured mean with its interval, if it has one, and its unit.
 fn measured(claim: &JudgedClaim) -> String {
     let unit = if claim.unit().is_empty() { String::new() } else { format!(" {}", claim.unit()) };
     match (claim.mean(), claim.interval()) {

@@ -74,10 +74,46 @@ fn markup_and_table_bars_in_texts_are_escaped() {
 fn runs_of_other_machines_are_told() {
     let mut report = report(Section::default());
     report.timing.machines.insert(report.machine.to_string(), 2);
-    assert_eq!(report.elsewhere(), None);
+    assert!(report.elsewhere().is_empty());
     report.timing.machines.insert("linux x86_64, X, 16 cores, Y".into(), 3);
     assert!(markdown::render(&report).contains("3 on linux x86_64, X, 16 cores, Y"));
     assert!(html::render(&report).contains("3 on linux x86_64, X, 16 cores, Y"));
+}
+
+#[test]
+fn an_interval_says_what_it_is_and_a_single_sample_has_none() {
+    use crate::{Claim, Relation, Samples, Test};
+    let of = |test: Test, samples: &[f64]| {
+        let samples = Samples::of((0..).zip(samples.iter().copied()));
+        Claim::new("C1", "c").test(test, "points").judge(&samples).unwrap()
+    };
+    let above = Relation::Above(0.0);
+    let claims = vec![
+        of(Test::mean("x", above), &[1.0, 1.0]),
+        of(Test::every("x", above), &[1.0, 2.0]),
+        of(Test::exact("x", above), &[3.0]),
+    ];
+    let text = markdown::render(&report(Section { claims, ..Section::default() }));
+    let cells: Vec<&str> =
+        text.lines().filter(|line| line.starts_with("| C1")).filter_map(|line| line.split(" | ").nth(4)).collect();
+    assert_eq!(cells, ["1 points [1, 1] (95 %)", "1.5 points [1, 2] (range)", "3 points"]);
+}
+
+#[test]
+fn runs_of_other_commits_are_told() {
+    let mut report = report(Section::default());
+    report.commit = Some("abc".into());
+    for digit in ["a", "b", "c"] {
+        let run = RunTiming { seconds: 1.0, attempts: 1, measured: Metrics::new() };
+        report.timing.runs.insert(RunId::try_from(digit.repeat(16)).unwrap(), run);
+    }
+    report.timing.commits.insert("abc".into(), 3);
+    assert!(report.elsewhere().is_empty());
+    report.timing.commits = [("abc".to_owned(), 1), ("def-dirty".to_owned(), 1)].into();
+    assert_eq!(report.elsewhere(), ["runs: 1 of commit abc; 1 of commit def-dirty; 1 of a commit that was not noted"]);
+    report.commit = None;
+    report.timing.commits.clear();
+    assert!(report.elsewhere().is_empty());
 }
 
 #[test]

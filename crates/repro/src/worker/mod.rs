@@ -10,6 +10,7 @@ use crate::device::Device;
 use crate::durable;
 use crate::error::{Error, Result};
 use crate::experiment::Registry;
+use crate::finished::Finished;
 use crate::home::RunHome;
 use protocol::Reporter;
 
@@ -19,6 +20,8 @@ pub(crate) struct Task<'a> {
     pub(crate) description: &'a Path,
     pub(crate) data: DataRoot,
     pub(crate) device: Device,
+    /// Of the program, as its executor found it when it began.
+    pub(crate) commit: Option<String>,
     /// Whether to die when standard input closes, which is when the executor dies.
     pub(crate) attached: bool,
 }
@@ -42,7 +45,7 @@ pub(crate) fn work(registry: &Registry, task: Task<'_>) -> anyhow::Result<()> {
         return Ok(());
     }
     log(&format!("--- {} {}, process {}", run.id(), run.label(), std::process::id()));
-    let mut context = RunContext::open(&run, home.clone(), task.data, task.device, reporter)?;
+    let mut context = RunContext::open(&run, home.clone(), task.data, task.device, task.commit, reporter)?;
     if let Some(checkpoint) = context.checkpoint() {
         log(&format!("resuming after epoch {}", checkpoint.epoch));
     }
@@ -57,10 +60,10 @@ fn log(line: &str) {
     let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{line}\n").as_bytes());
 }
 
-/// Puts a damaged `done.json`, or what it vouches for, aside; the checkpoint then decides where to go on.
+/// Puts a damaged `done.json`, or one that vouches for what is damaged, aside; the checkpoint then decides where to go on.
 fn already_finished(home: &RunHome, run: &crate::run::Run, reporter: &mut Reporter) -> Result<bool> {
-    match home.finished(run) {
-        Ok(finished) => Ok(finished.is_some()),
+    match home.finished(run).and_then(|finished| finished.as_ref().map(Finished::check_contents).transpose()) {
+        Ok(whole) => Ok(whole.is_some()),
         Err(Error::Damaged { path, reason }) => {
             reporter.note(&format!("{} is damaged ({reason}): computing the run again", path.display()));
             durable::set_aside(&home.done())?;

@@ -16,7 +16,7 @@ use self::compare::{Outcome, compare};
 use self::environment::environment;
 use self::manifest::Manifest;
 use self::measure::measurements;
-use self::results::Results;
+use self::results::{Origin, Results};
 use super::setup;
 use crate::process;
 use crate::workspace::Workspace;
@@ -52,6 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         return process::replace_with(cargo);
     }
     let manifest = Manifest::read(&workspace.root().join("benches/peers/peers.toml"))?;
+    let origin = Origin::now(workspace.root());
     // File systems stamp files by a clock that ticks a few milliseconds late.
     let begun = SystemTime::now() - std::time::Duration::from_millis(100);
     if process::run(cargo)? != ExitCode::SUCCESS {
@@ -76,19 +77,41 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let output = Command::new(&python)
             .arg(scripts.join(&peer.script))
             .args(peer.args.iter().map(fill))
-            .stderr(std::process::Stdio::inherit())
             .output()
             .with_context(|| format!("cannot run {}", python.display()))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        eprint!("{said}");
         if !output.status.success() {
-            bail!("{} failed ({})", peer.script, output.status);
+            // Where things lie on this machine is nobody else's business.
+            let why = last_line(&said).replace(&*data.to_string_lossy(), "{data}");
+            bail!("{} failed ({}){why}", peer.script, output.status);
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     });
     let failed = peers.iter().filter(|peer| matches!(peer.outcome, Outcome::Failed { .. })).count();
-    Results::new(benches, peers).write(&workspace.root().join("docs/results"))?;
+    Results::new(origin, benches, peers).write(&workspace.root().join("docs/results"))?;
     if failed > 0 {
         eprintln!("{failed} of the peers could not be run; bench.md says why");
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A tool's last words behind a colon: where Python and most others put the reason of a failure. Nothing of one that said
+/// nothing.
+fn last_line(text: &str) -> String {
+    let line = text.lines().map(str::trim).rfind(|line| !line.is_empty());
+    line.map_or_else(String::new, |line| format!(": {line}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_of_a_failure_is_its_last_words() {
+        let said = "Traceback (most recent call last):\n  File \"p.py\"\nOSError: no vocab.txt\n\n";
+        assert_eq!(last_line(said), ": OSError: no vocab.txt");
+        assert_eq!(last_line("\n"), "");
+    }
 }

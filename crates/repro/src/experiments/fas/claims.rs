@@ -236,7 +236,9 @@ fn comparison(tier: &TierPlan, results: &Results) -> anyhow::Result<Table> {
 fn weights(tier: &TierPlan, results: &Results) -> anyhow::Result<Table> {
     let tasks = ["live", "depth", "reflection", "material"];
     let mut rows = Vec::new();
-    for &model in tier.models.iter().filter(|model| matches!(model, Model::Full | Model::Softmax | Model::Sigmoid | Model::Mined)) {
+    for &model in
+        tier.models.iter().filter(|model| matches!(model, Model::Full | Model::Softmax | Model::Sigmoid | Model::Mined))
+    {
         for task in tasks {
             let mut row = vec![format!("{}: {task}", model.name())];
             for name in [format!("weight_{task}_source"), format!("weight_{task}_target")] {
