@@ -14,7 +14,8 @@ fuzz_target!(|bytes: &[u8]| {
         folder.put(&format!("1/{name}/a.png"), BITMAP);
         folder.put(&format!("1/{name}/a_BB.txt"), face);
     }
-    for (_, face) in celeba_spoof(&folder.root(), &labels).unwrap_or_default() {
+    for one in celeba_spoof(&folder.root(), &labels).unwrap_or_default() {
+        let [face] = one.faces[..] else { panic!("a box a picture") };
         let inside = face.clipped((4, 3));
         assert!(inside.width > 0.0 && inside.height > 0.0, "{face:?}");
     }

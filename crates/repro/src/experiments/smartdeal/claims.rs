@@ -348,6 +348,7 @@ fn image_table(results: &Results) -> anyhow::Result<Table> {
             form("learned in form, dense bytes / file bytes", "file_ratio", false)?,
             form("bases learned, coefficients as they were", "test_accuracy", true)?,
             form("bases learned, not rounded to 8 bits", "float_basis_accuracy", true)?,
+            form("bases learned, dense bytes / file bytes", "file_ratio", true)?,
         ],
     })
 }
