@@ -1,98 +1,18 @@
-//! The page of `vision::invariance` in a real browser: dragged by mouse and finger, moved by keys, asked for its numbers.
-//!
-//! Uses headless Chromium through its debugging pipe: the one that `$CHROMIUM` names, else the first of `chromium`,
-//! `chromium-browser`, `google-chrome`, `chrome` in `$PATH`. Without any it says so and passes.
+//! The page of `vision::invariance` in a real browser: dragged by mouse and finger, moved by keys, asked for its numbers. Without
+//! Chromium it says so and passes.
 
+#[path = "support/browser.rs"]
+mod browser;
+
+use browser::Browser;
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::path::Path;
 use tch::Tensor;
 use vision::invariance::{
     Anchor, Page, PageConfig, Picture, Placer, ShiftGrid, ShiftMaps, ShiftStudy, Similarity, Sprite,
 };
 
-fn browser() -> Option<PathBuf> {
-    if let Some(named) = std::env::var_os("CHROMIUM") {
-        return Some(named.into());
-    }
-    let path = std::env::var_os("PATH")?;
-    let names = ["chromium", "chromium-browser", "google-chrome", "chrome"];
-    std::env::split_paths(&path).flat_map(|folder| names.map(|name| folder.join(name))).find(|file| file.is_file())
-}
-
-/// A browser with one page open.
-struct Browser {
-    child: Child,
-    input: ChildStdin,
-    output: Receiver<Value>,
-    session: Option<String>,
-    next: u64,
-    _profile: tempfile::TempDir,
-}
-
 impl Browser {
-    /// Nothing, with a word, when there is no browser.
-    fn start() -> Option<Self> {
-        let Some(program) = browser() else {
-            eprintln!("skipped: no Chromium in $CHROMIUM or $PATH");
-            return None;
-        };
-        let profile = tempfile::tempdir().unwrap();
-        // The pipe is on descriptors 3 and 4.
-        let mut child = Command::new("sh")
-            .args(["-c", r#"exec "$0" "$@" 3<&0 4>&1 0</dev/null 1>/dev/null 2>/dev/null"#])
-            .arg(program)
-            .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe"])
-            .args(["--disable-dev-shm-usage", "--window-size=1300,900"])
-            .arg(format!("--user-data-dir={}", profile.path().display()))
-            .arg("about:blank")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let input = child.stdin.take().unwrap();
-        let mut pipe = BufReader::new(child.stdout.take().unwrap());
-        let (sender, output) = channel();
-        std::thread::spawn(move || {
-            let mut message = Vec::new();
-            while pipe.read_until(0, &mut message).is_ok_and(|read| read > 0) {
-                message.pop();
-                if sender.send(serde_json::from_slice(&message).unwrap()).is_err() {
-                    break;
-                }
-                message.clear();
-            }
-        });
-        let mut browser = Self { child, input, output, session: None, next: 0, _profile: profile };
-        let targets = browser.call("Target.getTargets", json!({}));
-        let page = targets["targetInfos"].as_array().unwrap().iter().find(|target| target["type"] == "page").unwrap();
-        let attached = browser.call("Target.attachToTarget", json!({"targetId": page["targetId"], "flatten": true}));
-        browser.session = Some(attached["sessionId"].as_str().unwrap().to_owned());
-        browser.call("Page.enable", json!({}));
-        Some(browser)
-    }
-
-    fn call(&mut self, method: &str, parameters: Value) -> Value {
-        self.next += 1;
-        let mut message = json!({"id": self.next, "method": method, "params": parameters});
-        if let Some(session) = &self.session {
-            message["sessionId"] = session.as_str().into();
-        }
-        self.input.write_all(format!("{message}\0").as_bytes()).unwrap();
-        self.input.flush().unwrap();
-        loop {
-            let answer = self.output.recv_timeout(Duration::from_secs(60));
-            let answer = answer.unwrap_or_else(|_| panic!("waited a minute for {method}"));
-            if answer["id"] == self.next {
-                assert!(answer["error"].is_null(), "{method}: {}", answer["error"]);
-                return answer["result"].clone();
-            }
-        }
-    }
-
     fn open(&mut self, path: &Path, fragment: &str) {
         self.call("Page.navigate", json!({"url": "about:blank"}));
         self.call("Page.navigate", json!({"url": format!("file://{}{fragment}", path.display())}));
@@ -104,13 +24,6 @@ impl Browser {
         let drawn = "new Promise(done => { const look = () => document.body && document.body.dataset.ready === 'yes' ? \
              requestAnimationFrame(() => requestAnimationFrame(() => done(true))) : setTimeout(look, 5); look(); })";
         assert_eq!(self.value(drawn), true);
-    }
-
-    fn value(&mut self, expression: &str) -> Value {
-        let parameters = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
-        let found = self.call("Runtime.evaluate", parameters);
-        assert!(found["exceptionDetails"].is_null(), "{expression}: {}", found["exceptionDetails"]);
-        found["result"]["value"].clone()
     }
 
     /// A place within an element, 0 to 1, in pixels of the window.
@@ -152,13 +65,6 @@ impl Browser {
     fn shown(&mut self, model: usize) -> f64 {
         let expression = format!("Number(document.querySelectorAll('canvas.map')[{model}].dataset.value)");
         self.value(&expression).as_f64().unwrap()
-    }
-}
-
-impl Drop for Browser {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
