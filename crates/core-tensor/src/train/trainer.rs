@@ -62,7 +62,8 @@ impl<'a, B> Trainer<'a, B> {
     /// Trains from the current progress to the last epoch, or until an observer says stop.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] for a NaN or infinite loss, and whatever data, objective, optimizer or observers refuse.
+    /// [`Error::NotFinite`] for a NaN or infinite loss, [`Error::Torch`] for a backward pass that fails (a hook that
+    /// panics, say), and whatever data, objective, optimizer or observers refuse.
     pub fn fit(&mut self, source: &dyn BatchSource<Batch = B>) -> Result<Progress> {
         while self.progress.epoch < self.config.epochs {
             if self.fit_epoch(source)?.0 == Control::Stop {
@@ -92,7 +93,7 @@ impl<'a, B> Trainer<'a, B> {
             self.optimizer.zero_grad()?;
             let loss = self.objective.loss(&batch, &self.progress)?;
             let (total, parts) = loss.values(self.progress.step)?;
-            loss.total.backward();
+            loss.total.f_backward()?;
             means.add("loss", total);
             loss.parts.iter().zip(parts).for_each(|((name, _), value)| means.add(name, value));
 

@@ -86,6 +86,24 @@ fn a_loss_that_is_not_a_number_stops_with_its_step_and_part() {
 }
 
 #[test]
+fn a_backward_pass_that_fails_is_an_error_and_moves_nothing() {
+    struct Breaks(Tensor);
+    impl Objective<Batch> for Breaks {
+        fn loss(&mut self, _: &Batch, _: &Progress) -> Result<Loss> {
+            let value = &self.0 * 2.0;
+            crate::autograd::register_hook(&value, |_| panic!("no gradient for you"))?;
+            Ok(Loss { total: value.sum(Kind::Float), parts: Vec::new() })
+        }
+    }
+    let store = nn::VarStore::new(Device::Cpu);
+    let mut objective = Breaks(store.root().ones("weight", &[3]));
+    let mut optimizer = Sgd::new(parameters(&store, 0.1), SgdConfig::default()).unwrap();
+    let error = Trainer::new(config(1), &mut objective, &mut optimizer).unwrap().fit(&Vectors).unwrap_err();
+    assert!(matches!(error, Error::Torch(_)) && error.to_string().contains("hook panicked"), "{error}");
+    assert_eq!(Vec::<f32>::try_from(&objective.0).unwrap(), [1.0; 3]);
+}
+
+#[test]
 fn observers_see_every_point_in_order_and_can_stop() {
     #[derive(Default)]
     struct Diary(Vec<String>);
