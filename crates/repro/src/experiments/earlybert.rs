@@ -101,16 +101,18 @@ fn plan_sentences(ask: &Ask, plan: &mut Plan) -> anyhow::Result<()> {
         let run = ask.run(PAPER, "spans", seed, &spans::Params::default())?;
         plan.add_weighted(run.at_revision(REVISION), 130.0);
     }
-    let there = [
-        ("books, public domain", ask.data.find(pre_training::BOOKS, &[])?),
-        ("WikiText-2, validation", ask.data.find(pre_training::WIKITEXT, &["valid.txt"])?),
-        ("SST-2, first 20,000 training phrases", ask.data.find("glue/SST-2", &["train.tsv", "dev.tsv"])?),
-        ("CoLA", ask.data.find("glue/CoLA", &["train.tsv", "dev.tsv"])?),
-        ("MRPC", ask.data.find("glue/MRPC", &["train.tsv", "dev.tsv"])?),
+    let books = pre_training::books(&ask.data)?;
+    let is_there = |set: &str, files: &[&str]| ask.data.find(set, files).map(|folder| folder.is_some());
+    let sets = [
+        ("books, public domain", !books.is_empty()),
+        ("WikiText-2, validation", is_there(pre_training::WIKITEXT, &["valid.txt"])?),
+        ("SST-2, first 20,000 training phrases", is_there("glue/SST-2", &["train.tsv", "dev.tsv"])?),
+        ("CoLA", is_there("glue/CoLA", &["train.tsv", "dev.tsv"])?),
+        ("MRPC", is_there("glue/MRPC", &["train.tsv", "dev.tsv"])?),
     ];
-    let complete = there.iter().all(|(_, folder)| folder.is_some());
-    for (set, folder) in there {
-        let source = if folder.is_some() { DataSource::Files } else { DataSource::Absent };
+    let complete = sets.iter().all(|(_, is_there)| *is_there);
+    for (set, is_there) in sets {
+        let source = if is_there { DataSource::Files } else { DataSource::Absent };
         plan.data.push(DataUse { set: set.into(), source });
     }
     if !complete {
@@ -118,7 +120,7 @@ fn plan_sentences(ask: &Ask, plan: &mut Plan) -> anyhow::Result<()> {
     }
     let pre = |arm, label: &str, seed| -> anyhow::Result<Run> {
         let kind = sentences::pre_training_kind(label);
-        Ok(ask.run(PAPER, &kind, seed, &pre_training::Params::small(arm))?.at_revision(REVISION))
+        Ok(ask.run(PAPER, &kind, seed, &pre_training::Params::small(arm, &books))?.at_revision(REVISION))
     };
     let words = plan.add_weighted(pre(pre_training::Arm::Full, "full", 0)?, 480.0);
     for seed in ask.seeds(2) {

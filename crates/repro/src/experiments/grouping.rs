@@ -48,7 +48,7 @@ impl Experiment for Grouping {
             plan.data.push(DataUse { set, source: DataSource::Absent });
             return Ok(plan);
         }
-        for seed in ask.seeds(if ask.tier == Tier::Quick { 1 } else { 3 }) {
+        for seed in ask.seeds(if ask.tier == Tier::Quick { 2 } else { 3 }) {
             let run = ask.run(PAPER, "invariance", seed, &invariance::Params::default())?.at_revision(REVISION);
             plan.add_weighted(run, 1.0);
         }

@@ -7,11 +7,13 @@
 mod arms;
 mod cases;
 mod claims;
+mod class_teacher;
 
 use super::training::{self, Length, Recipe, final_metrics};
 use crate::{Ask, Experiment, Metrics, Plan, Results, Run, RunContext, Section};
 use arms::{Start, Teacher, TicketParams};
 use cases::{Case, Part};
+use class_teacher::ClassTeacher;
 use core_tensor::checkpoint::{Header, read_state, write_safetensors};
 use core_tensor::optim::NamedTensors;
 use core_tensor::train::CrossEntropy;
@@ -141,9 +143,9 @@ fn train_ticket(params: &TicketParams, seed: u64, context: &mut RunContext) -> a
             soft = Distillation::new(student, teacher.network.as_ref(), config)?;
             &mut soft
         }
-        Teacher::Shuffled(config) => {
-            let shuffled = |input: &tch::Tensor| teacher.network.forward(input, false).roll(1, 0);
-            soft = Distillation::from_logits(student, shuffled, config)?;
+        Teacher::OfClasses(config) => {
+            let of_classes = ClassTeacher::new(teacher.network.as_ref(), loaders.train.as_ref(), config.temperature)?;
+            soft = Distillation::from_logits(student, move |input| of_classes.logits(input), config)?;
             &mut soft
         }
     };

@@ -88,7 +88,7 @@ impl Experiment for ShiftInvariance {
         }
         let data = ImageSet::grey(&ask.data)?;
         let standard = ask.tier == Tier::Standard;
-        let (train_images, epochs, objects, seeds) = if standard { (10_000, 8, 40, 3) } else { (2000, 4, 10, 1) };
+        let (train_images, epochs, objects, seeds) = if standard { (10_000, 8, 40, 3) } else { (2000, 4, 10, 2) };
         plan.data.push(data.describe(train_images));
         plan.data.push(DataUse { set: "one convolution with random weights".into(), source: DataSource::Generator });
         let mut nets = Net::six().to_vec();

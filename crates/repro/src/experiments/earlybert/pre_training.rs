@@ -2,7 +2,7 @@
 
 use super::training::Clip;
 use crate::experiments::chunks::Chunks;
-use crate::{Finished, Metrics, RunContext};
+use crate::{DataRoot, Fingerprint, Finished, Metrics, RunContext};
 use core_tensor::checkpoint::{read_state, state_of};
 use core_tensor::data::{BatchSource, OnDevice};
 use core_tensor::networks::bert::{BertConfig, BertForPreTraining, BertInput, load_state_into, save_pretrained};
@@ -18,7 +18,7 @@ use lth::structured::{
     coefficients, prune, pruned_config, slim_parameters,
 };
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::collections::BTreeMap;
 use std::time::Instant;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor, no_grad};
@@ -28,6 +28,8 @@ use tch::{Device, Kind, Tensor, no_grad};
 #[serde(deny_unknown_fields)]
 pub(super) struct Params {
     pub(super) arm: Arm,
+    /// What a user's books are: others make another run.
+    pub(super) books: BTreeMap<String, Fingerprint>,
     pub(super) vocabulary: usize,
     /// Tokens of a sequence.
     pub(super) tokens: usize,
@@ -54,9 +56,10 @@ pub(super) enum Arm {
 }
 
 impl Params {
-    pub(super) fn small(arm: Arm) -> Self {
+    pub(super) fn small(arm: Arm, books: &BTreeMap<String, Fingerprint>) -> Self {
         Self {
             arm,
+            books: books.clone(),
             vocabulary: 4096,
             tokens: 64,
             batch: 32,
@@ -89,6 +92,21 @@ impl Params {
 pub(super) const BOOKS: &str = "books";
 pub(super) const WIKITEXT: &str = "wikitext-2";
 
+/// The books in a data root, by the names of their files: plain text or Markdown. None without such a folder.
+pub(super) fn books(data: &DataRoot) -> anyhow::Result<BTreeMap<String, Fingerprint>> {
+    let Some(folder) = data.find(BOOKS, &[])? else { return Ok(BTreeMap::new()) };
+    let mut books = BTreeMap::new();
+    for entry in std::fs::read_dir(&folder)? {
+        let entry = entry?;
+        if entry.path().extension().is_some_and(|end| end == "md" || end == "txt") {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let fingerprint = data.fingerprint(&format!("{BOOKS}/{name}"))?;
+            books.insert(name, fingerprint);
+        }
+    }
+    Ok(books)
+}
+
 /// The corpus and the validation text, masked.
 struct Corpus {
     pieces: WordPiece,
@@ -97,14 +115,13 @@ struct Corpus {
 }
 
 impl Corpus {
-    fn load(params: &Params, data: &Path, seed: u64) -> anyhow::Result<Self> {
-        let mut books: Vec<_> = std::fs::read_dir(data.join(BOOKS))?.collect::<Result<Vec<_>, _>>()?;
-        books.retain(|entry| entry.path().extension().is_some_and(|end| end == "md" || end == "txt"));
-        books.sort_by_key(std::fs::DirEntry::path);
-        anyhow::ensure!(!books.is_empty(), "{} holds no book", data.join(BOOKS).display());
+    fn load(params: &Params, data: &DataRoot, seed: u64) -> anyhow::Result<Self> {
+        let found = books(data)?;
+        anyhow::ensure!(found == params.books, "the books in the data root are not those of this run any more");
+        let data = data.path();
         let mut documents = Vec::new();
-        for book in books {
-            documents.push(plain_text(&book.path())?);
+        for book in found.keys() {
+            documents.push(plain_text(&data.join(BOOKS).join(book))?);
         }
         let vocabulary = VocabularyConfig { size: params.vocabulary, ..VocabularyConfig::default() };
         let texts: Vec<&str> = documents.iter().flat_map(|document| &document.paragraphs).map(String::as_str).collect();
@@ -174,7 +191,7 @@ struct Clock {
 }
 
 pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
-    let corpus = Corpus::load(params, context.data().path(), seed)?;
+    let corpus = Corpus::load(params, context.data(), seed)?;
     let config = BertConfig { vocab_size: corpus.pieces.len() as i64, ..params.config() };
     let device = context.device().into();
     let groups = bert_groups(&config, "bert.");
@@ -302,6 +319,25 @@ pub(super) fn artifact(finished: &Finished) -> anyhow::Result<(WordPiece, NamedT
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_books_are_another_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataRoot::at(folder.path());
+        assert!(books(&data).unwrap().is_empty());
+        std::fs::create_dir(folder.path().join(BOOKS)).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(BOOKS).join(name), text).unwrap();
+        write("cover.png", "no text");
+        assert!(books(&data).unwrap().is_empty());
+        write("b.txt", "Call me Ishmael.");
+        write("a.md", "It was the best of times.");
+        let first = Params::small(Arm::Full, &books(&data).unwrap());
+        assert_eq!(first.books.keys().collect::<Vec<_>>(), ["a.md", "b.txt"]);
+        write("b.txt", "Call me Ishmaël.");
+        assert_ne!(Params::small(Arm::Full, &books(&data).unwrap()), first);
+        let error = Corpus::load(&first, &data, 0).err().unwrap().to_string();
+        assert!(error.contains("not those of this run"), "{error}");
+    }
 
     #[test]
     fn a_small_corpus_is_passed_over_as_often_as_a_chunk_takes() {

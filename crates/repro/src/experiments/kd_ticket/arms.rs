@@ -23,8 +23,8 @@ pub(super) enum Arm {
     KdWeightRewind(u64, DistillConfig),
     /// Soft labels from the last weights under the schedule of step `k`.
     KdLearningRateRewind(u64, DistillConfig),
-    /// Soft labels of the wrong images: a gain that survives this is not the teacher's.
-    KdShuffled(DistillConfig),
+    /// Soft labels averaged within classes: a gain that survives this needs no teacher of single images.
+    KdOfClasses(DistillConfig),
 }
 
 /// A ticket run's parameters.
@@ -61,8 +61,8 @@ pub(super) enum Teacher {
     None,
     /// The dense network too.
     Dense(DistillConfig),
-    /// The dense network, each image getting the soft labels of its neighbour in the batch.
-    Shuffled(DistillConfig),
+    /// The dense network, each image getting the mean soft label of the class into which the network puts it.
+    OfClasses(DistillConfig),
 }
 
 impl Arm {
@@ -78,14 +78,16 @@ impl Arm {
             Self::Kd(config) => format!("KD {}", settings(config)),
             Self::KdWeightRewind(k, config) => format!("KD {} + WR from {k}", settings(config)),
             Self::KdLearningRateRewind(k, config) => format!("KD {} + LRR from {k}", settings(config)),
-            Self::KdShuffled(config) => format!("KD {} shuffled teacher", settings(config)),
+            Self::KdOfClasses(config) => format!("KD {} of classes", settings(config)),
         }
     }
 
     /// The parameters of its run.
     pub(super) fn params(self, recipe: &Recipe, density: f64, unpruned: &[String]) -> TicketParams {
         let rewind = match self {
-            Self::Original | Self::Reinitialised | Self::RandomMask | Self::Kd(_) | Self::KdShuffled(_) => Rewind::Init,
+            Self::Original | Self::Reinitialised | Self::RandomMask | Self::Kd(_) | Self::KdOfClasses(_) => {
+                Rewind::Init
+            }
             Self::WeightRewind(k) | Self::KdWeightRewind(k, _) => Rewind::Step(k),
             Self::LearningRateRewind(k) | Self::KdLearningRateRewind(k, _) => Rewind::LearningRate(k),
         };
@@ -97,7 +99,7 @@ impl Arm {
                 let until_epoch = config.until_epoch.map(|epoch| epoch.saturating_sub(skipped));
                 Teacher::Dense(DistillConfig { until_epoch, ..config })
             }
-            Self::KdShuffled(config) => Teacher::Shuffled(config),
+            Self::KdOfClasses(config) => Teacher::OfClasses(config),
             _ => Teacher::None,
         };
         TicketParams {

@@ -141,7 +141,7 @@ impl Case {
     /// All ticket runs of one seed, those of the main claims first.
     pub(super) fn tickets(&self, seed: u64) -> Vec<TicketParams> {
         let mut asked: Vec<(Arm, f64)> = self.curve_arms().into_iter().map(|arm| (arm, self.density)).collect();
-        asked.push((Arm::KdShuffled(self.distill), self.density));
+        asked.push((Arm::KdOfClasses(self.distill), self.density));
         if self.scans {
             asked.extend(self.scanned_settings().into_iter().map(|config| (Arm::Kd(config), self.density)));
             let rewound = self.scanned_steps().into_iter().filter(|step| *step > 0);

@@ -139,11 +139,13 @@ impl View<'_> {
                 .judge(&original.minus(&at(Arm::RandomMask)?))?,
             Claim::new(
                 &self.id("T5c"),
-                &format!("The teacher matters: soft labels of other images do worse ({setting})"),
+                &format!(
+                    "What the teacher says of each image matters: its mean labels of classes do worse ({setting})"
+                ),
             )
             .paper("not in the paper: a control", "ours")
-            .test(above("A(KD) − A(KD, shuffled teacher)", 0.0), POINTS)
-            .judge(&kd.minus(&at(Arm::KdShuffled(distill))?))?,
+            .test(above("A(KD) − A(KD, mean labels of classes)", 0.0), POINTS)
+            .judge(&kd.minus(&at(Arm::KdOfClasses(distill))?))?,
         ]);
         Ok(claims)
     }

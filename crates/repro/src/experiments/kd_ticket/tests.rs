@@ -13,7 +13,7 @@ fn a_quick_plan_pairs_every_ticket_with_the_dense_run_of_its_seed() {
     let plan = KdTicket.plan(&ask(Tier::Quick, empty.path())).unwrap();
     let ids: BTreeSet<_> = plan.runs.iter().map(|planned| planned.run.id()).collect();
     assert_eq!(ids.len(), plan.runs.len());
-    // Five seeds of a dense run, seven arms and the shuffled teacher; two seeds of seven arms at two more densities.
+    // Five seeds of a dense run, seven arms and the teacher of classes; two seeds of seven arms at two more densities.
     assert_eq!(plan.runs.len(), 5 * (1 + 7 + 1) + 2 * 7 * 2);
     let dense = |seed| plan.runs.iter().find(|planned| planned.run.needs.is_empty() && planned.run.seed == seed);
     for planned in plan.runs.iter().filter(|planned| !planned.run.needs.is_empty()) {
