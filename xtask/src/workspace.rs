@@ -69,19 +69,44 @@ impl Workspace {
 
     /// Where cargo puts what it builds.
     pub(crate) fn target_dir(&self) -> Result<PathBuf> {
-        #[derive(serde::Deserialize)]
-        struct Metadata {
-            target_directory: PathBuf,
-        }
+        Ok(self.metadata()?.target_directory)
+    }
+
+    /// The bench programs of these packages, in cargo's order.
+    pub(crate) fn bench_programs(&self, packages: &[&str]) -> Result<Vec<String>> {
+        let chosen = |package: &Package| packages.contains(&package.name.as_str());
+        let targets = self.metadata()?.packages.into_iter().filter(chosen).flat_map(|package| package.targets);
+        Ok(targets.filter(|target| target.kind.iter().any(|kind| kind == "bench")).map(|target| target.name).collect())
+    }
+
+    fn metadata(&self) -> Result<Metadata> {
         let output = self
             .cargo()
             .args(["metadata", "--format-version", "1", "--no-deps"])
             .output()
             .context("cannot run cargo metadata")?;
-        let metadata: Metadata = serde_json::from_slice(&output.stdout)
-            .with_context(|| format!("cargo metadata said: {}", String::from_utf8_lossy(&output.stderr).trim()))?;
-        Ok(metadata.target_directory)
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("cargo metadata said: {}", String::from_utf8_lossy(&output.stderr).trim()))
     }
+}
+
+/// What is read of `cargo metadata`.
+#[derive(serde::Deserialize)]
+struct Metadata {
+    target_directory: PathBuf,
+    packages: Vec<Package>,
+}
+
+#[derive(serde::Deserialize)]
+struct Package {
+    name: String,
+    targets: Vec<Target>,
+}
+
+#[derive(serde::Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
 }
 
 fn cargo_program() -> OsString {

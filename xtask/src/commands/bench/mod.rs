@@ -6,7 +6,7 @@ mod manifest;
 mod measure;
 mod results;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::SystemTime;
 
@@ -14,8 +14,8 @@ use anyhow::{Context, Result, bail};
 
 use self::compare::{Outcome, compare};
 use self::environment::environment;
-use self::manifest::Manifest;
-use self::measure::measurements;
+use self::manifest::{Manifest, Peer};
+use self::measure::{Measurement, measurements};
 use self::results::{Origin, Results};
 use super::setup;
 use crate::process;
@@ -38,56 +38,47 @@ pub(crate) struct Args {
     rest: Vec<String>,
 }
 
+/// The two packages that hold benches; hw-sim has its own because it must build without libtorch.
+const PACKAGES: [&str; 2] = ["benches", "hw-sim"];
+
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let workspace = Workspace::current()?;
     setup::ensure(&workspace)?;
-    let mut cargo = workspace.cargo();
-    // The two packages that hold benches; hw-sim has its own because it must build without libtorch.
-    cargo.args(["bench", "--package", "benches", "--package", "hw-sim"]).args(&args.rest);
-    if let Some(data) = &args.data {
-        // Our benches read the same files as the peers.
-        cargo.env("REPRO_DATA", std::path::absolute(data)?);
+    if args.peers {
+        return run_beside_peers(args, &workspace);
     }
-    if !args.peers {
-        return process::replace_with(cargo);
-    }
+    let mut cargo = cargo_bench(args, &workspace)?;
+    cargo.args(&args.rest);
+    process::replace_with(cargo)
+}
+
+/// Each of our bench programs, and its peers right after it: a machine's speed is not the same half an hour later.
+fn run_beside_peers(args: &Args, workspace: &Workspace) -> Result<ExitCode> {
     let manifest = Manifest::read(&workspace.root().join("benches/peers/peers.toml"))?;
     let origin = Origin::now(workspace.root());
-    // File systems stamp files by a clock that ticks a few milliseconds late.
-    let begun = SystemTime::now() - std::time::Duration::from_millis(100);
-    if process::run(cargo)? != ExitCode::SUCCESS {
-        bail!("the benches failed, see above");
-    }
     let target = workspace.target_dir()?;
-    let benches = measurements(&target.join("criterion"), begun)?;
-    let data = workspace.data_root(args.data.as_deref());
-    let scripts = workspace.root().join("benches/peers");
-    let peers = compare(&manifest, &benches, |peer| {
-        let python = match &args.python {
-            Some(python) => python.clone(),
-            None => {
-                let folder = target.join("peers").join(&peer.environment);
-                environment(&folder, manifest.requirements(&peer.environment))?
-            }
-        };
-        let fill = |argument: &String| {
-            let argument = argument.replace("{data}", &data.to_string_lossy());
-            argument.replace("{target}", &target.to_string_lossy())
-        };
-        let output = Command::new(&python)
-            .arg(scripts.join(&peer.script))
-            .args(peer.args.iter().map(fill))
-            .output()
-            .with_context(|| format!("cannot run {}", python.display()))?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        eprint!("{said}");
-        if !output.status.success() {
-            // Where things lie on this machine is nobody else's business.
-            let why = last_line(&said).replace(&*data.to_string_lossy(), "{data}");
-            bail!("{} failed ({}){why}", peer.script, output.status);
+    let run = |what: &[&str]| -> Result<()> {
+        let mut cargo = cargo_bench(args, workspace)?;
+        cargo.args(what).args(&args.rest);
+        if process::run(cargo)? != ExitCode::SUCCESS {
+            bail!("the benches failed, see above");
         }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    });
+        Ok(())
+    };
+    // All is built before anything is timed.
+    run(&["--no-run"])?;
+    let (mut benches, mut peers) = (Vec::<Measurement>::new(), Vec::new());
+    for program in workspace.bench_programs(&PACKAGES)? {
+        // File systems stamp files by a clock that ticks a few milliseconds late.
+        let begun = SystemTime::now() - std::time::Duration::from_millis(100);
+        run(&["--bench", &program])?;
+        let mut measured = measurements(&target.join("criterion"), begun)?;
+        measured.retain(|new| benches.iter().all(|known| known.id != new.id));
+        peers.extend(compare(&manifest, &measured, |peer| run_peer(args, workspace, &manifest, &target, peer)));
+        benches.append(&mut measured);
+    }
+    benches.sort_by(|a, b| a.id.cmp(&b.id));
+    peers.sort_by_key(|pair| manifest.peers.iter().position(|peer| peer.name == pair.name));
     let failed = peers.iter().filter(|peer| matches!(peer.outcome, Outcome::Failed { .. })).count();
     Results::new(origin, benches, peers).write(&workspace.root().join("docs/results"))?;
     if failed > 0 {
@@ -95,6 +86,43 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// `cargo bench` of our packages, together whatever is chosen of them, so that they are built once.
+fn cargo_bench(args: &Args, workspace: &Workspace) -> Result<Command> {
+    let mut cargo = workspace.cargo();
+    cargo.arg("bench").args(PACKAGES.iter().flat_map(|package| ["--package", package]));
+    if let Some(data) = &args.data {
+        // Our benches read the same files as the peers.
+        cargo.env("REPRO_DATA", std::path::absolute(data)?);
+    }
+    Ok(cargo)
+}
+
+/// What a peer's script prints.
+fn run_peer(args: &Args, workspace: &Workspace, manifest: &Manifest, target: &Path, peer: &Peer) -> Result<String> {
+    let python = match &args.python {
+        Some(python) => python.clone(),
+        None => environment(&target.join("peers").join(&peer.environment), manifest.requirements(&peer.environment))?,
+    };
+    let data = workspace.data_root(args.data.as_deref());
+    let fill = |argument: &String| {
+        let argument = argument.replace("{data}", &data.to_string_lossy());
+        argument.replace("{target}", &target.to_string_lossy())
+    };
+    let output = Command::new(&python)
+        .arg(workspace.root().join("benches/peers").join(&peer.script))
+        .args(peer.args.iter().map(fill))
+        .output()
+        .with_context(|| format!("cannot run {}", python.display()))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    eprint!("{said}");
+    if !output.status.success() {
+        // Where things lie on this machine is nobody else's business.
+        let why = last_line(&said).replace(&*data.to_string_lossy(), "{data}");
+        bail!("{} failed ({}){why}", peer.script, output.status);
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// A tool's last words behind a colon: where Python and most others put the reason of a failure. Nothing of one that said
