@@ -386,7 +386,7 @@ mod tests {
 
     /// How many images a network and its export put into the same class, and how far their logits are apart, as a share of
     /// their spread.
-    fn exported(config: &QuantConfig, bits: u8) -> (f64, f64) {
+    fn exported(config: &QuantConfig, bits: u32) -> (f64, f64) {
         let net = trained_as(config.clone(), Precision::new(bits, 8).unwrap());
         let images = waves(&[16, 3, 12, 12]);
         for _ in 0..3 {
