@@ -110,20 +110,25 @@ fn doc_and_bench_hand_their_arguments_on() {
 }
 
 #[test]
-fn peers_are_run_after_our_benches_and_the_pairs_are_written_down() {
+fn a_peer_is_run_right_after_the_benches_it_is_compared_with_and_the_pairs_are_written_down() {
     let machine = machine("");
-    let new = machine.path("target/criterion/predict/new");
-    // Criterion's own two files, as far as they are read: 2 ms an iteration.
+    let (order, new) = (machine.path("order"), machine.path("target/criterion/predict/new"));
+    // Two bench programs, of which the first measures 2 ms an iteration: criterion's own two files, as far as they are read.
     machine.tool(
         "cargo",
         &format!(
-            r#"case $1 in
-metadata) echo '{{"target_directory": "{target}"}}';;
-bench) mkdir -p {new}
+            r#"echo "$*" >> {order}
+case "$*" in
+metadata*) echo '{{"target_directory": "{target}", "packages": [
+  {{"name": "benches", "targets": [{{"name": "benches", "kind": ["lib"]}}, {{"name": "forest", "kind": ["bench"]}},
+    {{"name": "later", "kind": ["bench"]}}]}},
+  {{"name": "other", "targets": [{{"name": "not ours", "kind": ["bench"]}}]}}]}}';;
+*'--bench forest') mkdir -p {new}
   echo '{{"full_id": "predict"}}' > {new}/benchmark.json
   echo '{{"median": {{"point_estimate": 2e6, "confidence_interval":
     {{"confidence_level": 0.95, "lower_bound": 1e6, "upper_bound": 3e6}}}}}}' > {new}/estimates.json;;
 esac"#,
+            order = order.display(),
             target = machine.path("target").display(),
             new = new.display(),
         ),
@@ -136,11 +141,16 @@ esac"#,
     )
     .unwrap();
     // The peer takes 4 ms.
-    machine.tool("peers-python", "echo \"$@\" >&2; echo '{\"seconds\": 0.004}'");
+    let script = format!("echo peer >> {}; echo \"$@\" >&2; echo '{{\"seconds\": 0.004}}'", order.display());
+    machine.tool("peers-python", &script);
     let mut command = machine.xtask();
     command.args(["bench", "--peers", "--data", "/d", "--python"]).arg(machine.path("bin/peers-python"));
     let (ok, said) = run(command);
     assert!(ok && said.contains("benches/peers/p.py /d/x"), "{said}");
+    let order = fs::read_to_string(order).unwrap();
+    let order: Vec<_> = order.lines().filter(|line| !line.starts_with("metadata")).collect();
+    let bench = |what: &str| format!("bench --package benches --package hw-sim {what}");
+    assert_eq!(order, [&bench("--no-run"), &bench("--bench forest"), "peer", &bench("--bench later")]);
     let results = machine.path("checkout/docs/results");
     let json: serde_json::Value = serde_json::from_slice(&fs::read(results.join("bench.json")).unwrap()).unwrap();
     assert_eq!(json["benches"][0]["id"], "predict");
