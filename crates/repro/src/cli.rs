@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -15,6 +16,7 @@ use crate::executor::Executor;
 use crate::experiment::{Ask, Experiment, Plan, Planned, Registry, Tier};
 use crate::home::RunStore;
 use crate::machine::{self, Machine};
+use crate::progress::clock;
 use crate::report::{Frame, Report};
 use crate::results::{Outcome, Results};
 use crate::run::RunId;
@@ -243,15 +245,16 @@ fn list(experiments: &[&dyn Experiment], plans: &[Plan], store: &RunStore) {
         for data in &plan.data {
             say(&format!("{:<18} data: {} ({:?})", "", data.set, data.source));
         }
-        let mut kinds: Vec<(&str, usize)> = Vec::new();
+        let mut kinds: Vec<(&str, usize, f64)> = Vec::new();
         for planned in &plan.runs {
-            match kinds.iter_mut().find(|(kind, _)| *kind == planned.run.kind) {
-                Some((_, count)) => *count += 1,
-                None => kinds.push((&planned.run.kind, 1)),
+            match kinds.iter_mut().find(|(kind, ..)| *kind == planned.run.kind) {
+                Some((_, count, effort)) => (*count, *effort) = (*count + 1, *effort + planned.effort),
+                None => kinds.push((&planned.run.kind, 1, planned.effort)),
             }
         }
-        for (kind, count) in kinds {
-            say(&format!("{:<18} {count:>4} × {kind}", ""));
+        for (kind, count, effort) in kinds {
+            let each = clock(Duration::try_from_secs_f64(effort / count as f64).unwrap_or_default());
+            say(&format!("{:<18} {count:>4} × {kind}, about {each}", ""));
         }
     }
 }

@@ -108,22 +108,22 @@ pub struct Plan {
     pub data: Vec<DataUse>,
 }
 
-/// A run, and how long it takes compared with the others.
+/// A run, and how long it takes.
 #[derive(Debug, Clone)]
 pub struct Planned {
     /// The run.
     pub run: Run,
-    /// Its share in the progress bar, in any unit; seconds, say.
+    /// Seconds on one core, roughly: its share in the progress bar, which papers share, so that all count in one unit.
     pub effort: f64,
 }
 
 impl Plan {
-    /// Adds a run of relative duration 1, unless it is there already, and gives it back for others to need.
+    /// Adds a run of about a second, unless it is there already, and gives it back for others to need.
     pub fn add(&mut self, run: Run) -> Run {
         self.add_weighted(run, 1.0)
     }
 
-    /// Adds a run with its relative duration.
+    /// Adds a run of about `effort` seconds on one core.
     pub fn add_weighted(&mut self, run: Run, effort: f64) -> Run {
         if !self.runs.iter().any(|planned| planned.run == run) {
             self.runs.push(Planned { run: run.clone(), effort });

@@ -31,3 +31,21 @@ pub(crate) fn all() -> Vec<Box<dyn Experiment>> {
         Box::new(acl::AclExperiment),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Ask, DataRoot, Device, Tier};
+
+    /// The forecast adds the papers' efforts up: one that counted steps or trees would drown the others.
+    #[test]
+    fn the_quick_tier_takes_minutes_of_a_core_in_every_paper() {
+        let empty = tempfile::tempdir().unwrap();
+        let ask = Ask { tier: Tier::Quick, seeds: None, device: Device::Cpu, data: DataRoot::at(empty.path()) };
+        for experiment in all() {
+            let plan = experiment.plan(&ask).unwrap();
+            let seconds: f64 = plan.runs.iter().map(|planned| planned.effort).sum();
+            assert!((10.0..=320.0).contains(&seconds), "{}: {seconds} s", experiment.paper());
+        }
+    }
+}

@@ -236,6 +236,7 @@ fn listing_and_reporting_compute_nothing() {
     let output = place.run("run --list");
     assert_eq!(output.status.code(), Some(0));
     assert!(text(&output.stdout).contains("momentum              9 runs,    0 finished"), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("   3 × plain, about 1 s\n"), "{}", text(&output.stdout));
     assert!(!place.path("runs").exists() && !place.path("out").exists());
 
     assert_eq!(place.run("report momentum").status.code(), Some(3));

@@ -16,7 +16,7 @@ mod settings;
 mod transfer;
 
 use crate::{Ask, Experiment, Metrics, Plan, Results, Run, RunContext, Section};
-use settings::{Objective, Settings};
+use settings::{Objective, Seconds, Settings};
 
 const PAPER: &str = "cv-lth";
 /// Counted up whenever the code computes something else from the same parameters.
@@ -48,26 +48,27 @@ impl Experiment for CvLth {
         let mut plan = Plan::default();
         let Some(settings) = Settings::of(ask)? else { return Ok(plan) };
         plan.data.push(settings.images.describe(settings.source_images));
+        let seconds = Seconds::of(ask.tier);
         for seed in ask.seeds(settings::seeds(ask.tier)) {
             let mut sources = Vec::new();
             for objective in settings.objectives.iter().copied() {
                 let params = pretraining::Params { settings: settings.clone(), objective };
                 let run = ask.run(PAPER, objective.pretraining(), seed, &params)?.at_revision(REVISION);
-                let source = plan.add_weighted(run, objective.effort());
+                let source = plan.add_weighted(run, seconds.pretraining[objective as usize]);
                 if settings.transfers.contains(&objective) {
                     let params = transfer::Params { settings: settings.clone(), objective: Some(objective) };
                     let run = ask.run(PAPER, objective.transfer(), seed, &params)?.at_revision(REVISION);
-                    plan.add_weighted(run.needing("source", &source), 5.0);
+                    plan.add_weighted(run.needing("source", &source), seconds.transfer);
                 }
                 if objective == Objective::Supervised && settings.scenes.is_some() {
                     let params = scenes::Params { settings: settings.clone() };
                     let run = ask.run(PAPER, "scenes", seed, &params)?.at_revision(REVISION);
-                    plan.add_weighted(run.needing("source", &source), 4.0);
+                    plan.add_weighted(run.needing("source", &source), seconds.scenes);
                 }
                 sources.push((objective, source));
             }
             let params = transfer::Params { settings: settings.clone(), objective: None };
-            plan.add_weighted(ask.run(PAPER, transfer::FRESH, seed, &params)?.at_revision(REVISION), 3.0);
+            plan.add_weighted(ask.run(PAPER, transfer::FRESH, seed, &params)?.at_revision(REVISION), seconds.fresh);
             let params = overlap::Params { settings: settings.clone() };
             let mut run = ask.run(PAPER, "overlap", seed, &params)?.at_revision(REVISION);
             for (objective, source) in &sources {

@@ -83,7 +83,7 @@ impl Experiment for DeepForestExperiment {
                 let mut learned: Option<Run> = None;
                 for (arm, model) in models::arms(&setting) {
                     let needs_shape = matches!(model, Model::RandomShape(_));
-                    let effort = model.effort();
+                    let effort = model.effort(setting.train_images);
                     let params = Params { data: *set, train_images: setting.train_images, model, arm: arm.into() };
                     let mut run = ask.run(PAPER, arm, seed, &params)?.at_revision(REVISION);
                     if let (true, Some(learned)) = (needs_shape, &learned) {

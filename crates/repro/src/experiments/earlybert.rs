@@ -63,8 +63,8 @@ impl Experiment for EarlyBert {
         }
         for seed in ask.seeds(5) {
             let mut add = |run: Run, effort: f64| plan.add_weighted(run.at_revision(REVISION), effort);
-            add(ask.run(PAPER, "planted", seed, &planted::Params::default())?, 4.0);
-            add(ask.run(PAPER, "recall", seed, &recall::Params::default())?, 8.0);
+            add(ask.run(PAPER, "planted", seed, &planted::Params::default())?, 9.0);
+            add(ask.run(PAPER, "recall", seed, &recall::Params::default())?, 14.0);
             if seed < 2 {
                 add(ask.run(PAPER, "step-time", seed, &step_time::Params::default())?, 4.0);
             }
@@ -99,7 +99,7 @@ fn plan_sentences(ask: &Ask, plan: &mut Plan) -> anyhow::Result<()> {
     plan.data.push(DataUse { set, source: DataSource::Generator });
     for seed in ask.seeds(3) {
         let run = ask.run(PAPER, "spans", seed, &spans::Params::default())?;
-        plan.add_weighted(run.at_revision(REVISION), 130.0);
+        plan.add_weighted(run.at_revision(REVISION), 50.0);
     }
     let books = pre_training::books(&ask.data)?;
     let is_there = |set: &str, files: &[&str]| ask.data.find(set, files).map(|folder| folder.is_some());

@@ -62,7 +62,7 @@ impl Experiment for FracTrain {
                 if let (arms::Arm::RandomGates(_), Some(learned)) = (&arm, &dfq) {
                     run = run.needing("dfq", learned);
                 }
-                let run = plan.add_weighted(run, arm.effort());
+                let run = plan.add_weighted(run, case.effort(&arm));
                 if arm == case.dfq_arm() {
                     dfq = Some(run);
                 }

@@ -50,7 +50,7 @@ impl Experiment for Grouping {
         }
         for seed in ask.seeds(if ask.tier == Tier::Quick { 2 } else { 3 }) {
             let run = ask.run(PAPER, "invariance", seed, &invariance::Params::default())?.at_revision(REVISION);
-            plan.add_weighted(run, 1.0);
+            plan.add_weighted(run, 0.1);
         }
         let Some(source) = Source::at_hand(ask)? else {
             plan.data.push(DataUse { set: "Omniglot".into(), source: DataSource::Absent });

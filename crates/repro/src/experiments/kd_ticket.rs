@@ -67,7 +67,7 @@ impl Experiment for KdTicket {
                 for seed in ask.seeds(case.seeds) {
                     let dense = case.dense_params();
                     let dense = ask.run(PAPER, &format!("{} dense", case.network), seed, &dense)?.at_revision(REVISION);
-                    let dense = plan.add_weighted(dense, case.recipe.steps() as f64);
+                    let dense = plan.add_weighted(dense, case.recipe.steps() as f64 * case.recipe.step_seconds());
                     for ticket in case.tickets_of(part, seed) {
                         let kind = format!("{} {} at {:.2} %", case.network, ticket.label, 100.0 * ticket.density);
                         let effort = ticket.effort(&case.recipe);

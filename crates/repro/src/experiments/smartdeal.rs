@@ -21,7 +21,7 @@ mod training_energy;
 
 use super::training::DataChoice;
 use crate::{Ask, DataSource, DataUse, Experiment, Metrics, Plan, Results, Run, RunContext, Section, Tier};
-use quant::smartdeal::train::{BucketSwitch, CoefficientMode, UpdateConfig};
+use quant::smartdeal::train::{CoefficientMode, UpdateConfig};
 
 const PAPER: &str = "smartdeal";
 /// Counted up whenever the code computes something else from the same parameters.
@@ -69,11 +69,11 @@ impl Experiment for SmartDeal {
         );
         for seed in ask.seeds(3) {
             let mut add = |run: Run, revision: u32, effort: f64| plan.add_weighted(run.at_revision(revision), effort);
-            add(ask.run(PAPER, "blocks", seed, &defaults.0)?, REVISION, 1.0);
-            add(ask.run(PAPER, "network", seed, &defaults.1)?, FILE_REVISION, 6.0);
-            add(ask.run(PAPER, "learning", seed, &defaults.2)?, MOVING_REVISION, 8.0);
-            add(ask.run(PAPER, "energy", seed, &defaults.3)?, PRICE_REVISION, 1.0);
-            add(ask.run(PAPER, "training-energy", seed, &defaults.4)?, PRICE_REVISION, 2.0);
+            add(ask.run(PAPER, "blocks", seed, &defaults.0)?, REVISION, 0.02);
+            add(ask.run(PAPER, "network", seed, &defaults.1)?, FILE_REVISION, 1.0);
+            add(ask.run(PAPER, "learning", seed, &defaults.2)?, MOVING_REVISION, 1.2);
+            add(ask.run(PAPER, "energy", seed, &defaults.3)?, PRICE_REVISION, 0.05);
+            add(ask.run(PAPER, "training-energy", seed, &defaults.4)?, PRICE_REVISION, 1.5);
         }
         if ask.tier == Tier::Standard {
             plan_images(ask, &mut plan)?;
@@ -108,21 +108,24 @@ fn plan_images(ask: &Ask, plan: &mut Plan) -> anyhow::Result<()> {
     if let DataChoice::Plain(set) | DataChoice::Augmented(set) = recipe.data {
         plan.data.push(set.describe(recipe.train_images));
     }
+    // Epochs of re-training, and of learning in form.
+    let (few, many) = (2, 6);
+    let seconds = |epochs: u64| (epochs * recipe.steps_per_epoch()) as f64 * recipe.step_seconds();
     for seed in ask.seeds(3) {
         let dense = ask.run(PAPER, "trained", seed, &images::Trained { recipe: recipe.clone() })?;
-        let dense = plan.add_weighted(dense.at_revision(REVISION), 400.0);
+        let dense = plan.add_weighted(dense.at_revision(REVISION), seconds(recipe.epochs));
         for zeros in ZEROS {
-            let params = images::Retrained { recipe: recipe.clone(), zeros, epochs: 2, rate: 0.01 };
+            let params = images::Retrained { recipe: recipe.clone(), zeros, epochs: few, rate: 0.01 };
             let run = ask.run(PAPER, "retrained", seed, &params)?.at_revision(FILE_REVISION);
-            plan.add_weighted(run.needing("trained", &dense), 110.0);
+            plan.add_weighted(run.needing("trained", &dense), seconds(few));
         }
-        let modes =
-            [(CoefficientMode::Switch(BucketSwitch::default()), MOVING_REVISION), (CoefficientMode::Frozen, REVISION)];
+        let switch = CoefficientMode::Switch(images::switch(&recipe));
+        let modes = [(switch, MOVING_REVISION), (CoefficientMode::Frozen, REVISION)];
         for (mode, revision) in modes {
             let update = UpdateConfig { mode, ..UpdateConfig::default() };
-            let params = images::Learned { recipe: recipe.clone(), zeros: ZEROS[0], epochs: 6, peak: 0.05, update };
+            let params = images::Learned { recipe: recipe.clone(), zeros: ZEROS[0], epochs: many, peak: 0.05, update };
             let run = ask.run(PAPER, "learned", seed, &params)?.at_revision(revision);
-            plan.add_weighted(run.needing("trained", &dense), 330.0);
+            plan.add_weighted(run.needing("trained", &dense), seconds(many));
         }
     }
     Ok(())

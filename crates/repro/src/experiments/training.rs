@@ -69,6 +69,19 @@ impl Recipe {
         self.epochs * self.steps_per_epoch()
     }
 
+    /// Seconds of a step on one core, roughly, for the forecast: images of the network's usual size.
+    pub(crate) fn step_seconds(&self) -> f64 {
+        let of_128 = match &self.architecture {
+            Architecture::LeNet300100 { .. } => 0.004,
+            Architecture::ConvNet(_) => 0.03,
+            Architecture::LeNet5 { .. } => 0.07,
+            // Of CIFAR's widths.
+            Architecture::ResNet(network) => 0.06 * network.blocks.iter().sum::<i64>() as f64,
+            _ => 1.0,
+        };
+        of_128 * self.batch_size as f64 / 128.0
+    }
+
     /// The learning rate by step.
     pub(crate) fn schedule(&self) -> Schedule {
         let after_warm_up = self.warm_up * self.steps_per_epoch();

@@ -60,18 +60,14 @@ pub(super) enum Tuning {
 }
 
 impl TuningParams {
-    /// In passes of 64 images.
+    /// Seconds on one core, roughly.
     pub(super) fn effort(&self) -> f64 {
-        match &self.tuning {
-            Tuning::Robust(config) => {
-                let images = self.epochs as f64 * self.labels.count() as f64;
-                images / 64.0 * (2.0 + 0.7 * config.attack.steps as f64) / 2.0
-            }
-            Tuning::Semi { config, .. } => {
-                self.epochs as f64 * self.setting.unlabelled as f64 / 64.0 * (2.0 + 0.7 * config.attack.steps as f64)
-                    / 2.0
-            }
-        }
+        let (images, attack) = match &self.tuning {
+            Tuning::Robust(config) => (self.labels.count(), &config.attack),
+            Tuning::Semi { config, .. } => (self.setting.unlabelled, &config.attack),
+        };
+        let passes = (2.0 + 0.7 * attack.steps as f64) / 2.0;
+        self.epochs as f64 * images as f64 / 64.0 * passes * self.setting.pass_seconds()
     }
 
     fn schedule(&self, steps_per_epoch: u64, epochs: u64) -> Schedule {

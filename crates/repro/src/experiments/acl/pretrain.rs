@@ -103,7 +103,7 @@ impl PretrainParams {
         Self { objective, ..self.clone() }
     }
 
-    /// Passes through the network, in those of a step of SimCLR.
+    /// Seconds on one core, roughly.
     pub(super) fn effort(&self) -> f64 {
         let steps = self.epochs as f64 * (self.setting.unlabelled / self.batch_size) as f64;
         let attack = self.objective.attack.steps as f64 * 0.7;
@@ -113,7 +113,7 @@ impl PretrainParams {
             Formulation::AdversarialToStandard => 1.0 + attack / 2.0,
             Formulation::DualStream { .. } => 2.0 + attack,
         };
-        steps * passes * (self.batch_size as f64 / 64.0)
+        steps * passes * self.setting.pass_seconds() * self.batch_size as f64 / 64.0
     }
 
     fn schedule(&self, steps_per_epoch: u64) -> Schedule {
@@ -142,6 +142,11 @@ impl PretrainParams {
 }
 
 impl Setting {
+    /// Seconds on one core, roughly, of one of the passes through the network of 64 images that a training consists of.
+    pub(super) fn pass_seconds(&self) -> f64 {
+        if self.halve { 0.04 } else { 0.085 }
+    }
+
     pub(super) fn data(&self, context: &RunContext) -> anyhow::Result<Splits> {
         let splits = self.set.load(context.data(), self.unlabelled + self.probe)?;
         let (found, wanted) = (splits.train.len(), self.unlabelled + self.probe);

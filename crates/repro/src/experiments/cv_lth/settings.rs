@@ -83,15 +83,30 @@ impl Objective {
             Self::MoCo => "moco transfer",
         }
     }
-
-    pub(super) fn effort(self) -> f64 {
-        if self == Self::Supervised { 2.0 } else { 4.0 }
-    }
 }
 
 /// Pre-trainings of each objective. No run depends on it, so that more of them leave finished ones valid.
 pub(super) fn seeds(tier: Tier) -> u64 {
     if tier == Tier::Standard { 4 } else { 3 }
+}
+
+/// Seconds of a run on one core, roughly: the networks of a tier differ too much for steps to tell.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seconds {
+    /// By objective: supervised, SimCLR, MoCo.
+    pub(super) pretraining: [f64; 3],
+    pub(super) transfer: f64,
+    pub(super) scenes: f64,
+    pub(super) fresh: f64,
+}
+
+impl Seconds {
+    pub(super) fn of(tier: Tier) -> Self {
+        match tier {
+            Tier::Quick => Self { pretraining: [6.0, 14.0, 14.0], transfer: 17.0, scenes: 0.0, fresh: 11.0 },
+            _ => Self { pretraining: [290.0, 380.0, 180.0], transfer: 260.0, scenes: 50.0, fresh: 90.0 },
+        }
+    }
 }
 
 impl Settings {

@@ -82,16 +82,27 @@ pub(super) fn arms(setting: &Setting) -> Vec<(&'static str, Model)> {
 }
 
 impl Model {
-    /// Relative duration.
-    pub(super) fn effort(&self) -> f64 {
-        match self {
-            Self::Soft(params) | Self::RandomShape(params) => params.trees as f64,
-            Self::Hard(params) => params.trees as f64 / 5.0,
-            Self::Cascade(params) => match &params.forests[..] {
-                [Forest::Soft(soft)] => 8.0 * soft.trees as f64,
-                _ => 30.0,
-            },
-        }
+    /// Seconds on one core for so many training rows, roughly.
+    pub(super) fn effort(&self, rows: usize) -> f64 {
+        let soft = |params: &SoftForestParams| 0.5 + 0.3 * params.trees as f64;
+        let hard = |params: &HardForestParams| match params.kind {
+            HardKind::Greedy => 1.2 * params.trees as f64,
+            _ => 0.04 * params.trees as f64,
+        };
+        let of_5000 = match self {
+            Self::Soft(params) => soft(params),
+            Self::RandomShape(params) => 0.5 * soft(params),
+            Self::Hard(params) => hard(params),
+            // Two layers; each forest in copies that see two thirds of the rows.
+            Self::Cascade(params) => {
+                let forest = |forest: &Forest| match forest {
+                    Forest::Soft(soft_params) => soft(soft_params),
+                    Forest::Hard(hard_params) => hard(hard_params),
+                };
+                4.0 * params.forests.iter().map(forest).sum::<f64>()
+            }
+        };
+        of_5000 * rows as f64 / 5000.0
     }
 
     /// Fits with this seed; a random shape has about `nodes` nodes a tree.

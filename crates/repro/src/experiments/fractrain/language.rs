@@ -22,6 +22,8 @@ use tch::no_grad;
 
 const KIND: &str = "language model";
 const SEEDS: u64 = 3;
+/// Of a training on one core, roughly.
+const SECONDS: f64 = 40.0;
 const FOLDER: &str = "wikitext-2";
 /// The text for evaluation.
 const VALIDATION: &str = "valid.txt";
@@ -111,7 +113,7 @@ pub(super) fn plan(ask: &Ask, plan: &mut Plan) -> anyhow::Result<()> {
         for arm in arms() {
             let kind = format!("{KIND} {}", arm.label());
             let run = ask.run(PAPER, &kind, seed, &Params::new(text, arm))?;
-            plan.add_weighted(run.at_revision(REVISION), 0.5);
+            plan.add_weighted(run.at_revision(REVISION), SECONDS);
         }
     }
     Ok(())

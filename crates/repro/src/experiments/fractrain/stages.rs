@@ -95,9 +95,7 @@ pub(super) fn plan(ask: &Ask, plan: &mut Plan) -> anyhow::Result<()> {
             kind = format!("{kind}, threshold {}, decay {}", plateau.threshold, plateau.decay);
         }
         let run = ask.run(PAPER, &kind, SEED, &case.params(&arm))?.at_revision(REVISION);
-        // Beyond the quick tier the other runs are longer.
-        let scale = if ask.tier == Tier::Quick { 1.0 } else { 0.06 };
-        plan.add_weighted(run, scale * arm.effort());
+        plan.add_weighted(run, case.effort(&arm));
     }
     Ok(())
 }

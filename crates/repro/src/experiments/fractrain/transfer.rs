@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 /// How kinds of runs begin.
 const PRE_TRAINED: &str = "pre-trained";
 const SEEDS: u64 = 3;
+/// Of a training on one core, roughly.
+const SECONDS: f64 = 8.0;
 /// Training images of a class, in both halves together.
 const PER_CLASS: usize = 1_000;
 const CLASSES: usize = 10;
@@ -128,11 +130,11 @@ pub(super) fn plan(ask: &Ask, plan: &mut Plan) -> anyhow::Result<()> {
             let label = setting.label();
             let kind = format!("{PRE_TRAINED} for {label}");
             let run = ask.run(PAPER, &kind, seed, &params(set, setting, Part::Source))?;
-            let source = plan.add_weighted(run.at_revision(REVISION), 0.15);
+            let source = plan.add_weighted(run.at_revision(REVISION), SECONDS);
             for arm in arms() {
-                let (kind, effort) = (format!("{label} {}", arm.label()), 0.15 * arm.effort());
+                let kind = format!("{label} {}", arm.label());
                 let run = ask.run(PAPER, &kind, seed, &params(set, setting, Part::Target(arm)))?;
-                plan.add_weighted(run.at_revision(REVISION).needing("source", &source), effort);
+                plan.add_weighted(run.at_revision(REVISION).needing("source", &source), SECONDS);
             }
         }
     }

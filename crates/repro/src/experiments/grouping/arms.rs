@@ -160,7 +160,7 @@ impl TrainParams {
 
     /// Seconds on one core, roughly.
     pub(super) fn effort(&self) -> f64 {
-        if self.scene == Scene::Plain { 20.0 } else { 35.0 }
+        if self.scene == Scene::Plain { 35.0 } else { 60.0 }
     }
 }
 
@@ -211,9 +211,9 @@ mod tests {
             let study = Study::of(tier, Source::Omniglot);
             study.arms.iter().map(|(params, seeds)| params.effort() * *seeds as f64).sum::<f64>()
         };
-        assert!(seconds(Tier::Quick) <= 120.0);
-        // Half an hour on two cores.
-        assert!(seconds(Tier::Standard) <= 3600.0, "{}", seconds(Tier::Standard));
+        // On one core: of the ten minutes on two cores that ten papers have; and little more than half an hour on two.
+        assert!(seconds(Tier::Quick) <= 240.0, "{}", seconds(Tier::Quick));
+        assert!(seconds(Tier::Standard) <= 4000.0, "{}", seconds(Tier::Standard));
     }
 
     #[test]

@@ -116,13 +116,14 @@ impl Arm {
 }
 
 impl TicketParams {
-    /// Steps, with a third more for a teacher's forward pass.
+    /// Seconds on one core, roughly: a third more where a teacher's forward pass comes with a step.
     pub(super) fn effort(&self, recipe: &Recipe) -> f64 {
         let skipped = match self.rewind {
             Rewind::Step(k) | Rewind::LearningRate(k) => k,
             _ => 0,
         };
         let steps = recipe.steps().saturating_sub(skipped) as f64;
-        if self.teacher == Teacher::None { steps } else { steps * 4.0 / 3.0 }
+        let teacher = if self.teacher == Teacher::None { 1.0 } else { 4.0 / 3.0 };
+        steps * recipe.step_seconds() * teacher
     }
 }

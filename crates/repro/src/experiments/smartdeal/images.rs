@@ -11,8 +11,8 @@ use core_tensor::networks::Architecture;
 use core_tensor::optim::{Schedule, Sgd, SgdConfig};
 use core_tensor::train::{CrossEntropy, evaluate};
 use quant::smartdeal::train::{
-    AlternateRetraining, CoefficientMode, CoefficientUpdate, SdTrainConfig, SdTrainingFactory, UpdateConfig,
-    trainable_without_coefficients,
+    AlternateRetraining, BucketSwitch, CoefficientMode, CoefficientUpdate, SdTrainConfig, SdTrainingFactory,
+    UpdateConfig, trainable_without_coefficients,
 };
 use quant::smartdeal::{CompressPolicy, Record, SdzModel, compress};
 use serde::{Deserialize, Serialize};
@@ -75,6 +75,14 @@ pub(super) fn recipe(ask: &Ask) -> anyhow::Result<Recipe> {
     };
     recipe.milestones = vec![recipe.steps() * 5 / 8, recipe.steps() * 7 / 8];
     Ok(recipe)
+}
+
+/// How coefficients move: without norms a tenth as many a step as usual, since more of them make a training diverge.
+pub(super) fn switch(recipe: &Recipe) -> BucketSwitch {
+    let usual = BucketSwitch::default();
+    let norms = !matches!(recipe.architecture, Architecture::LeNet5 { .. });
+    let share = if norms { 1.0 } else { 0.1 };
+    BucketSwitch { max_update_fraction: share * usual.max_update_fraction, ..usual }
 }
 
 pub(super) fn train(params: &Trained, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {

@@ -2,21 +2,46 @@ use super::*;
 use crate::{DataRoot, Device};
 use std::collections::BTreeSet;
 
+/// Shares of 1000 images as they come, in single precision.
+fn shares<const N: usize>(list: [f32; N]) -> Samples {
+    Samples::of((0..).zip(list.map(f64::from)))
+}
+
+fn claim() -> Claim {
+    Claim::new("C4", "").test(Test::every("ratio", Relation::Below(0.6)), "×")
+}
+
 #[test]
 fn seeds_with_accuracies_too_far_apart_are_left_out_and_told() {
-    // As shares of 1000 images come, in single precision: 2.0, 3.2 and −2.1 points.
-    let shares = |list: [f32; 3]| Samples::of((0..).zip(list.map(f64::from)));
-    let comparable = comparable(&shares([0.829, 0.830, 0.8]), &shares([0.849, 0.862, 0.779]));
-    assert_eq!(comparable.seeds(), [0]);
-    let ratios = Samples::of([(0, 0.5), (1, 2.0), (2, 2.0)]).combine(&comparable, |ratio, _| ratio);
-    let claim = || Claim::new("C4", "").test(Test::every("ratio", Relation::Below(0.6)), "×");
+    // 2.0, 3.2, −2.1 and 0.5 points.
+    let comparable = Comparable::of(&shares([0.829, 0.830, 0.8, 0.8]), &shares([0.849, 0.862, 0.779, 0.805]));
+    assert_eq!(comparable.seeds.seeds(), [0, 3]);
+    let reasons = [
+        "seed 1: accuracies at the centre differ by 3.2 points",
+        "seed 2: accuracies at the centre differ by 2.1 points",
+    ];
+    assert_eq!(comparable.left_out, reasons);
+    let ratios = comparable.only(&Samples::of([(0, 0.5), (1, 2.0), (2, 2.0), (3, 0.4)]));
     let judged = claim().judge(&ratios).unwrap();
+    assert_eq!(judged.samples().collect::<Vec<_>>(), [(0, 0.5), (3, 0.4)]);
+    assert_eq!(judged.verdict().as_str(), "reproduced");
+    // A run that is missing is no seed left out.
+    let mut lacking = Samples::of([(0, 0.5), (1, 2.0), (2, 2.0)]);
+    lacking.miss("seed 3 failed");
+    assert_eq!(claim().judge(&comparable.only(&lacking)).unwrap().verdict().as_str(), "inconclusive");
+}
+
+#[test]
+fn one_comparable_seed_carries_no_claim() {
+    let comparable = Comparable::of(&shares([0.829, 0.830, 0.8]), &shares([0.849, 0.862, 0.779]));
+    let judged = claim().judge(&comparable.only(&Samples::of([(0, 0.5), (1, 2.0), (2, 2.0)]))).unwrap();
     assert_eq!(judged.samples().collect::<Vec<_>>(), [(0, 0.5)]);
+    assert_eq!(judged.verdict().as_str(), "inconclusive");
     let reasons =
         "seed 1: accuracies at the centre differ by 3.2 points; seed 2: accuracies at the centre differ by 2.1 points";
     assert!(judged.reason().ends_with(reasons), "{}", judged.reason());
     // None is left: no verdict.
-    let none = Samples::of([(1, 0.5)]).combine(&comparable, |ratio, _| ratio);
+    let none = comparable.only(&Samples::of([(1, 0.5)]));
     assert_eq!(claim().judge(&none).unwrap().verdict().as_str(), "not run");
 }
 
