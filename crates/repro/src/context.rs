@@ -221,7 +221,8 @@ impl RunContext {
 
     /// Shows how far the run is: `done` of `total` epochs, and a few words.
     pub fn progress(&mut self, done: u64, total: u64, note: &str) {
-        self.reporter.progress(done, total, note);
+        let (before, now) = (self.before.seconds, self.started.elapsed().as_secs_f64());
+        self.reporter.progress(done, total, (100.0 * before / (before + now).max(f64::MIN_POSITIVE)) as u8, note);
     }
 
     /// Writes `done.json`: from now on the run is finished.

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::experiment::Planned;
 use crate::finished::Finished;
 use crate::home::{RunHome, RunStore};
-use crate::progress::Display;
+use crate::progress::{Display, Done};
 use crate::results::Outcome;
 use crate::run::{Run, RunId};
 use crate::worker::protocol::Message;
@@ -214,9 +214,9 @@ impl Executor<'_> {
         let Ok(event) = events.recv() else { return };
         match event {
             Event::Said(index, Message::Note(text)) => display.note(index, &text),
-            Event::Said(index, Message::Progress { done, total, note }) => {
+            Event::Said(index, Message::Progress { done, total, inherited, note }) => {
                 if let Some(worker) = working.get(&index) {
-                    display.progress(index, worker.slot, done, total, &note);
+                    display.progress(index, worker.slot, Done { done, total, inherited }, &note);
                 }
             }
             Event::Said(index, Message::Failed(reason)) => {

@@ -12,11 +12,20 @@ pub(crate) trait Display {
     /// A worker starts.
     fn started(&mut self, run: usize, slot: usize);
     /// A worker got so far.
-    fn progress(&mut self, run: usize, slot: usize, done: u64, total: u64, note: &str);
+    fn progress(&mut self, run: usize, slot: usize, far: Done, note: &str);
     /// A run needs no more work, for the reason in `words`; `slot` is the worker that it had.
     fn ended(&mut self, run: usize, slot: Option<usize>, words: &str);
     /// A worker has something to say.
     fn note(&mut self, run: usize, text: &str);
+}
+
+/// How far a worker is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Done {
+    pub(crate) done: u64,
+    pub(crate) total: u64,
+    /// The percentage of the time so far that earlier processes spent.
+    pub(crate) inherited: u8,
 }
 
 /// Bars when standard error is a terminal, lines otherwise.
@@ -33,8 +42,8 @@ struct Pace {
     labels: Vec<String>,
     effort: Vec<f64>,
     done: Vec<f64>,
-    /// Effort that cost no time because it was done before.
-    free: f64,
+    /// Which part of what is done cost no time now, because it was done before.
+    inherited: Vec<f64>,
     ended: usize,
     since: Instant,
 }
@@ -45,19 +54,20 @@ impl Pace {
             labels: plan.iter().map(|planned| planned.run.label()).collect(),
             effort: plan.iter().map(|planned| planned.effort.max(0.0)).collect(),
             done: vec![0.0; plan.len()],
-            free: 0.0,
+            inherited: vec![0.0; plan.len()],
             ended: 0,
             since: Instant::now(),
         }
     }
 
-    fn advance(&mut self, run: usize, done: u64, total: u64) {
+    fn advance(&mut self, run: usize, Done { done, total, inherited }: Done) {
         self.done[run] = done.min(total) as f64 / total.max(1) as f64;
+        self.inherited[run] = f64::from(inherited.min(100)) / 100.0;
     }
 
     fn end(&mut self, run: usize, worked: bool) {
         if !worked {
-            self.free += self.effort[run];
+            self.inherited[run] = 1.0;
         }
         self.done[run] = 1.0;
         self.ended += 1;
@@ -70,9 +80,11 @@ impl Pace {
 
     /// `None` before there is anything to tell it from.
     fn remaining(&self, elapsed: Duration) -> Option<Duration> {
-        let total: f64 = self.effort.iter().sum();
-        let worked = self.fraction() * total - self.free;
-        let left = total - self.fraction() * total;
+        let (mut worked, mut left) = (0.0, 0.0);
+        for ((effort, done), inherited) in self.effort.iter().zip(&self.done).zip(&self.inherited) {
+            worked += effort * done * (1.0 - inherited);
+            left += effort * (1.0 - done);
+        }
         let seconds = elapsed.as_secs_f64() * left / worked;
         (worked > 0.0 && elapsed >= Duration::from_secs(2)).then(|| Duration::try_from_secs_f64(seconds).ok()).flatten()
     }
@@ -142,11 +154,11 @@ impl Display for Bars {
         self.refresh();
     }
 
-    fn progress(&mut self, run: usize, slot: usize, done: u64, total: u64, note: &str) {
-        self.pace.advance(run, done, total);
+    fn progress(&mut self, run: usize, slot: usize, far: Done, note: &str) {
+        self.pace.advance(run, far);
         if let Some(bar) = self.workers.get(slot) {
-            bar.set_length(total);
-            bar.set_position(done);
+            bar.set_length(far.total);
+            bar.set_position(far.done);
             bar.set_message(note.to_string());
         }
         self.refresh();
@@ -201,10 +213,10 @@ impl<W: Write> Display for Lines<W> {
         self.line(run, "started");
     }
 
-    fn progress(&mut self, run: usize, _: usize, done: u64, total: u64, note: &str) {
-        self.pace.advance(run, done, total);
+    fn progress(&mut self, run: usize, _: usize, far: Done, note: &str) {
+        self.pace.advance(run, far);
         if self.spoke[run].is_none_or(|spoke| spoke.elapsed() >= BETWEEN_LINES) {
-            self.line(run, format!("{done}/{total} {note}").trim_end());
+            self.line(run, format!("{}/{} {note}", far.done, far.total).trim_end());
         }
     }
 
@@ -237,7 +249,7 @@ mod tests {
         pace.end(0, false);
         assert_eq!(pace.fraction(), 0.25);
         assert_eq!(pace.remaining(Duration::from_secs(10)), None);
-        pace.advance(1, 1, 3);
+        pace.advance(1, Done { done: 1, total: 3, inherited: 0 });
         // One of three units in ten seconds leaves two for twenty.
         assert_eq!(pace.remaining(Duration::from_secs(10)).unwrap().as_secs_f64().round(), 20.0);
         pace.end(1, true);
@@ -245,10 +257,23 @@ mod tests {
     }
 
     #[test]
+    fn what_earlier_processes_did_of_a_run_does_not_speed_up_the_forecast() {
+        let mut pace = Pace::new(&plan());
+        // Half of three units is done, nine tenths of it before: .15 took ten seconds, and 1 + 1.5 are left.
+        pace.advance(1, Done { done: 50, total: 100, inherited: 90 });
+        let left = |pace: &Pace| pace.remaining(Duration::from_secs(10)).unwrap().as_secs_f64();
+        assert!((left(&pace) - 10.0 * 2.5 / 0.15).abs() < 1e-6);
+        // At the end it took .6 of three units itself.
+        pace.advance(1, Done { done: 100, total: 100, inherited: 80 });
+        pace.end(1, true);
+        assert!((left(&pace) - 10.0 / 0.6).abs() < 1e-6);
+    }
+
+    #[test]
     fn without_a_terminal_starts_and_ends_are_lines_and_progress_is_rare() {
         let mut lines = Lines::new(&plan(), Vec::new());
         lines.started(0, 0);
-        (1..50).for_each(|epoch| lines.progress(0, 0, epoch, 50, "loss 1"));
+        (1..50).for_each(|epoch| lines.progress(0, 0, Done { done: epoch, total: 50, inherited: 0 }, "loss 1"));
         lines.ended(0, Some(0), "finished in 0.1 s");
         let text = String::from_utf8(lines.out).unwrap();
         let said: Vec<&str> = text.lines().map(|line| line.split("  ").last().unwrap()).collect();

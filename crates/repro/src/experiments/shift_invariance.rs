@@ -99,7 +99,7 @@ impl Experiment for ShiftInvariance {
         }
         for seed in ask.seeds(compared_seeds) {
             let more = !ask.seeds(seeds).any(|own| own == seed);
-            for &(head, pool) in nets.iter().filter(|net| !more || claims::COMPARED.contains(net)) {
+            for &(head, pool) in nets.iter().filter(|(_, pool)| !more || claims::compares(*pool)) {
                 let net =
                     Net { data, head, pool, train_images, epochs, batch: 128, peak: 2e-3, test_images: 1000, objects };
                 // Seconds on a busy core: training, and 441 positions an object through the network and the classifiers.

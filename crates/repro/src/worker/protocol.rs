@@ -14,8 +14,8 @@ const EVERY: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Message {
-    /// So many epochs of so many.
-    Progress { done: u64, total: u64, note: String },
+    /// So many epochs of so many; `inherited` is the percentage of the time so far that earlier processes spent.
+    Progress { done: u64, total: u64, inherited: u8, note: String },
     /// Something that the person at the terminal should read.
     Note(String),
     /// Why the run failed. The log says it too, unless the disk is full.
@@ -51,12 +51,12 @@ impl Reporter {
         Self { out: Box::new(std::io::sink()), last: None }
     }
 
-    pub(crate) fn progress(&mut self, done: u64, total: u64, note: &str) {
+    pub(crate) fn progress(&mut self, done: u64, total: u64, inherited: u8, note: &str) {
         if done < total && self.last.is_some_and(|last| last.elapsed() < EVERY) {
             return;
         }
         self.last = Some(Instant::now());
-        self.send(&Message::Progress { done, total, note: note.into() });
+        self.send(&Message::Progress { done, total, inherited, note: note.into() });
     }
 
     pub(crate) fn note(&mut self, text: &str) {
@@ -87,8 +87,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn messages_are_one_line_and_read_back(done: u64, total: u64, note in "\\PC{0,20}\n?") {
-            let progress = Message::Progress { done, total, note: note.clone() };
+        fn messages_are_one_line_and_read_back(done: u64, total: u64, inherited: u8, note in "\\PC{0,20}\n?") {
+            let progress = Message::Progress { done, total, inherited, note: note.clone() };
             for message in [progress, Message::Note(note.clone()), Message::Failed(note.clone())] {
                 let line = message.line();
                 prop_assert_eq!(line.matches('\n').count(), 1);

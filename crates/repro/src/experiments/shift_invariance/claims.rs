@@ -19,13 +19,11 @@ const COMPARABLE: f64 = 0.02 + 1e-6;
 /// As many seeds have to be comparable, or all where there are fewer.
 const ENOUGH: usize = 3;
 
-/// The networks that claims compare with one another.
-pub(super) const COMPARED: [(Head, Pool); 4] = [
-    (Head::Flatten, Pool::Max),
-    (Head::Flatten, Pool::Blur(4)),
-    (Head::Average, Pool::Max),
-    (Head::Average, Pool::Blur(4)),
-];
+/// Whether claims compare networks of this pool with one another: those without blur and those with a filter of four, of
+/// either head.
+pub(super) fn compares(pool: Pool) -> bool {
+    matches!(pool, Pool::Max | Pool::Blur(4))
+}
 
 /// Metrics of one network.
 struct Of<'a> {
