@@ -161,10 +161,10 @@ mod tests {
         (store, network)
     }
 
-    fn resnet(block: BlockKind, shortcut: Shortcut) -> Architecture {
+    fn resnet(stem: Stem, block: BlockKind, shortcut: Shortcut) -> Architecture {
         Architecture::ResNet(ResNetConfig {
             in_channels: 1,
-            stem: Stem::Cifar,
+            stem,
             block,
             widths: vec![4, 6],
             blocks: vec![1, 2],
@@ -178,9 +178,10 @@ mod tests {
         let convnet = Architecture::ConvNet(ConvNetConfig { in_channels: 1, widths: vec![4, 6], classes: 3 });
         for (architecture, sample) in [
             (convnet, [2_i64, 1, 8, 8]),
-            (resnet(BlockKind::Basic, Shortcut::Projection), [2, 1, 8, 8]),
-            (resnet(BlockKind::Bottleneck, Shortcut::Projection), [2, 1, 8, 8]),
-            (resnet(BlockKind::Basic, Shortcut::ZeroPadding), [2, 1, 8, 8]),
+            (resnet(Stem::Cifar, BlockKind::Basic, Shortcut::Projection), [2, 1, 8, 8]),
+            (resnet(Stem::Strided, BlockKind::Basic, Shortcut::Projection), [2, 1, 8, 8]),
+            (resnet(Stem::Cifar, BlockKind::Bottleneck, Shortcut::Projection), [2, 1, 8, 8]),
+            (resnet(Stem::Cifar, BlockKind::Basic, Shortcut::ZeroPadding), [2, 1, 8, 8]),
             (Architecture::LeNet5 { classes: 3 }, [2, 1, 28, 28]),
             (Architecture::MobileNetV2(MobileNetV2Config { early_strides: [1, 1, 1], classes: 3 }), [2, 3, 16, 16]),
         ] {
@@ -223,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_state_that_does_not_fit_is_refused() {
-        let architecture = resnet(BlockKind::Basic, Shortcut::Projection);
+        let architecture = resnet(Stem::Cifar, BlockKind::Basic, Shortcut::Projection);
         let (store, _network) = trained(&architecture);
         for gone in ["bn1.weight", "conv1.weight", "fc.weight"] {
             let mut state = state_of(&store);

@@ -38,6 +38,16 @@ fn bottleneck_cifar_resnet_of_the_kd_ticket_reference_counts_the_same() {
 }
 
 #[test]
+fn a_strided_stem_leaves_a_quarter_of_the_work_to_the_same_weights() {
+    let config = ResNetConfig::cifar(20, 10).unwrap();
+    let whole = counts(&Architecture::ResNet(config.clone()), CIFAR);
+    let strided = counts(&Architecture::ResNet(ResNetConfig { stem: Stem::Strided, ..config }), CIFAR);
+    assert_eq!((strided.0, strided.1, strided.2), (whole.0, whole.1, whole.2));
+    // All but the classifier's products: 64 features, 10 classes.
+    assert_eq!(4 * (strided.3 - 640), whole.3 - 640);
+}
+
+#[test]
 fn zero_padding_shortcuts_drop_exactly_the_projections() {
     let mut config = ResNetConfig::cifar(20, 10).unwrap();
     config.shortcut = Shortcut::ZeroPadding;

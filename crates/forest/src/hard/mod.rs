@@ -130,7 +130,8 @@ impl HardForestParams {
                 let rows: Vec<u32> =
                     (0u32..).zip(fold_of).filter(|&(_, &f)| usize::from(f) != fold).map(|(row, _)| row).collect();
                 let mut params = self.clone();
-                params.seed = self.seed.wrapping_add(fold as u64);
+                // Far from the neighbouring seeds: those may be other forests' own.
+                params.seed = self.seed ^ (fold as u64).wrapping_mul(0xbf58_476d_1ce4_e5b9);
                 params.grow(&bins, labels, classes, &rows)
             })
             .collect())
@@ -282,6 +283,23 @@ mod tests {
                 assert!((row.sum() - 1.0).abs() < 1e-5);
             }
         }
+        Ok(())
+    }
+
+    /// Or seeds that are told apart would share most of their trees.
+    #[test]
+    fn no_fold_has_the_trees_of_another_seed() -> Result<()> {
+        let (x, y) = oblique_xor(60, 3, 0.5, 4);
+        let grown = |seed| {
+            let params =
+                HardForestParams { seed, trees: 3, kind: HardKind::CompletelyRandom, ..HardForestParams::default() };
+            // No row is in the third fold, so that both forests are grown on all rows.
+            let folds = params.fit_folds(x.view(), &y, 2, &[2; 60], 2)?;
+            Ok::<_, Error>([folds[0].clone(), folds[1].clone()])
+        };
+        let (zero, one) = (grown(0)?, grown(1)?);
+        assert_ne!(zero[0], zero[1]);
+        assert!(zero.iter().all(|forest| !one.contains(forest)));
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Measure {
-    /// The first test images, which are attacked; clean accuracy is over all.
+    /// Test images that are attacked, others for every seed until all have been; clean accuracy is over all.
     pub(super) attacked: usize,
     /// Linf budgets.
     pub(super) budgets: Vec<f64>,
@@ -55,6 +55,8 @@ impl Shift {
 pub(super) struct Subject<'a> {
     pub(super) logits: &'a dyn Fn(&Tensor) -> Tensor,
     pub(super) measure: &'a Measure,
+    /// The first attacked image.
+    first: usize,
     all: Tensor,
     labels: Tensor,
 }
@@ -64,14 +66,27 @@ impl<'a> Subject<'a> {
         logits: &'a dyn Fn(&Tensor) -> Tensor,
         measure: &'a Measure,
         test: &Dataset,
+        seed: u64,
         device: Device,
     ) -> anyhow::Result<Self> {
         anyhow::ensure!(measure.attacked <= test.len(), "{} test images, {} asked for", test.len(), measure.attacked);
+        let first = first_attacked(seed, measure.attacked, test.len());
         // Bytes stay bytes until a block of them is used.
-        Ok(Self { logits, measure, all: test.images().to_device(device), labels: test.labels().to_device(device) })
+        Ok(Self {
+            logits,
+            measure,
+            first,
+            all: test.images().to_device(device),
+            labels: test.labels().to_device(device),
+        })
     }
 
-    /// Images in `[0, 1]` and labels of a block.
+    /// Images in `[0, 1]` and labels of a block of those that are attacked.
+    fn attacked(&self, start: usize, count: usize) -> (Tensor, Tensor) {
+        self.block(self.first + start, count)
+    }
+
+    /// Images in `[0, 1]` and labels of a block of the test images.
     pub(super) fn block(&self, start: usize, count: usize) -> (Tensor, Tensor) {
         let (start, count) = (start as i64, count as i64);
         let images = self.all.narrow(0, start, count).to_kind(Kind::Float) / 255.0;
@@ -98,7 +113,7 @@ impl<'a> Subject<'a> {
         let total = self.measure.attacked;
         let mut correct = 0;
         for start in (0..total).step_by(100) {
-            let (images, labels) = self.block(start, 100.min(total - start));
+            let (images, labels) = self.attacked(start, 100.min(total - start));
             let changed = changed(&images, &labels)?;
             correct += self.hits(&changed, &labels).sum(Kind::Int64).int64_value(&[]);
         }
@@ -112,7 +127,7 @@ impl<'a> Subject<'a> {
         let mut standing = 0.0;
         for start in (0..total).step_by(100) {
             let count = 100.min(total - start);
-            let (images, labels) = self.block(start, count);
+            let (images, labels) = self.attacked(start, count);
             let found = attack.run(&model, &images, &Goal::untargeted(&labels), seed)?;
             standing += found.survivors() * count as f64;
         }
@@ -139,6 +154,12 @@ impl<'a> Subject<'a> {
             Shift::Brightness(added) => self.accuracy(|images, _| Ok((images + added).clamp(0.0, 1.0))),
         }
     }
+}
+
+/// Where a seed's attacked images begin: one seed's after another's, so that an interval over seeds covers the choice of images.
+fn first_attacked(seed: u64, attacked: usize, total: usize) -> usize {
+    let places = (total - attacked + 1) as u64;
+    (seed.wrapping_mul(attacked as u64) % places) as usize
 }
 
 /// A normal deviate from two uniform ones (Box and Muller).
@@ -171,11 +192,16 @@ pub(super) fn robust_name(name: &str, budget: f64) -> String {
     format!("{name}/robust {budget:.4}")
 }
 
+/// The rung that is measured everywhere else, too.
+pub(super) const PGD: &str = "ladder/PGD-20";
+/// The strongest.
+pub(super) const AUTO_ATTACK: &str = "ladder/AutoAttack";
+
 /// Stronger and stronger attacks at the trained budget; part of a run's description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Ladder {
-    /// The first test images.
+    /// So many of the attacked images.
     pub(super) images: usize,
     /// Whether the last rung is AutoAttack; APGD otherwise.
     pub(super) auto_attack: bool,
@@ -184,8 +210,8 @@ pub(super) struct Ladder {
 impl Ladder {
     /// Names of the metrics, from weak to strong.
     pub(super) fn rungs(self) -> Vec<&'static str> {
-        let mut rungs = vec!["ladder/FGSM", "ladder/PGD-20", "ladder/APGD-CE"];
-        rungs.extend(self.auto_attack.then_some("ladder/AutoAttack"));
+        let mut rungs = vec!["ladder/FGSM", PGD, "ladder/APGD-CE"];
+        rungs.extend(self.auto_attack.then_some(AUTO_ATTACK));
         rungs
     }
 
@@ -204,5 +230,19 @@ impl Ladder {
             .zip(attacks)
             .map(|(name, attack)| Ok((name.to_owned(), subject.robust(attack.as_ref(), self.images, seed)?)));
         found.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_attack_images_of_their_own() {
+        assert_eq!([0, 1, 2, 4].map(|seed| first_attacked(seed, 1000, 10_000)), [0, 1000, 2000, 4000]);
+        // The last place that holds a thousand is 9,000; after it the places begin anew.
+        assert_eq!([9, 10].map(|seed| first_attacked(seed, 1000, 10_000)), [9000, 999]);
+        assert_eq!([0, 7].map(|seed| first_attacked(seed, 10_000, 10_000)), [0, 0]);
+        assert!(first_attacked(u64::MAX, 300, 10_000) <= 9700);
     }
 }

@@ -36,7 +36,7 @@ pub(super) struct TuningParams {
     pub(super) ladder: Option<Ladder>,
 }
 
-/// How many labels are used: the first of each class.
+/// How many labels are used; which ones, the seed draws, and all fine-tunings of a seed have the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Labels {
@@ -79,6 +79,7 @@ pub(super) fn run(params: &TuningParams, seed: u64, context: &mut RunContext) ->
     let setting = &params.setting;
     let data = setting.data(context)?;
     let images = setting.unlabelled(&data)?;
+    let split = SemiSplit::draw(&images, params.labels.per_class, seed)?;
     let device: Device = context.device().into();
     let start = if context.needed("encoder").is_ok() { Some(encoder(context, setting)?) } else { None };
     let (store, network, _) = setting.build(context, &Standard, seed)?;
@@ -92,7 +93,7 @@ pub(super) fn run(params: &TuningParams, seed: u64, context: &mut RunContext) ->
     let mut optimizer = Sgd::new(parameters, SgdConfig::default())?;
     match &params.tuning {
         Tuning::Robust(config) => {
-            let loader = labelled(params, &images, seed, device)?;
+            let loader = labelled(images.subset(&split.labelled)?, params.batch_size, seed, device)?;
             let mut objective = RobustTraining::of(Box::new(logits), config.clone(), seed)?;
             let schedule = params.schedule(loader.batches_per_epoch(), params.epochs);
             let config = TrainConfig { epochs: params.epochs, seed, schedule };
@@ -100,8 +101,7 @@ pub(super) fn run(params: &TuningParams, seed: u64, context: &mut RunContext) ->
         }
         Tuning::Semi { config, guesser_epochs, unlabelled_batch } => {
             let Some(start) = &start else { anyhow::bail!("pseudo-labels need a pre-trained encoder") };
-            let soft = guess(params, start, &images, *guesser_epochs, seed, context)?;
-            let split = split(&images, params.labels)?;
+            let soft = guess(params, start, (&images, &split), *guesser_epochs, seed, context)?;
             metrics.insert("pseudo_label_accuracy".into(), pseudo_label_accuracy(&soft, &images, &split.unlabelled)?);
             let sizes = [params.batch_size, *unlabelled_batch];
             let loader = SemiLoader::new(images, split, &soft, &augmentation(), sizes, seed)?;
@@ -125,7 +125,7 @@ fn judge(
     context: &mut RunContext,
 ) -> anyhow::Result<Metrics> {
     let evaluation = |images: &Tensor| logits(images, false);
-    let subject = Subject::new(&evaluation, &params.setting.measure, &data.test, context.device().into())?;
+    let subject = Subject::new(&evaluation, &params.setting.measure, &data.test, seed, context.device().into())?;
     let mut metrics = measure(&subject, "tuned", false, seed)?;
     if let Some(ladder) = params.ladder {
         metrics.extend(ladder.climb(&subject, RADIUS, seed)?);
@@ -148,21 +148,8 @@ fn augmentation() -> Augmentation {
     Augmentation::new([Transform::PadCrop { padding: 2 }, Transform::HorizontalFlip { probability: 0.5 }])
 }
 
-/// The first images of each class, and the rest.
-fn split(images: &Dataset, labels: Labels) -> anyhow::Result<SemiSplit> {
-    let mut taken = vec![0; images.classes().len()];
-    let (mut labelled, mut unlabelled) = (Vec::new(), Vec::new());
-    for (index, &label) in images.targets().iter().enumerate() {
-        let count = &mut taken[label as usize];
-        *count += 1;
-        if *count <= labels.per_class { labelled.push(index) } else { unlabelled.push(index) }
-    }
-    Ok(SemiSplit { labelled, unlabelled })
-}
-
-fn labelled(params: &TuningParams, images: &Dataset, seed: u64, device: Device) -> anyhow::Result<OnDevice<Loader>> {
-    let few = images.balanced(params.labels.per_class)?;
-    let loader = Loader::new(few, &augmentation(), LoaderConfig::training(params.batch_size), seed)?;
+fn labelled(few: Dataset, batch_size: usize, seed: u64, device: Device) -> anyhow::Result<OnDevice<Loader>> {
+    let loader = Loader::new(few, &augmentation(), LoaderConfig::training(batch_size), seed)?;
     Ok(OnDevice::new(loader, device))
 }
 
@@ -170,7 +157,7 @@ fn labelled(params: &TuningParams, images: &Dataset, seed: u64, device: Device) 
 fn guess(
     params: &TuningParams,
     start: &VarStore,
-    images: &Dataset,
+    (images, split): (&Dataset, &SemiSplit),
     epochs: u64,
     seed: u64,
     context: &RunContext,
@@ -184,9 +171,7 @@ fn guess(
     let mut objective = RobustTraining::of(logits, RobustConfig::standard(), seed)?;
     let parameters = fine_tuned(&store, network, Scope::Full, params.weight_decay)?;
     let mut optimizer = Sgd::new(parameters, SgdConfig::default())?;
-    let few = images.balanced(params.labels.per_class)?;
-    let loader = Loader::new(few, &augmentation(), LoaderConfig::training(60), seed)?;
-    let loader = OnDevice::new(loader, device);
+    let loader = labelled(images.subset(&split.labelled)?, 60, seed, device)?;
     let config = TrainConfig { epochs, seed, schedule: params.schedule(loader.batches_per_epoch(), epochs) };
     Trainer::new(config, &mut objective, &mut optimizer)?.fit(&loader)?;
     let all = Loader::new(images.clone(), &Augmentation::default(), LoaderConfig::evaluation(500), 0)?;

@@ -1,6 +1,7 @@
 //! Pre-training an encoder, and what its frozen features are worth.
 
-use super::evaluate::{Measure, Subject, measure};
+use super::cases::RADIUS;
+use super::evaluate::{Ladder, Measure, Subject, measure};
 use super::{ENCODER, PICTURE, picture};
 use crate::experiments::images::ImageSet;
 use crate::{Metrics, RunContext};
@@ -19,6 +20,9 @@ use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
+
+/// Metric of a probe: 1 where its fit came to its optimum, 0 where it was cut off before.
+pub(super) const CONVERGED: &str = "probe converged";
 
 /// What all runs of a tier share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +57,8 @@ pub(super) struct PretrainParams {
     /// Share of the steps that warm up.
     pub(super) warm_up: f64,
     pub(super) weight_decay: f64,
+    /// Ever stronger attacks on the probe of the branch that counts.
+    pub(super) ladder: Option<Ladder>,
 }
 
 /// Batch norms of the encoder and the head.
@@ -84,6 +90,7 @@ impl PretrainParams {
             peak: 0.2,
             warm_up: 0.05,
             weight_decay: 1e-4,
+            ladder: None,
         }
     }
 
@@ -229,10 +236,14 @@ pub(super) fn run(params: &PretrainParams, seed: u64, context: &mut RunContext) 
         let features = |images: &Tensor| switch.during(branch, || network.features(&setting.input(images), false));
         let head = linear_probe(&probe_features(setting, &data, &features, device)?, 10, ProbeConfig::default())?;
         let logits = |images: &Tensor| head.logits(&features(images));
-        let subject = Subject::new(&logits, &setting.measure, &data.test, device)?;
+        let subject = Subject::new(&logits, &setting.measure, &data.test, seed, device)?;
         let main = branch == params.branch();
         metrics.extend(measure(&subject, name, main, seed)?);
+        metrics.insert(format!("{name}/{CONVERGED}"), f64::from(u8::from(head.converged)));
         if main {
+            if let Some(ladder) = params.ladder {
+                metrics.extend(ladder.climb(&subject, RADIUS, seed)?);
+            }
             picture::save(&subject, seed, PICTURE, context)?;
         }
     }

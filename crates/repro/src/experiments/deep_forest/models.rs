@@ -1,14 +1,13 @@
 //! The models that are compared.
 
 use super::Setting;
+use super::held_out::Chosen;
 use crate::Metrics;
 use forest::{
-    DeepForest, DeepForestParams, Evaluation, Forest, HardForest, HardForestParams, HardKind, Leafness, Regularisers,
-    Scaling, SoftForest, SoftForestParams,
+    ClassVector, DeepForest, DeepForestParams, Evaluation, Forest, HardForest, HardForestParams, HardKind, LeafModel,
+    Leafness, Mix, Regularisers, Scaling, SoftForest, SoftForestParams,
 };
 use ndarray::{Array2, ArrayView1, ArrayView2};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 /// A model with its settings; the seed comes from the run.
@@ -30,6 +29,8 @@ pub(super) const FIXED: &str = "15 soft trees, full shape";
 pub(super) const RANDOM: &str = "15 soft trees, random shape";
 pub(super) const ONE_SOFT: &str = "1 soft tree, full shape";
 pub(super) const ONE_GREEDY: &str = "1 greedy tree";
+pub(super) const LINEAR: &str = "a linear model";
+pub(super) const FEW_HARD: &str = "15 hard trees";
 pub(super) const HARD_CASCADE: &str = "up to 2 layers of hard trees";
 pub(super) const SOFT_CASCADE: &str = "up to 2 layers of 15 soft trees";
 
@@ -47,41 +48,97 @@ const EXPLAINED: usize = 200;
 const TERMS: usize = 10;
 const MASKED: usize = 20;
 
+/// One layer of soft trees, which pay `size` for every node.
+pub(super) fn soft(train_images: usize, trees: usize, leafness: Leafness, size: f32) -> SoftForestParams {
+    SoftForestParams {
+        trees,
+        leafness,
+        scaling: Scaling::Centre,
+        batch: if train_images > 20_000 { 256 } else { 128 },
+        regularisers: Regularisers { size, ..Regularisers::default() },
+        ..SoftForestParams::default()
+    }
+}
+
+/// A tree grown greedily, whose leaves hold at least so many rows.
+pub(super) fn greedy(min_samples_leaf: usize) -> HardForestParams {
+    HardForestParams { trees: 1, kind: HardKind::Greedy, min_samples_leaf, ..HardForestParams::default() }
+}
+
+/// The learned shape starts from gates that are leaves as likely as not.
+pub(super) const UNDECIDED: Leafness = Leafness::Logit { init: 0.0 };
+
 /// The arms of a tier; the learned shape comes first because the random one needs its size.
 pub(super) fn arms(setting: &Setting) -> Vec<(&'static str, Model)> {
-    let soft = |trees, leafness, size| {
-        let params = SoftForestParams {
-            trees,
-            leafness,
-            scaling: Scaling::Centre,
-            batch: if setting.train_images > 20_000 { 256 } else { 128 },
-            regularisers: Regularisers { size, ..Regularisers::default() },
-            ..SoftForestParams::default()
-        };
-        Box::new(params)
-    };
-    let learned = soft(15, Leafness::Logit { init: 0.0 }, 1e-3);
+    let soft = |trees, leafness, size| Box::new(soft(setting.train_images, trees, leafness, size));
+    let learned = soft(15, UNDECIDED, 1e-3);
+    // A tree of one node, whose response is linear in the pixels: no gate at all.
+    let linear =
+        SoftForestParams { mix: Mix::Logits, leaf: LeafModel::Linear, ..*soft(1, Leafness::Random { nodes: 1 }, 0.0) };
     let random_forest = HardForestParams { trees: setting.hard_trees, ..HardForestParams::default() };
     // At most two layers, as in the paper's comparison; both are grown, and the second is dropped unless it gains out of fold.
-    let two_layers = |forest| {
-        let params = DeepForestParams { max_layers: 2, forests: vec![forest], ..DeepForestParams::default() };
-        Model::Cascade(Box::new(params))
+    let two_layers = |forest, class_vector| {
+        let forests = vec![forest];
+        Model::Cascade(Box::new(DeepForestParams {
+            max_layers: 2,
+            class_vector,
+            forests,
+            ..DeepForestParams::default()
+        }))
     };
     let mut arms = vec![
         (LEARNED, Model::Soft(learned.clone())),
         (FIXED, Model::Soft(soft(15, Leafness::Fixed, 0.0))),
         (RANDOM, Model::RandomShape(soft(15, Leafness::Fixed, 0.0))),
         (ONE_SOFT, Model::Soft(soft(1, Leafness::Fixed, 0.0))),
-        (ONE_GREEDY, Model::Hard(HardForestParams { trees: 1, kind: HardKind::Greedy, ..HardForestParams::default() })),
-        (HARD_CASCADE, two_layers(Forest::Hard(random_forest))),
+        (LINEAR, Model::Soft(Box::new(linear))),
+        (ONE_GREEDY, Model::Hard(greedy(1))),
+        (FEW_HARD, Model::Hard(HardForestParams { trees: 15, ..HardForestParams::default() })),
+        // Votes of single trees, by the hundred, would be most of what the second layer sees.
+        (HARD_CASCADE, two_layers(Forest::Hard(random_forest), ClassVector::PerForest)),
     ];
     if setting.soft_cascade {
-        arms.push((SOFT_CASCADE, two_layers(Forest::Soft(learned))));
+        arms.push((SOFT_CASCADE, two_layers(Forest::Soft(learned), ClassVector::PerTree)));
     }
     arms
 }
 
 impl Model {
+    /// Whether held-out rows choose its settings.
+    pub(super) fn is_chosen(&self) -> bool {
+        self.with(&Chosen { size: -1.0, min_samples_leaf: usize::MAX }) != *self
+    }
+
+    /// The same with what held-out rows chose: the price of a node where a shape is learned, the rows of a leaf where a single
+    /// tree is grown.
+    pub(super) fn with(&self, chosen: &Chosen) -> Self {
+        let priced = |params: &mut SoftForestParams| {
+            if params.leafness == UNDECIDED {
+                params.regularisers.size = chosen.size;
+            }
+        };
+        let mut model = self.clone();
+        match &mut model {
+            Self::Soft(params) => priced(params),
+            Self::RandomShape(_) => {}
+            Self::Hard(params) if params.kind == HardKind::Greedy => params.min_samples_leaf = chosen.min_samples_leaf,
+            Self::Hard(_) => {}
+            Self::Cascade(params) => {
+                for forest in &mut params.forests {
+                    if let Forest::Soft(params) = forest {
+                        priced(params);
+                    }
+                }
+            }
+        }
+        model
+    }
+
+    /// Whether several layers are grown.
+    pub(super) fn is_cascade(&self) -> bool {
+        matches!(self, Self::Cascade(_))
+    }
+
     /// Seconds on one core for so many training rows, roughly.
     pub(super) fn effort(&self, rows: usize) -> f64 {
         let soft = |params: &SoftForestParams| 0.5 + 0.3 * params.trees as f64;
@@ -150,6 +207,23 @@ impl Fitted {
         })
     }
 
+    /// Accuracy (%) of its last word.
+    pub(super) fn accuracy(&self, x: ArrayView2<f32>, y: ArrayView1<usize>) -> forest::Result<f64> {
+        Ok(self.predict(x)?.last().map_or(0.0, |votes| accuracy(votes, y)))
+    }
+
+    /// Gates and leaves, of a mean tree; 0 for cascades.
+    pub(super) fn nodes_per_tree(&self) -> f64 {
+        match self {
+            Self::Soft(forest) => {
+                let size = forest.complexity();
+                (size.gates + size.leaves) as f64 / size.trees as f64
+            }
+            Self::Hard(forest) => forest.nodes() as f64 / forest.trees() as f64,
+            Self::Cascade(..) => 0.0,
+        }
+    }
+
     /// Accuracy of the layers' predictions on the test rows, and size; for soft trees also accuracy of one path a tree, and
     /// how far explanations hold. `mean` is that of the training rows.
     pub(super) fn metrics(
@@ -158,7 +232,6 @@ impl Fitted {
         x: ArrayView2<f32>,
         y: ArrayView1<usize>,
         mean: ArrayView1<f32>,
-        seed: u64,
     ) -> anyhow::Result<Metrics> {
         let mut metrics = Metrics::new();
         let mut put = |name: &str, value: f64| {
@@ -173,15 +246,15 @@ impl Fitted {
                 let size = forest.complexity();
                 put("scalars", size.scalars as f64);
                 put("bytes", size.bytes as f64);
-                put("nodes_per_tree", (size.gates + size.leaves) as f64 / size.trees as f64);
+                put("nodes_per_tree", self.nodes_per_tree());
                 put("one_path_accuracy", accuracy(&forest.evaluate(x, Evaluation::Hard)?.output, y));
-                let (mass, gap) = explained(forest, x, mean, seed)?;
+                let (mass, gap) = explained(forest, x, mean)?;
                 put("explained_mass", mass);
                 put("deletion_gap", gap);
             }
             Self::Hard(forest) => {
                 put("scalars", forest.scalars() as f64);
-                put("nodes_per_tree", forest.nodes() as f64 / forest.trees() as f64);
+                put("nodes_per_tree", self.nodes_per_tree());
             }
             Self::Cascade(forest, folds) => {
                 put("scalars", forest.scalars() as f64);
@@ -214,9 +287,9 @@ fn accuracy(votes: &Array2<f32>, y: ArrayView1<usize>) -> f64 {
 }
 
 /// Of the first test rows' explanations: the mass that the likeliest path of each tree carries, and by how many points more
-/// the class's probability falls when the columns named first are set to their mean than when as many others are.
-fn explained(forest: &SoftForest, x: ArrayView2<f32>, mean: ArrayView1<f32>, seed: u64) -> forest::Result<(f64, f64)> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+/// the class's probability falls when the columns named first are set to their mean than when those others are that are farthest
+/// from theirs: what is at its mean already, as the rim of most pictures is, could not be missed.
+fn explained(forest: &SoftForest, x: ArrayView2<f32>, mean: ArrayView1<f32>) -> forest::Result<(f64, f64)> {
     let count = x.nrows().min(EXPLAINED);
     let (mut mass, mut gap) = (0.0, 0.0);
     let mut probabilities = vec![0.0; forest.classes()];
@@ -226,16 +299,17 @@ fn explained(forest: &SoftForest, x: ArrayView2<f32>, mean: ArrayView1<f32>, see
         mass += explanation.explained_mass;
         let mut named = explanation.columns();
         named.truncate(MASKED);
-        let others: Vec<usize> = (0..row.len()).filter(|column| !named.contains(column)).collect();
-        let drawn = rand::seq::index::sample(&mut rng, others.len(), named.len().min(others.len()));
-        let drawn: Vec<usize> = drawn.into_iter().map(|index| others[index]).collect();
+        let mut others: Vec<usize> = (0..row.len()).filter(|column| !named.contains(column)).collect();
+        let moved = |&column: &usize| (row[column] - mean[column]).abs();
+        others.sort_by(|a, b| moved(b).total_cmp(&moved(a)));
+        others.truncate(named.len());
         let mut without = |columns: &[usize]| -> forest::Result<f64> {
             let mut masked = row.clone();
             columns.iter().for_each(|&column| masked[column] = mean[column]);
             forest.predict_one(&masked, Evaluation::Exact, &mut probabilities)?;
             Ok(f64::from(probabilities[explanation.class]))
         };
-        gap += without(&drawn)? - without(&named)?;
+        gap += without(&others)? - without(&named)?;
     }
     Ok((mass / count as f64, 100.0 * gap / count as f64))
 }
@@ -265,7 +339,7 @@ mod tests {
         };
         let forest = params.fit(x.view(), aview1(&y))?;
         let mean = x.mean_axis(Axis(0)).unwrap_or_default();
-        let (mass, gap) = explained(&forest, x.view(), mean.view(), 1)?;
+        let (mass, gap) = explained(&forest, x.view(), mean.view())?;
         assert!((0.0..=1.0).contains(&mass), "{mass}");
         assert!(gap > 1.0, "{gap}");
         Ok(())
@@ -279,7 +353,7 @@ mod tests {
         let params = DeepForestParams { max_layers: 2, forests: vec![forest], ..DeepForestParams::default() };
         let fitted = Model::Cascade(Box::new(params)).fit(x.view(), aview1(&y), 0, 0.0)?;
         let (layers, mean) = (fitted.predict(x.view())?, x.row(0));
-        let metrics = fitted.metrics(&layers, x.view(), aview1(&y), mean, 0)?;
+        let metrics = fitted.metrics(&layers, x.view(), aview1(&y), mean)?;
         assert_eq!(metrics["layers"], layers.len() as f64);
         assert!((0.0..=100.0).contains(&metrics["layer2_out_of_fold"]));
         assert_eq!(metrics["scalars"], 3.0 * metrics["scalars_a_fold"]);

@@ -120,7 +120,11 @@ fn conv_net(config: &ConvNetConfig, state: &IndexMap<String, Tensor>) -> Result<
 
 fn resnet(config: &ResNetConfig, state: &IndexMap<String, Tensor>) -> Result<ConvProgram> {
     let stem_width = config.widths.first().copied().unwrap_or(0);
-    let (side, stride) = if config.stem == Stem::Cifar { (3, 1) } else { (7, 2) };
+    let (side, stride) = match config.stem {
+        Stem::Cifar => (3, 1),
+        Stem::Strided => (3, 2),
+        Stem::Imagenet => (7, 2),
+    };
     let mut steps =
         vec![folded(state, "conv1", "bn1", [stem_width, config.in_channels, side, side], stride)?, Step::Relu];
     if config.stem == Stem::Imagenet {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::invariance::{Background, NetworkProbe, Picture, Placer, Similarity};
 use core_tensor::checkpoint::state_of;
-use core_tensor::networks::{Architecture, ConvNetConfig, ResNetConfig};
+use core_tensor::networks::{Architecture, ConvNetConfig, ResNetConfig, Stem};
 use core_tensor::nn::Standard;
 use proptest::prelude::*;
 use tch::{Device, Kind, nn};
@@ -63,6 +63,7 @@ fn networks_of_the_house_give_what_they_give_naively() {
     let study = ShiftStudy { batch: 17, ..ShiftStudy::new(grid, Placer::white_imagenet()) };
     for stem in [
         ResNetConfig::cifar(20, 3).unwrap(),
+        ResNetConfig { stem: Stem::Strided, ..ResNetConfig::cifar(20, 3).unwrap() },
         ResNetConfig::imagenet(18, 3).unwrap(),
         ResNetConfig::imagenet(50, 3).unwrap(),
     ] {
