@@ -295,7 +295,7 @@ mod tests {
                 HardForestParams { seed, trees: 3, kind: HardKind::CompletelyRandom, ..HardForestParams::default() };
             // No row is in the third fold, so that both forests are grown on all rows.
             let folds = params.fit_folds(x.view(), &y, 2, &[2; 60], 2)?;
-            Ok::<_, Error>([folds[0].clone(), folds[1].clone()])
+            Ok::<_, ForestError>([folds[0].clone(), folds[1].clone()])
         };
         let (zero, one) = (grown(0)?, grown(1)?);
         assert_ne!(zero[0], zero[1]);

@@ -22,6 +22,7 @@ use crate::error::{HwError, narrow};
 use crate::loopnest::LoopNestEngine;
 use crate::stall::DoubleBuffer;
 use crate::task::{OperandKind, Task};
+use core_tensor::workload::Pass;
 
 /// The kinds of array; `kind` names one in TOML.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -246,6 +247,10 @@ impl<'a> Flows<'a> {
     ///
     /// Either weights stay while inputs pass by, or the reverse, whichever moves less: an operand that does not fit its
     /// half buffer beside the other's chunks is fetched once a chunk. Outputs are finished on chip and stored once.
+    ///
+    /// Weight gradients are small beside the pixels that are summed over. There a third way is open: chunks of gradients
+    /// stay in their buffer while both operands pass by in chunks of pixels, after each of which partial sums are read and
+    /// written once more. Where all gradients fit, both operands are fetched once.
     pub(crate) fn memory(mut self, task: &Task, stored_bits: [u128; 3]) -> Vec<Flow> {
         let [input, weight, output] = stored_bits;
         let groups = u128::from(task.shape.groups);
@@ -255,8 +260,15 @@ impl<'a> Flows<'a> {
         let (input_chunks, weight_chunks) = (chunks(input, input_buffer), chunks(weight, weight_buffer));
         let weights_stay = (if input_chunks == 1 { input } else { input * weight_chunks }, weight);
         let inputs_stay = (input, if weight_chunks == 1 { weight } else { weight * input_chunks });
-        let (input_bits, weight_bits) =
-            if weights_stay.0 + weights_stay.1 <= inputs_stay.0 + inputs_stay.1 { weights_stay } else { inputs_stay };
+        let output_buffer = self.buffer(OperandKind::Output);
+        let mut ways = vec![weights_stay, inputs_stay];
+        if task.pass == Pass::WeightGradient && output_buffer > 0 {
+            let output_chunks = chunks(output, output_buffer);
+            ways.extend([(input * output_chunks, weight), (input, weight * output_chunks)]);
+        }
+        let least = (0..ways.len()).min_by_key(|&way| ways[way].0 + ways[way].1).unwrap_or_default();
+        let (input_bits, weight_bits) = ways[least];
+        let pixel_chunks = if least < 2 { 1 } else { input_chunks.max(weight_chunks) };
         let fetched = [
             (OperandKind::Input, input_buffer, input_bits, task.input.bits),
             (OperandKind::Weight, weight_buffer, weight_bits, task.weight.bits),
@@ -269,8 +281,20 @@ impl<'a> Flows<'a> {
                 self.flows.push(Flow { level, operand, reads: 0, writes: words, read_bits: 0, write_bits: bits });
             }
         }
-        let level = self.buffer(OperandKind::Output);
+        let level = output_buffer;
         if level > 0 {
+            let (operand, again) = (OperandKind::Output, output * (pixel_chunks - 1));
+            let words = again.div_ceil(u128::from(task.output_bits));
+            if again > 0 {
+                self.flows.push(Flow {
+                    level,
+                    operand,
+                    reads: words,
+                    writes: words,
+                    read_bits: again,
+                    write_bits: again,
+                });
+            }
             let (operand, words) = (OperandKind::Output, output.div_ceil(u128::from(task.output_bits)));
             self.flows.push(Flow { level, operand, reads: words, writes: 0, read_bits: output, write_bits: 0 });
             self.flows.push(Flow { level: 0, operand, reads: 0, writes: words, read_bits: 0, write_bits: output });
@@ -338,5 +362,35 @@ mod tests {
         assert_eq!(slowest_of(100, 0.5, 1), 50);
         // √(2·ln 64·25) = 14.42 above the mean of 50.
         assert_eq!(slowest_of(100, 0.5, 64), 65);
+    }
+
+    #[test]
+    fn weight_gradients_stay_on_chip_while_pixels_pass_by() {
+        use core_tensor::workload::{Layer, Operator};
+        let mut accelerator = Accelerator::preset("tpu-like").unwrap();
+        // Tiles of 1,024 bits: half of 256 bytes.
+        for level in &mut accelerator.memory[1..] {
+            level.capacity_bytes = Some(256 * level.holds.len() as u64);
+        }
+        let layer = Layer::new("fc", Operator::linear(64, 64));
+        // In tiles: inputs of 10, weights (here: the errors) of 4.
+        let moved = |pass, output: u128| {
+            let task = Task::new(&layer, 1, pass).unwrap();
+            let flows = Flows::new(&accelerator).memory(&task, [10 * 1024, 4 * 1024, output]);
+            let bits = |level: bool, operand, written: bool| -> u128 {
+                let these = flows.iter().filter(|flow| (flow.level > 0) == level && flow.operand == operand);
+                these.map(|flow| if written { flow.write_bits } else { flow.read_bits }).sum()
+            };
+            let fetched = bits(false, OperandKind::Input, false) + bits(false, OperandKind::Weight, false);
+            (fetched / 1024, bits(true, OperandKind::Output, true), bits(false, OperandKind::Output, true))
+        };
+        // Weights stay, inputs pass by four times.
+        assert_eq!(moved(Pass::Forward, 512), (10 * 4 + 4, 0, 512));
+        // All gradients stay; after each of ten chunks of pixels but the last, partial sums are written to be read again.
+        assert_eq!(moved(Pass::WeightGradient, 512), (10 + 4, 9 * 512, 512));
+        // Three chunks of gradients: the errors pass by three times, the inputs once.
+        assert_eq!(moved(Pass::WeightGradient, 2560), (10 + 3 * 4, 9 * 2560, 2560));
+        // A hundred chunks of gradients are more than either operand has.
+        assert_eq!(moved(Pass::WeightGradient, 102_400), (10 * 4 + 4, 0, 102_400));
     }
 }

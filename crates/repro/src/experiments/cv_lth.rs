@@ -20,7 +20,7 @@ use settings::{Objective, Seconds, Settings};
 
 const PAPER: &str = "cv-lth";
 /// Counted up whenever the code computes something else from the same parameters.
-const REVISION: u32 = 2;
+const REVISION: u32 = 3;
 
 /// The experiment.
 pub(super) struct CvLth;
@@ -105,9 +105,9 @@ mod tests {
     fn plans_pair_every_transfer_with_the_pre_training_of_its_seed() {
         let empty = tempfile::tempdir().unwrap();
         let ask = |tier| Ask { tier, seeds: None, device: Device::Cpu, data: DataRoot::at(empty.path()) };
-        // Three seeds of two objectives, a transfer, one from fresh weights, overlap; then four of three objectives and their
+        // Three seeds of two objectives, a transfer, one from fresh weights, overlap; then six of three objectives and their
         // transfers, with scenes.
-        for (tier, runs) in [(Tier::Quick, 3 * 5), (Tier::Standard, 4 * 9), (Tier::Paper, 0)] {
+        for (tier, runs) in [(Tier::Quick, 3 * 5), (Tier::Standard, 6 * 9), (Tier::Paper, 0)] {
             let plan = CvLth.plan(&ask(tier)).unwrap();
             let ids: BTreeSet<_> = plan.runs.iter().map(|planned| planned.run.id()).collect();
             assert_eq!((ids.len(), plan.runs.len()), (runs, runs), "{tier}");
@@ -135,5 +135,23 @@ mod tests {
             claim.reason().to_owned()
         };
         assert!(reason(&of(Tier::Quick)).contains("standard tier") && !reason(&of(Tier::Standard)).contains("tier"));
+        // What independent starts settle beforehand, no tier judges.
+        for section in [of(Tier::Quick), of(Tier::Standard)] {
+            let beforehand: Vec<_> = section.claims.iter().filter(|claim| claim.id().starts_with("T3")).collect();
+            assert!(
+                !beforehand.is_empty() && beforehand.iter().all(|claim| claim.reason().contains("independent starts"))
+            );
+        }
+    }
+
+    #[test]
+    fn every_objective_has_a_control_on_its_own_task() {
+        let empty = tempfile::tempdir().unwrap();
+        let ask = Ask { tier: Tier::Standard, seeds: None, device: Device::Cpu, data: DataRoot::at(empty.path()) };
+        let section = CvLth.judge(&ask, &Results::new(Vec::new())).unwrap();
+        for objective in Objective::ALL {
+            let id = format!("T0-{}", objective.name());
+            assert!(section.claims.iter().any(|claim| claim.id() == id), "{id}");
+        }
     }
 }

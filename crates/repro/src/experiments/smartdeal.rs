@@ -7,7 +7,8 @@
 //! energy    a compressed ResNet-20 on the accelerator model
 //! training-energy  a training step of two ResNets on it
 //! trained   (standard tier) a network on images ──► retrained: compressed at three shares of zeros, two epochs of alternation
-//!                                                      └─► learned: at the first share, six epochs in SmartDeal form
+//!                                               ├─► learned: at the first share, six epochs in SmartDeal form
+//!                                               └─► continued: dense, as long as either and under its learning rates
 //! ```
 
 mod blobs;
@@ -30,8 +31,9 @@ const REVISION: u32 = 1;
 const FILE_REVISION: u32 = 2;
 /// The same for trainings that move coefficients.
 const MOVING_REVISION: u32 = 2;
-/// The same for what is priced on accelerator models.
+/// The same for inference and for training priced on accelerator models.
 const PRICE_REVISION: u32 = 2;
+const TRAINING_PRICE_REVISION: u32 = 3;
 
 /// The experiment.
 pub(super) struct SmartDeal;
@@ -73,7 +75,7 @@ impl Experiment for SmartDeal {
             add(ask.run(PAPER, "network", seed, &defaults.1)?, FILE_REVISION, 1.0);
             add(ask.run(PAPER, "learning", seed, &defaults.2)?, MOVING_REVISION, 1.2);
             add(ask.run(PAPER, "energy", seed, &defaults.3)?, PRICE_REVISION, 0.05);
-            add(ask.run(PAPER, "training-energy", seed, &defaults.4)?, PRICE_REVISION, 1.5);
+            add(ask.run(PAPER, "training-energy", seed, &defaults.4)?, TRAINING_PRICE_REVISION, 1.5);
         }
         if ask.tier == Tier::Standard {
             plan_images(ask, &mut plan)?;
@@ -91,6 +93,7 @@ impl Experiment for SmartDeal {
             "trained" => images::train(&run.params()?, run.seed, context),
             "learned" => images::learn(&run.params()?, run.seed, context),
             "retrained" => images::retrain(&run.params()?, run.seed, context),
+            "continued" => images::continue_dense(&run.params()?, run.seed, context),
             other => anyhow::bail!("no run of kind `{other}`"),
         }
     }
@@ -114,19 +117,79 @@ fn plan_images(ask: &Ask, plan: &mut Plan) -> anyhow::Result<()> {
     for seed in ask.seeds(3) {
         let dense = ask.run(PAPER, "trained", seed, &images::Trained { recipe: recipe.clone() })?;
         let dense = plan.add_weighted(dense.at_revision(REVISION), seconds(recipe.epochs));
+        let retrained = |zeros| images::Retrained { recipe: recipe.clone(), zeros, epochs: few, rate: 0.01 };
         for zeros in ZEROS {
-            let params = images::Retrained { recipe: recipe.clone(), zeros, epochs: few, rate: 0.01 };
-            let run = ask.run(PAPER, "retrained", seed, &params)?.at_revision(FILE_REVISION);
+            let run = ask.run(PAPER, "retrained", seed, &retrained(zeros))?.at_revision(FILE_REVISION);
             plan.add_weighted(run.needing("trained", &dense), seconds(few));
         }
+        let learned = |mode: CoefficientMode| {
+            let update = UpdateConfig { mode, ..UpdateConfig::default() };
+            images::Learned { recipe: recipe.clone(), zeros: ZEROS[0], epochs: many, peak: 0.05, update }
+        };
         let switch = CoefficientMode::Switch(images::switch(&recipe));
         let modes = [(switch, MOVING_REVISION), (CoefficientMode::Frozen, REVISION)];
         for (mode, revision) in modes {
-            let update = UpdateConfig { mode, ..UpdateConfig::default() };
-            let params = images::Learned { recipe: recipe.clone(), zeros: ZEROS[0], epochs: many, peak: 0.05, update };
-            let run = ask.run(PAPER, "learned", seed, &params)?.at_revision(revision);
+            let run = ask.run(PAPER, "learned", seed, &learned(mode))?.at_revision(revision);
             plan.add_weighted(run.needing("trained", &dense), seconds(many));
+        }
+        // Arms of a kind differ in what is zero and in what moves, not in how long and how fast they train.
+        let courses = [(retrained(ZEROS[0]).course(), few), (learned(CoefficientMode::Frozen).course(), many)];
+        for (course, epochs) in courses {
+            let params = images::Continued { recipe: recipe.clone(), course };
+            let run = ask.run(PAPER, "continued", seed, &params)?.at_revision(REVISION);
+            plan.add_weighted(run.needing("trained", &dense), seconds(epochs));
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DataRoot, Device};
+    use std::collections::BTreeSet;
+
+    fn ask(tier: Tier, data: &std::path::Path) -> Ask {
+        Ask { tier, seeds: None, device: Device::Cpu, data: DataRoot::at(data) }
+    }
+
+    fn of<'a>(plan: &'a Plan, kind: &str) -> Vec<&'a Run> {
+        plan.runs.iter().map(|planned| &planned.run).filter(|run| run.kind == kind).collect()
+    }
+
+    #[test]
+    fn the_dense_network_goes_on_as_long_as_every_arm_does() {
+        let empty = tempfile::tempdir().unwrap();
+        // Three seeds of five kinds; and of a training, three that re-train, two that learn in form, two that go on dense.
+        for (tier, runs) in [(Tier::Quick, 3 * 5), (Tier::Standard, 3 * (5 + 1 + 3 + 2 + 2))] {
+            let plan = SmartDeal.plan(&ask(tier, empty.path())).unwrap();
+            let ids: BTreeSet<_> = plan.runs.iter().map(|planned| planned.run.id()).collect();
+            assert_eq!((ids.len(), plan.runs.len()), (runs, runs), "{tier}");
+        }
+        let plan = SmartDeal.plan(&ask(Tier::Standard, empty.path())).unwrap();
+        let course = |run: &Run| match run.kind.as_str() {
+            "retrained" => run.params::<images::Retrained>().unwrap().course(),
+            "learned" => run.params::<images::Learned>().unwrap().course(),
+            _ => run.params::<images::Continued>().unwrap().course,
+        };
+        let dense = of(&plan, "continued");
+        for arm in of(&plan, "retrained").into_iter().chain(of(&plan, "learned")) {
+            let pairs = dense.iter().filter(|run| run.needs == arm.needs && course(run) == course(arm));
+            assert_eq!(pairs.count(), 1, "{}", arm.label());
+        }
+    }
+
+    #[test]
+    fn a_report_without_results_leaves_no_claim_out() {
+        let empty = tempfile::tempdir().unwrap();
+        for tier in [Tier::Quick, Tier::Standard] {
+            let section = SmartDeal.judge(&ask(tier, empty.path()), &Results::new(Vec::new())).unwrap();
+            let ids: BTreeSet<_> = section.claims.iter().map(|claim| claim.id().to_owned()).collect();
+            assert_eq!(ids.len(), section.claims.len());
+            assert!(section.claims.iter().all(|claim| claim.verdict().as_str() == "not run"));
+            for table in &section.tables {
+                assert!(table.rows.iter().all(|row| row.len() == table.header.len()), "{}", table.title);
+            }
+        }
+    }
 }

@@ -12,9 +12,13 @@ use core_tensor::data::{Augmentation, Dataset, Loader, LoaderConfig, OnDevice};
 use core_tensor::nn::Standard;
 use core_tensor::optim::NamedTensors;
 use core_tensor::train::{CrossEntropy, Observer};
-use lth::criterion::Magnitude;
-use lth::{FirstRound, Imp, ImpConfig, MaskObserver, MaskRecord, MaskSet, Prunable, copies, restore};
+use lth::criterion::{Criterion, Magnitude};
+use lth::{
+    Amount, EmptyLayer, FirstRound, Imp, ImpConfig, MaskObserver, MaskRecord, MaskSet, NamedTensor, Prunable, Selector,
+    copies, restore,
+};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::Path;
 use tch::nn::VarStore;
 
@@ -41,13 +45,14 @@ pub(super) fn prunable() -> Prunable {
     Prunable::conv_only().except(["conv1.weight"])
 }
 
-/// Pre-trains, then prunes round by round. A run that is killed goes on from the pre-trained weights, which its checkpoint
-/// holds, and from the last round in its folder.
+/// Pre-trains, prunes round by round, then trains the controls. A run that is killed goes on from the pre-trained weights,
+/// which its checkpoint holds, and from the last round in its folder.
 pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
     let Params { settings, objective } = params;
     // Starts of their own: objectives that share one find masks that overlap more for that reason alone.
     let start_seed = seed * 10 + *objective as u64;
     let task = Task::new(settings, *objective, start_seed, context)?;
+    let mut metrics = Metrics::from([("source_knn_untrained".to_owned(), task.knn(settings)?)]);
     let folder = context.dir().join("rounds");
     let weights = match context.checkpoint() {
         Some(checkpoint) => read_state(&checkpoint.path)?,
@@ -56,7 +61,7 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
             if folder.exists() {
                 std::fs::remove_dir_all(&folder)?;
             }
-            task.train(settings.pretraining_steps, 0.1, true, start_seed, None)?;
+            task.train(Length::cosine(settings.pretraining_steps, 0.1, start_seed), None)?;
             let weights = copies(&state_of(&task.model.store));
             let header = Header::new("repro.weights", 1, serde_json::json!({ "objective": objective.name() }));
             let metadata = header.to_metadata()?;
@@ -68,7 +73,7 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
         }
     };
     restore(&weights, &task.model.store)?;
-    let mut metrics = Metrics::from([("source_knn".to_owned(), task.knn(settings)?)]);
+    metrics.insert("source_knn".to_owned(), task.knn(settings)?);
 
     let config = ImpConfig {
         rounds: settings.rounds,
@@ -78,9 +83,17 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     };
     std::fs::create_dir_all(&folder)?;
     let mut imp = Imp::new(config, &task.model.store, &weights, &Magnitude)?.in_folder(folder);
-    let mut round = 0;
+    let rounds = Rounds { task: &task, settings, start: &weights, seed: start_seed };
+    let total = u64::from(settings.rounds) + settings.controls.len() as u64;
+    let (mut round, mut controlled) = (0, BTreeMap::<u32, MaskSet>::new());
+    // What the search trains a round's ticket to, on its way to the next round.
+    let mut trained = BTreeMap::<u32, f64>::new();
     let mut search = |number: u32, mask: &MaskSet| -> anyhow::Result<()> {
-        task.train(settings.round_steps, 0.01, false, start_seed + 1000 * (1 + u64::from(number)), Some(mask))
+        rounds.train(number, mask)?;
+        if settings.controls.contains(&number) {
+            trained.insert(number, task.knn(settings)?);
+        }
+        Ok(())
     };
     while let Some(ticket) = imp.next_round(&mut search)? {
         round += 1;
@@ -88,9 +101,62 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
             MaskRecord { criterion: "magnitude".into(), scope: "global".into(), prunable: prunable(), source: None };
         context.save_artifact(&mask_file(round), |path| Ok(ticket.mask().save(path, &record)?))?;
         metrics.insert(format!("sparsity_{round}"), ticket.mask().sparsity());
-        context.progress(u64::from(round), u64::from(settings.rounds), "");
+        if settings.controls.contains(&round) {
+            controlled.insert(round, ticket.mask().clone());
+        }
+        context.progress(u64::from(round), total, "");
+    }
+
+    let pretrained: Vec<NamedTensor> =
+        weights.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+    let pretrained = prunable().select(&pretrained)?;
+    for (done, (&number, mask)) in (1_u32..).zip(&controlled) {
+        // The last round is nowhere trained yet, nor is one that was read from the folder.
+        let ticket = match trained.get(&number) {
+            Some(&knn) => knn,
+            None => rounds.knn(number, mask)?,
+        };
+        let random = mask.shuffle_within_layers(start_seed * 100 + u64::from(number));
+        metrics.insert(format!("one_shot_{number}"), agreement_with_one_shot(mask, &pretrained)?);
+        metrics.insert(format!("ticket_knn_{number}"), ticket);
+        metrics.insert(format!("random_knn_{number}"), rounds.knn(number, &random)?);
+        context.progress(u64::from(settings.rounds + done), total, "");
     }
     Ok(metrics)
+}
+
+/// Share of a mask's weights that pruning `weights` by magnitude at once, to the same density, keeps too: 1 where training
+/// between rounds changed nothing.
+fn agreement_with_one_shot(mask: &MaskSet, weights: &[NamedTensor]) -> anyhow::Result<f64> {
+    // Nothing is trained under this mask, so a layer may be left empty.
+    let selector = Selector { empty_layer: EmptyLayer::Allow, ..Selector::global() };
+    let dropped = Amount::Count(mask.weights() - mask.survivors());
+    let one_shot = selector.prune(&Magnitude.score(weights, None)?, dropped, None)?;
+    Ok(mask.overlap(&one_shot)? as f64 / mask.survivors() as f64)
+}
+
+/// The trainings of iterative pruning, each from the pre-trained weights.
+struct Rounds<'a> {
+    task: &'a Task,
+    settings: &'a Settings,
+    start: &'a NamedTensors,
+    seed: u64,
+}
+
+impl Rounds<'_> {
+    /// Trains the model as it is, under the mask of a round.
+    fn train(&self, round: u32, mask: &MaskSet) -> anyhow::Result<()> {
+        let Settings { round_steps, round_rate, .. } = self.settings;
+        let seed = self.seed + 1000 * (1 + u64::from(round));
+        self.task.train(Length::constant(*round_steps, *round_rate, seed), Some(mask))
+    }
+
+    /// Accuracy of nearest neighbours (%) after such a training of the pre-trained weights.
+    fn knn(&self, round: u32, mask: &MaskSet) -> anyhow::Result<f64> {
+        restore(self.start, &self.task.model.store)?;
+        self.train(round, mask)?;
+        self.task.knn(self.settings)
+    }
 }
 
 /// A network and what it is pre-trained on.
@@ -128,11 +194,10 @@ impl Task {
         Ok(Self { model, projector, key, train, test, batch_size, device })
     }
 
-    fn train(&self, steps: u64, peak: f64, cosine: bool, seed: u64, mask: Option<&MaskSet>) -> anyhow::Result<()> {
-        let store = &self.model.store;
+    fn train(&self, length: Length, mask: Option<&MaskSet>) -> anyhow::Result<()> {
+        let (store, seed) = (&self.model.store, length.seed);
         let mut held = mask.map(|mask| MaskObserver::new(mask, store)).transpose()?;
         let mut observers: Vec<&mut dyn Observer> = held.iter_mut().map(|held| held as &mut dyn Observer).collect();
-        let length = if cosine { Length::cosine(steps, peak, seed) } else { Length::constant(steps, peak, seed) };
         let config = LoaderConfig { drop_last: true, ..LoaderConfig::training(self.batch_size) };
         let network = self.model.network.as_ref();
         let Some(projector) = &self.projector else {
@@ -186,4 +251,23 @@ pub(super) fn load_backbone(weights: &NamedTensors, store: &VarStore) -> anyhow:
     let report = lth::transfer::Pretrained::SimClr.load_state(weights, store, ["fc."])?;
     anyhow::ensure!(report.missing.is_empty() && report.mismatched.is_empty(), "the backbone is not whole: {report:?}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Tensor;
+
+    #[test]
+    fn a_mask_agrees_with_one_shot_pruning_by_what_both_keep() {
+        let name = || "conv2.weight".to_owned();
+        let weights = [(name(), Tensor::from_slice(&[4.0_f32, -3.0, 2.0, 1.0]))];
+        // Two of four at once: 4 and −3. One: 4.
+        let cases: [([u8; 4], f64); 5] =
+            [([1, 1, 0, 0], 1.0), ([1, 0, 0, 1], 0.5), ([0, 0, 1, 1], 0.0), ([0, 1, 0, 0], 0.0), ([1, 1, 1, 1], 1.0)];
+        for (bits, share) in cases {
+            let mask = MaskSet::from_tensors(&[(name(), Tensor::from_slice(&bits))]).unwrap();
+            assert_eq!(agreement_with_one_shot(&mask, &weights).unwrap(), share, "{bits:?}");
+        }
+    }
 }

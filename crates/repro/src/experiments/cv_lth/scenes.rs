@@ -39,11 +39,11 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     let image = [channels, side as i64, side as i64];
 
     let mut metrics = Metrics::new();
-    let mut margins = |task: &str, dense: &[f64], sparse: &[f64]| -> anyhow::Result<()> {
+    let mut summarise = |task: &str, dense: &[f64], sparse: &[f64]| -> anyhow::Result<()> {
         let verdict = Matching::new(sparse, dense)?;
         metrics.insert(format!("{task}_dense"), verdict.dense_mean);
         metrics.insert(format!("{task}_ticket"), verdict.mean);
-        metrics.insert(format!("{task}_margin"), verdict.margin());
+        metrics.insert(format!("{task}_dense_std"), verdict.dense_std);
         Ok(())
     };
     let mut scores = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
@@ -76,7 +76,7 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
         }
         context.progress(repeat + 1, repeats as u64, "");
     }
-    margins("miou", &scores[0][0], &scores[0][1])?;
-    margins("ap50", &scores[1][0], &scores[1][1])?;
+    summarise("miou", &scores[0][0], &scores[0][1])?;
+    summarise("ap50", &scores[1][0], &scores[1][1])?;
     Ok(metrics)
 }

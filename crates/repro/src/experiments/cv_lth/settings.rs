@@ -39,7 +39,11 @@ pub(super) struct Settings {
     pub(super) pretraining_steps: u64,
     /// Steps of each round of pruning on the pre-training task.
     pub(super) round_steps: u64,
+    /// Learning rate of all of these steps.
+    pub(super) round_rate: f64,
     pub(super) rounds: u32,
+    /// Rounds whose masks are tried on the pre-training task itself, beside random ones and those of one-shot pruning.
+    pub(super) controls: Vec<u32>,
     pub(super) batch_size: usize,
     /// Labels of each class of a downstream draw.
     pub(super) labels: usize,
@@ -53,7 +57,7 @@ pub(super) struct Settings {
     pub(super) found: Vec<u32>,
     /// Training scenes, test scenes, steps, repeats, side of a scene; none where scenes are left out.
     pub(super) scenes: Option<[usize; 5]>,
-    /// The feature map that segmentation and detection look at.
+    /// The feature map that segmentation and detection look at: the last, so that every pruned layer is in use.
     pub(super) tap: String,
 }
 
@@ -87,10 +91,11 @@ impl Objective {
 
 /// Pre-trainings of each objective. No run depends on it, so that more of them leave finished ones valid.
 pub(super) fn seeds(tier: Tier) -> u64 {
-    if tier == Tier::Standard { 4 } else { 3 }
+    if tier == Tier::Standard { 6 } else { 3 }
 }
 
-/// Seconds of a run on one core, roughly: the networks of a tier differ too much for steps to tell.
+/// Seconds of a run on one core, roughly: the networks of a tier differ too much for steps to tell. A quarter of a
+/// pre-training's are its controls.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seconds {
     /// By objective: supervised, SimCLR, MoCo.
@@ -103,8 +108,8 @@ pub(super) struct Seconds {
 impl Seconds {
     pub(super) fn of(tier: Tier) -> Self {
         match tier {
-            Tier::Quick => Self { pretraining: [6.0, 14.0, 14.0], transfer: 17.0, scenes: 0.0, fresh: 11.0 },
-            _ => Self { pretraining: [290.0, 380.0, 180.0], transfer: 260.0, scenes: 50.0, fresh: 90.0 },
+            Tier::Quick => Self { pretraining: [9.0, 19.0, 19.0], transfer: 17.0, scenes: 0.0, fresh: 11.0 },
+            _ => Self { pretraining: [380.0, 490.0, 240.0], transfer: 230.0, scenes: 65.0, fresh: 90.0 },
         }
     }
 }
@@ -127,7 +132,9 @@ impl Settings {
             source_images: 6000,
             pretraining_steps: 250,
             round_steps: 30,
+            round_rate: 0.05,
             rounds: 10,
+            controls: vec![3, 5, 10],
             batch_size: 64,
             labels: 10,
             draws: 3,
@@ -136,7 +143,7 @@ impl Settings {
             transferred: vec![3, 5, 10],
             found: vec![6, 10],
             scenes: None,
-            tap: "conv3".to_owned(),
+            tap: "conv4".to_owned(),
         };
         match ask.tier {
             Tier::Quick => Ok(Some(quick)),
@@ -173,9 +180,9 @@ impl Settings {
             labels: 50,
             fine_steps: 60,
             test_images: 1000,
-            transferred: vec![3, 5, 8, 10],
+            transferred: vec![3, 5, 10],
             scenes: Some([500, 200, 100, 3, 32]),
-            tap: "layer2".to_owned(),
+            tap: "layer3".to_owned(),
             ..longer
         })
     }
@@ -264,7 +271,8 @@ mod tests {
             let json = serde_json::to_string(&settings).unwrap();
             assert_eq!(serde_json::from_str::<Settings>(&json).unwrap(), settings);
             assert!(settings.source.iter().all(|class| !settings.target.contains(class)));
-            assert!(settings.transferred.iter().chain(&settings.found).all(|round| *round <= settings.rounds));
+            let mut rounds = settings.transferred.iter().chain(&settings.found).chain(&settings.controls);
+            assert!(rounds.all(|round| *round <= settings.rounds));
         }
     }
 }

@@ -100,21 +100,18 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     Ok(metrics)
 }
 
-/// How far each ticket is above the line of matching, and the largest sparsity that is.
+/// The deviation of the dense scores, and the largest sparsity whose ticket matches by it.
 fn matching(
     masks: &BTreeMap<u32, MaskSet>,
     scores: &BTreeMap<String, Vec<f64>>,
     metrics: &mut Metrics,
 ) -> anyhow::Result<()> {
     let dense = &scores["dense"];
+    metrics.insert("dense_std".into(), Matching::new(dense, dense)?.dense_std);
     let mut curve = Vec::new();
     for (round, mask) in masks {
-        let values = &scores[&format!("ticket_{round}")];
-        let verdict = Matching::new(values, dense)?;
-        metrics.insert(format!("margin_{round}"), verdict.margin());
         metrics.insert(format!("sparsity_{round}"), mask.sparsity());
-        metrics.insert("dense_std".into(), verdict.dense_std);
-        curve.push((mask.sparsity(), values.clone()));
+        curve.push((mask.sparsity(), scores[&format!("ticket_{round}")].clone()));
     }
     let bracket = largest_matching(&curve, dense)?;
     // 0: not even the densest ticket matches. 1: the sparsest one does.

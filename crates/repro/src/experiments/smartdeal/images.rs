@@ -1,15 +1,15 @@
 //! A convolutional network trained on images, compressed at three shares of zeros, and re-trained a little; or, at the
-//! first share, trained longer in SmartDeal form, where zeros stay zero.
+//! first share, trained longer in SmartDeal form, where zeros stay zero. Beside both the dense network, trained on as long.
 
 use super::super::images::ImageSet;
-use super::super::training::{self, DataChoice, Length, Model, Recipe};
+use super::super::training::{self, DataChoice, Length, Loaders, Model, Recipe};
 use super::learning::moved;
 use super::network::saved;
 use crate::{Ask, Metrics, RunContext};
 use core_tensor::checkpoint::{Header, read_state, state_of, write_safetensors};
 use core_tensor::networks::Architecture;
 use core_tensor::optim::{Schedule, Sgd, SgdConfig};
-use core_tensor::train::{CrossEntropy, evaluate};
+use core_tensor::train::{CrossEntropy, Evaluation, Observer, evaluate};
 use quant::smartdeal::train::{
     AlternateRetraining, BucketSwitch, CoefficientMode, CoefficientUpdate, SdTrainConfig, SdTrainingFactory,
     UpdateConfig, trainable_without_coefficients,
@@ -41,8 +41,8 @@ pub(super) struct Retrained {
     pub(super) rate: f64,
 }
 
-/// A compression with so many zeros, and a training in SmartDeal form that follows it: bases, norms and what is dense learn,
-/// coefficients move a rung at a time, and no zero is lost or made.
+/// A compression with so many zeros, and a training in SmartDeal form that follows it: bases, biases and norms learn;
+/// coefficients stay, or move a rung at a time. No zero of the start is lost; below the lowest rung others are made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Learned {
@@ -53,6 +53,50 @@ pub(super) struct Learned {
     /// Learning rate of the first half; a tenth in the second.
     pub(super) peak: f64,
     pub(super) update: UpdateConfig,
+}
+
+/// A dense training that goes on as an arm of the others does.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Continued {
+    pub(super) recipe: Recipe,
+    pub(super) course: Course,
+}
+
+/// For how long and how fast a trained network trains on.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Course {
+    /// At one learning rate.
+    Constant { epochs: u64, rate: f64 },
+    /// At a peak in the first half, at a tenth of it in the second.
+    Falling { epochs: u64, peak: f64 },
+}
+
+impl Course {
+    fn length(self, recipe: &Recipe) -> Length {
+        match self {
+            Self::Constant { epochs, rate } => {
+                Length { steps: epochs * recipe.steps_per_epoch(), schedule: Schedule::Constant { peak: rate } }
+            }
+            Self::Falling { epochs, peak } => {
+                let steps = epochs * recipe.steps_per_epoch();
+                Length { steps, schedule: Schedule::Step { peak, milestones: vec![steps / 2], gamma: 0.1 } }
+            }
+        }
+    }
+}
+
+impl Retrained {
+    pub(super) fn course(&self) -> Course {
+        Course::Constant { epochs: self.epochs, rate: self.rate }
+    }
+}
+
+impl Learned {
+    pub(super) fn course(&self) -> Course {
+        Course::Falling { epochs: self.epochs, peak: self.peak }
+    }
 }
 
 /// ResNet-20 where CIFAR-10 is at hand, else LeNet-5 on grey images.
@@ -101,22 +145,15 @@ pub(super) fn train(params: &Trained, seed: u64, context: &mut RunContext) -> an
 
 pub(super) fn retrain(params: &Retrained, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
     let recipe = &params.recipe;
-    let weights = context.needed("trained")?.artifact(WEIGHTS)?;
-    let dense_bytes = std::fs::metadata(&weights)?.len() as f64;
-    let model = recipe.build(context, seed)?;
-    lth::restore(&read_state(&weights)?, &model.store)?;
+    let (model, dense_bytes) = restored(recipe, seed, context)?;
     let policy = CompressPolicy::with_theta(theta_for(&model.store, params.zeros)?);
     let loaders = recipe.loaders(context, seed)?;
 
     let mut retraining = AlternateRetraining::new(&model.store, policy.clone())?;
     retraining.project()?;
     let one_shot = evaluate(model.network.as_ref(), loaders.test.as_ref())?.accuracy;
-    let mut objective = CrossEntropy::new(model.network.as_ref());
-    let mut optimizer = recipe.optimizer(&model.store)?;
-    let schedule = Schedule::Constant { peak: params.rate };
-    let length = Length { steps: params.epochs * recipe.steps_per_epoch(), schedule };
-    let (learner, observers) = ((&mut objective as _, &mut optimizer as _), vec![&mut retraining as _]);
-    training::train(context, recipe, (&model, &loaders), learner, observers, (length, seed))?;
+    let observers: Vec<&mut dyn Observer> = vec![&mut retraining];
+    train_on(context, recipe, (&model, &loaders), observers, (params.course().length(recipe), seed))?;
 
     // The last projection, whose rebuilt weights the network has. Decomposing those once more would give other ones.
     let Some((_, compressed, report)) = retraining.best() else { anyhow::bail!("no epoch of re-training") };
@@ -135,10 +172,7 @@ pub(super) fn retrain(params: &Retrained, seed: u64, context: &mut RunContext) -
 
 pub(super) fn learn(params: &Learned, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
     let recipe = &params.recipe;
-    let weights = context.needed("trained")?.artifact(WEIGHTS)?;
-    let dense_bytes = std::fs::metadata(&weights)?.len() as f64;
-    let dense = recipe.build(context, seed)?;
-    lth::restore(&read_state(&weights)?, &dense.store)?;
+    let (dense, dense_bytes) = restored(recipe, seed, context)?;
     // Training keeps the bases in full precision.
     let theta = theta_for(&dense.store, params.zeros)?;
     let policy = CompressPolicy { basis_bits: None, ..CompressPolicy::with_theta(theta) };
@@ -151,15 +185,10 @@ pub(super) fn learn(params: &Learned, seed: u64, context: &mut RunContext) -> an
     store.set_device(context.device().into());
     let model = Model { store, network };
     let loaders = recipe.loaders(context, seed)?;
-    let mut objective = CrossEntropy::new(model.network.as_ref());
-    let trained = trainable_without_coefficients(&model.store, recipe.weight_decay);
-    let mut optimizer = Sgd::new(trained, SgdConfig::default())?;
     let mut update = CoefficientUpdate::new(&sd_weights, params.update)?;
-    let steps = params.epochs * recipe.steps_per_epoch();
-    let schedule = Schedule::Step { peak: params.peak, milestones: vec![steps / 2], gamma: 0.1 };
-    let (learner, observers) = ((&mut objective as _, &mut optimizer as _), vec![&mut update as _]);
-    let length = (Length { steps, schedule }, seed);
-    let seen = training::train(context, recipe, (&model, &loaders), learner, observers, length)?;
+    let observers: Vec<&mut dyn Observer> = vec![&mut update];
+    let length = (params.course().length(recipe), seed);
+    let seen = train_on(context, recipe, (&model, &loaders), observers, length)?;
 
     let mut compressed = sd_weights.export(&model.store)?;
     for record in compressed.records.values_mut() {
@@ -186,6 +215,37 @@ pub(super) fn learn(params: &Learned, seed: u64, context: &mut RunContext) -> an
     Ok(metrics)
 }
 
+pub(super) fn continue_dense(params: &Continued, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
+    let recipe = &params.recipe;
+    let (model, _) = restored(recipe, seed, context)?;
+    let loaders = recipe.loaders(context, seed)?;
+    let length = (params.course.length(recipe), seed);
+    let seen = train_on(context, recipe, (&model, &loaders), Vec::new(), length)?;
+    Ok(training::final_metrics(seen))
+}
+
+/// The network as `trained` left it, and the bytes of its file.
+fn restored(recipe: &Recipe, seed: u64, context: &RunContext) -> anyhow::Result<(Model, f64)> {
+    let weights = context.needed("trained")?.artifact(WEIGHTS)?;
+    let model = recipe.build(context, seed)?;
+    lth::restore(&read_state(&weights)?, &model.store)?;
+    Ok((model, std::fs::metadata(&weights)?.len() as f64))
+}
+
+/// Trains all variables but coefficients, which are an observer's, under the recipe's weight decay and with fresh momentum.
+fn train_on(
+    context: &mut RunContext,
+    recipe: &Recipe,
+    (model, loaders): (&Model, &Loaders),
+    observers: Vec<&mut dyn Observer>,
+    length: (Length, u64),
+) -> anyhow::Result<Evaluation> {
+    let mut objective = CrossEntropy::new(model.network.as_ref());
+    let variables = trainable_without_coefficients(&model.store, recipe.weight_decay);
+    let mut optimizer = Sgd::new(variables, SgdConfig::default())?;
+    training::train(context, recipe, (model, loaders), (&mut objective, &mut optimizer), observers, length)
+}
+
 /// The threshold that gives this share of zeros in one shot, by bisection: zeros grow with it.
 fn theta_for(store: &VarStore, zeros: f64) -> anyhow::Result<f64> {
     let (mut low, mut high) = (1e-5_f64, 1.0_f64);
@@ -205,6 +265,20 @@ fn theta_for(store: &VarStore, zeros: f64) -> anyhow::Result<f64> {
 mod tests {
     use super::*;
     use core_tensor::nn::Standard;
+
+    #[test]
+    fn a_course_lasts_as_long_as_it_says_and_falls_half_way() {
+        let empty = tempfile::tempdir().unwrap();
+        let data = crate::DataRoot::at(empty.path());
+        let ask = Ask { tier: crate::Tier::Standard, seeds: None, device: crate::Device::Cpu, data };
+        let recipe = recipe(&ask).unwrap();
+        // 60,000 images in batches of 128: 469 steps an epoch.
+        let constant = Course::Constant { epochs: 2, rate: 0.01 }.length(&recipe);
+        assert_eq!((constant.steps, constant.schedule), (938, Schedule::Constant { peak: 0.01 }));
+        let falling = Course::Falling { epochs: 6, peak: 0.05 }.length(&recipe);
+        let schedule = Schedule::Step { peak: 0.05, milestones: vec![1407], gamma: 0.1 };
+        assert_eq!((falling.steps, falling.schedule), (2814, schedule));
+    }
 
     #[test]
     fn the_threshold_gives_the_share_of_zeros_that_was_asked_for() {

@@ -45,7 +45,7 @@ pub(super) const FORMS: [(&str, &str); 5] = [
     ("switched32", "SmartDeal, activations and gradients in full precision"),
     ("dense8", "dense, 8 bits"),
     ("switched", "SmartDeal, coefficients switched"),
-    ("bases", "SmartDeal, bases alone"),
+    ("bases", "SmartDeal, coefficients fixed"),
 ];
 /// What a step's energy is made of, the same.
 pub(super) const PARTS: [(&str, &str); 4] =
