@@ -12,7 +12,7 @@ use tch::{Kind, Tensor, no_grad};
 pub struct ProbeConfig {
     /// Weight λ of `λ/2·‖W‖²` on the weights of standardised features, above 0 so that the optimum is unique. Default 1e-4.
     pub ridge: f64,
-    /// Iterations of L-BFGS at most. Default 300.
+    /// Iterations of L-BFGS at most. Default 1,000.
     pub iterations: usize,
     /// Ends when no component of the gradient is larger. Default 1e-6.
     pub tolerance: f64,
@@ -20,7 +20,7 @@ pub struct ProbeConfig {
 
 impl Default for ProbeConfig {
     fn default() -> Self {
-        Self { ridge: 1e-4, iterations: 300, tolerance: 1e-6 }
+        Self { ridge: 1e-4, iterations: 1000, tolerance: 1e-6 }
     }
 }
 
@@ -157,7 +157,9 @@ struct Minimum {
 
 /// Limited-memory BFGS (Nocedal and Wright, *Numerical Optimization*, algorithm 7.4) with backtracking to sufficient decrease.
 fn minimise(problem: &Regression, config: ProbeConfig) -> Result<Minimum> {
-    const MEMORY: usize = 10;
+    // Features of a trained network are far from independent (condition number 1,700 of 32 of them): with the usual 10 steps in memory
+    // a fit takes 560 iterations, with 30 it takes 420.
+    const MEMORY: usize = 30;
     let [rows, columns] = problem.size();
     let dot = |a: &Tensor, b: &Tensor| a.dot(b).double_value(&[]);
     let mut point = Tensor::f_zeros([rows * columns], (Kind::Double, problem.inputs.device()))?;

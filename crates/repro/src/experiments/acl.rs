@@ -16,7 +16,7 @@ use crate::{Ask, Experiment, Metrics, Plan, Results, Run, RunContext, Section};
 
 const PAPER: &str = "acl";
 /// Counted up whenever the code computes something else from the same parameters.
-const REVISION: u32 = 4;
+const REVISION: u32 = 5;
 /// The artifact that fine-tuning reads.
 const ENCODER: &str = "encoder.safetensors";
 /// Attacked images, and how the model saw them.

@@ -14,7 +14,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CoefficientMode {
-    /// Nothing: only the bases learn.
+    /// Nothing.
     Frozen,
     /// A step of SGD, then rounding onto the ladder. Steps below half a rung are lost.
     Requantise,
