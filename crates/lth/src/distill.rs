@@ -107,7 +107,7 @@ fn hard_loss(student: &Tensor, target: &Tensor) -> core_tensor::Result<Loss> {
 /// The teacher runs in evaluation mode, without gradients, on the same augmented view as the student.
 pub struct Distillation<'a> {
     student: &'a dyn Network,
-    teacher: Box<dyn Fn(&Tensor) -> Tensor + 'a>,
+    teacher: Box<dyn Fn(&Batch) -> Tensor + 'a>,
     config: DistillConfig,
 }
 
@@ -135,6 +135,18 @@ impl<'a> Distillation<'a> {
         teacher: impl Fn(&Tensor) -> Tensor + 'a,
         config: DistillConfig,
     ) -> Result<Self> {
+        Self::from_batches(student, move |batch| teacher(&batch.input), config)
+    }
+
+    /// A student and any function from batches to logits: a teacher that knows the labels too, such as one of classes.
+    ///
+    /// # Errors
+    /// A setting outside its range.
+    pub fn from_batches(
+        student: &'a dyn Network,
+        teacher: impl Fn(&Batch) -> Tensor + 'a,
+        config: DistillConfig,
+    ) -> Result<Self> {
         config.validate()?;
         Ok(Self { student, teacher: Box::new(teacher), config })
     }
@@ -145,7 +157,7 @@ impl Objective<Batch> for Distillation<'_> {
         if self.config.until_epoch.is_some_and(|epoch| progress.epoch >= epoch) {
             return hard_loss(&self.student.forward(&batch.input, true), &batch.target);
         }
-        let teacher = no_grad(|| (self.teacher)(&batch.input));
+        let teacher = no_grad(|| (self.teacher)(batch));
         let student = self.student.forward(&batch.input, true);
         self.config.loss(&student, &teacher, &batch.target)
     }

@@ -6,6 +6,8 @@ mod cv_lth;
 mod deep_forest;
 mod earlybert;
 mod fas;
+#[cfg(test)]
+mod finished_runs;
 mod fractrain;
 mod grouping;
 mod images;

@@ -134,6 +134,22 @@ fn the_teacher_sees_the_students_own_view() {
 }
 
 #[test]
+fn a_teacher_of_batches_sees_their_labels() {
+    let (_store, student) = resnet();
+    let batch = batch();
+    let seen = std::cell::RefCell::new(None);
+    let watch = |batch: &Batch| {
+        *seen.borrow_mut() = Some((batch.input.copy(), batch.target.copy()));
+        Tensor::zeros([4, 3], (Kind::Float, Device::Cpu))
+    };
+    let mut objective = Distillation::from_batches(student.as_ref(), watch, DistillConfig::default()).unwrap();
+    objective.loss(&batch, &Progress::default()).unwrap();
+    drop(objective);
+    let (input, target) = seen.into_inner().unwrap();
+    assert!(input.equal(&batch.input) && target.equal(&batch.target));
+}
+
+#[test]
 fn from_its_last_epoch_on_distillation_is_plain_cross_entropy() {
     let (_store, student) = resnet();
     let config = DistillConfig { until_epoch: Some(2), ..DistillConfig::default() };

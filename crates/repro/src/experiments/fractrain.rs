@@ -2,9 +2,9 @@
 //! to inputs (DFQ), or both, and what it costs on an accelerator.
 //!
 //! ```text
-//! arms      a network from random weights under every method
-//! transfer  (standard tier) one half of the data in full precision ──► the other under three methods
-//! language  (standard tier) a Transformer language model under four methods
+//! arms      a network from random weights under every method; (standard tier) a second, small one with more seeds
+//! transfer  (standard tier) one half of the data in full precision ──► the other under static precisions and two methods
+//! language  (standard tier) a Transformer language model under five methods
 //! stages    the small network under other settings of the plateau rule
 //! ```
 
@@ -13,8 +13,10 @@ mod claims;
 mod hardware;
 mod language;
 mod stages;
+mod tables;
 mod train;
 mod transfer;
+mod view;
 
 use crate::{Ask, Experiment, Metrics, Plan, Results, Run, RunContext, Section, Tier};
 
@@ -25,6 +27,8 @@ const REVISION: u32 = 2;
 const CYCLIC_REVISION: u32 = 3;
 /// The same for the trainings that leave a file.
 const EXPORT_REVISION: u32 = 3;
+/// The same for networks with gates.
+const GATED_REVISION: u32 = 3;
 
 /// The experiment.
 pub(super) struct FracTrain;
@@ -50,23 +54,8 @@ impl Experiment for FracTrain {
 
     fn plan(&self, ask: &Ask) -> anyhow::Result<Plan> {
         let mut plan = Plan::default();
-        let Some(case) = arms::of(ask)? else { return Ok(plan) };
-        plan.data.push(case.describe_data());
-        // All arms of a seed before the next, so that a run cut short has whole pairs.
-        for seed in ask.seeds(case.order_seeds) {
-            let mut dfq = None;
-            for arm in case.arms(seed) {
-                let params = case.params(&arm);
-                let kind = format!("{} {}", case.network, arm.label());
-                let mut run = ask.run(PAPER, &kind, seed, &params)?.at_revision(arm.revision());
-                if let (arms::Arm::RandomGates(_), Some(learned)) = (&arm, &dfq) {
-                    run = run.needing("dfq", learned);
-                }
-                let run = plan.add_weighted(run, case.effort(&arm));
-                if arm == case.dfq_arm() {
-                    dfq = Some(run);
-                }
-            }
+        for case in arms::cases(ask)? {
+            plan_case(ask, &case, &mut plan)?;
         }
         stages::plan(ask, &mut plan)?;
         if ask.tier == Tier::Standard {
@@ -89,4 +78,25 @@ impl Experiment for FracTrain {
     fn judge(&self, ask: &Ask, results: &Results) -> anyhow::Result<Section> {
         claims::judge(ask, results)
     }
+}
+
+fn plan_case(ask: &Ask, case: &arms::Case, plan: &mut Plan) -> anyhow::Result<()> {
+    plan.data.push(case.describe_data());
+    // All arms of a seed before the next, so that a run cut short has whole pairs.
+    for seed in ask.seeds(case.order_seeds) {
+        let mut dfq = None;
+        for arm in case.arms(seed) {
+            let params = case.params(&arm);
+            let kind = format!("{} {}", case.network, arm.label());
+            let mut run = ask.run(PAPER, &kind, seed, &params)?.at_revision(arm.revision());
+            if let (arms::Arm::RandomGates(_), Some(learned)) = (&arm, &dfq) {
+                run = run.needing("dfq", learned);
+            }
+            let run = plan.add_weighted(run, case.effort(&arm));
+            if arm == case.dfq_arm() {
+                dfq = Some(run);
+            }
+        }
+    }
+    Ok(())
 }

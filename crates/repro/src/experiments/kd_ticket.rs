@@ -16,6 +16,7 @@ use cases::{Case, Part};
 use class_teacher::ClassTeacher;
 use core_tensor::checkpoint::{Header, read_state, write_safetensors};
 use core_tensor::optim::NamedTensors;
+use core_tensor::seed::{Purpose, derive};
 use core_tensor::train::CrossEntropy;
 use core_tensor::workload::Pass;
 use lth::criterion::Magnitude;
@@ -24,8 +25,10 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 const PAPER: &str = "kd-ticket";
-/// Counted up whenever the code computes something else from the same parameters.
-const REVISION: u32 = 1;
+/// Counted up whenever the code computes something else from the same parameters of a dense training.
+const DENSE_REVISION: u32 = 1;
+/// The same of a re-training.
+const TICKET_REVISION: u32 = 2;
 
 /// The experiment.
 pub(super) struct KdTicket;
@@ -66,13 +69,13 @@ impl Experiment for KdTicket {
             for part in [Part::Core, Part::Rest] {
                 for seed in ask.seeds(case.seeds) {
                     let dense = case.dense_params();
-                    let dense = ask.run(PAPER, &format!("{} dense", case.network), seed, &dense)?.at_revision(REVISION);
+                    let dense = ask.run(PAPER, &case.dense_kind(), seed, &dense)?.at_revision(DENSE_REVISION);
                     let dense = plan.add_weighted(dense, case.recipe.steps() as f64 * case.recipe.step_seconds());
                     for ticket in case.tickets_of(part, seed) {
                         let kind = format!("{} {} at {:.2} %", case.network, ticket.label, 100.0 * ticket.density);
                         let effort = ticket.effort(&case.recipe);
-                        let run = ask.run(PAPER, &kind, seed, &ticket)?.at_revision(REVISION).needing("dense", &dense);
-                        plan.add_weighted(run, effort);
+                        let run = ask.run(PAPER, &kind, seed, &ticket)?.at_revision(TICKET_REVISION);
+                        plan.add_weighted(run.needing("dense", &dense), effort);
                     }
                 }
             }
@@ -120,15 +123,10 @@ fn train_ticket(params: &TicketParams, seed: u64, context: &mut RunContext) -> a
     let mask = draw_mask(params, &teacher, seed)?;
 
     let retraining = params.rewind.plan(&recipe.schedule(), recipe.steps())?;
-    let start = dense(retraining.weights_from)?;
-    let start = match params.start {
-        Start::Rewound => start,
-        Start::Reinitialised => reinitialise(&start, &mask, seed)?,
-    };
-    let model = recipe.build(context, seed)?;
-    restore(&start, &model.store)?;
+    let model = starting_model(params, &dense(retraining.weights_from)?, &mask, seed, context)?;
     let mut masked = MaskObserver::new(&mask, &model.store)?;
-    let loaders = recipe.loaders(context, seed)?;
+    let order = retraining_seed(seed);
+    let loaders = recipe.loaders(context, order)?;
     let mut optimizer = recipe.optimizer(&model.store)?;
     let length = Length { steps: retraining.steps, schedule: retraining.schedule };
 
@@ -144,14 +142,19 @@ fn train_ticket(params: &TicketParams, seed: u64, context: &mut RunContext) -> a
             &mut soft
         }
         Teacher::OfClasses(config) => {
-            let of_classes = ClassTeacher::new(teacher.network.as_ref(), loaders.train.as_ref(), config.temperature)?;
-            soft = Distillation::from_logits(student, move |input| of_classes.logits(input), config)?;
+            let means = ClassTeacher::of_means(teacher.network.as_ref(), loaders.train.as_ref(), config.temperature)?;
+            soft = Distillation::from_batches(student, move |batch| means.logits(batch), config)?;
+            &mut soft
+        }
+        Teacher::Uniform(config) => {
+            let uniform = ClassTeacher::uniform(teacher.network.as_ref(), loaders.train.as_ref(), config.temperature)?;
+            soft = Distillation::from_batches(student, move |batch| uniform.logits(batch), config)?;
             &mut soft
         }
     };
     let observers = vec![&mut masked as _];
     let seen =
-        training::train(context, recipe, (&model, &loaders), (objective, &mut optimizer), observers, (length, seed))?;
+        training::train(context, recipe, (&model, &loaders), (objective, &mut optimizer), observers, (length, order))?;
 
     let mut metrics = final_metrics(seen);
     metrics.insert("density".into(), mask.density());
@@ -159,6 +162,34 @@ fn train_ticket(params: &TicketParams, seed: u64, context: &mut RunContext) -> a
     metrics.insert("sparse_macs_share".into(), macs_share(recipe, &loaders, &mask)?);
     anyhow::ensure!((mask.density() - density).abs() < 1e-3, "asked for density {density}, got {}", mask.density());
     Ok(metrics)
+}
+
+/// The network to re-train, with the weights that its arm starts from, not masked yet.
+fn starting_model(
+    params: &TicketParams,
+    rewound: &NamedTensors,
+    mask: &MaskSet,
+    seed: u64,
+    context: &RunContext,
+) -> anyhow::Result<training::Model> {
+    let initial = if params.start == Start::Redrawn { redrawn_seed(seed) } else { seed };
+    let model = params.recipe.build(context, initial)?;
+    match params.start {
+        Start::Rewound => restore(rewound, &model.store)?,
+        Start::Redrawn => {}
+        Start::Reinitialised => restore(&reinitialise(rewound, mask, seed)?, &model.store)?,
+    }
+    Ok(model)
+}
+
+/// The seed of the order and the augmentation of re-training: another than the dense training's, and the same for all arms.
+fn retraining_seed(seed: u64) -> u64 {
+    derive(seed, Purpose::Order, u64::MAX)
+}
+
+/// The seed of an initialisation that has nothing to do with the dense network's.
+fn redrawn_seed(seed: u64) -> u64 {
+    derive(seed, Purpose::Initialisation, u64::MAX)
 }
 
 /// Global magnitude over the dense network's final weights, shuffled within each layer for the random control.
@@ -193,6 +224,10 @@ fn save_weights(path: &Path, weights: &NamedTensors, step: u64) -> anyhow::Resul
 }
 
 impl Case {
+    fn dense_kind(&self) -> String {
+        format!("{} dense", self.network)
+    }
+
     fn dense_params(&self) -> DenseParams {
         let mut keep: Vec<u64> = self.rewind_steps();
         keep.extend([0, self.recipe.steps()]);

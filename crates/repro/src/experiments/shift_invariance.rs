@@ -89,7 +89,7 @@ impl Experiment for ShiftInvariance {
         let data = ImageSet::grey(&ask.data)?;
         let standard = ask.tier == Tier::Standard;
         let (train_images, epochs, objects, seeds) = if standard { (10_000, 8, 40, 3) } else { (2000, 4, 10, 2) };
-        // Of three seeds, one or two gave a plain and a blurred network that may be compared.
+        // Differences between plain and blurred networks vary with the seed.
         let compared_seeds = if standard { 6 } else { seeds };
         plan.data.push(data.describe(train_images));
         plan.data.push(DataUse { set: "one convolution with random weights".into(), source: DataSource::Generator });

@@ -34,7 +34,7 @@ pub enum BaselineKind {
         reduction: i64,
     },
     /// Each group masks the map position by position and channel by channel with a gate of its own, then pools; one
-    /// linear layer for all. The attention ensemble of ABE (Kim et al., arXiv 1804.00382) in one module.
+    /// linear layer for all. The masks of ABE (Kim et al., arXiv 1804.00382) in one module, without its divergence loss.
     Gate {
         /// Channels between the two convolutions of a gate are fewer by this factor. Published: 8.
         reduction: i64,

@@ -1,6 +1,6 @@
 //! Masked words: a small BERT trained on books, whole or as a ticket, and the vocabulary that goes with it.
 
-use super::training::Clip;
+use super::training::{Clip, Recorded, stretch_means};
 use crate::experiments::chunks::Chunks;
 use crate::{DataRoot, Fingerprint, Finished, Metrics, RunContext};
 use core_tensor::checkpoint::{read_state, state_of};
@@ -39,6 +39,7 @@ pub(super) struct Params {
     pub(super) chunk: u64,
     pub(super) peak: f64,
     pub(super) weight_decay: f64,
+    /// Steps of the search, under the schedule of the training: more than its warm-up, so that no ramp draws a ticket.
     pub(super) search_steps: u64,
     pub(super) heads: f64,
     pub(super) neurons: f64,
@@ -67,7 +68,7 @@ impl Params {
             chunk: 200,
             peak: 1e-3,
             weight_decay: 0.01,
-            search_steps: 200,
+            search_steps: 400,
             heads: 0.375,
             neurons: 0.4,
             lambda: 1e-4,
@@ -81,8 +82,12 @@ impl Params {
         BertConfig { initializer_range: 0.02 * (768.0 / nano.hidden_size as f64).sqrt(), ..nano }
     }
 
+    fn warm_up(&self) -> u64 {
+        self.steps / 10
+    }
+
     fn schedule(&self) -> Schedule {
-        let warm_up = self.steps / 10;
+        let warm_up = self.warm_up();
         let linear = Schedule::Linear { peak: self.peak, last: 0.0, steps: self.steps - warm_up };
         Schedule::WarmUp { steps: warm_up, then: Box::new(linear) }
     }
@@ -198,10 +203,13 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     let theta = lth::copies(&state_of(&Model::fresh(&Standard, &config, seed, device)?.store));
     let draw = DrawConfig::ratios(params.heads, params.neurons);
     let start = Instant::now();
-    let ticket = match params.arm {
-        Arm::Full => None,
-        Arm::EarlyBird => Some(search(params, &config, &theta, &corpus, seed, context)?),
-        Arm::Random => Some(draw.random(&groups, derive(seed, Purpose::Mask, 0))?),
+    let (ticket, search_loss) = match params.arm {
+        Arm::Full => (None, None),
+        Arm::EarlyBird => {
+            let (ticket, loss) = search(params, &config, &theta, &corpus, seed, context)?;
+            (Some(ticket), Some(loss))
+        }
+        Arm::Random => (Some(draw.random(&groups, derive(seed, Purpose::Mask, 0))?), None),
     };
     let search_seconds = if params.arm == Arm::EarlyBird { start.elapsed().as_secs_f64() } else { 0.0 };
     let (weights, smaller) = match &ticket {
@@ -256,14 +264,20 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     };
     let share = macs(&smaller)? / macs(&config)?;
     let searched = if params.arm == Arm::EarlyBird { params.search_steps as f64 / params.steps as f64 } else { 0.0 };
-    Ok(Metrics::from([
+    let mut metrics = Metrics::from([
         ("validation_loss".into(), validation),
         ("macs_share".into(), share),
         ("saved_macs".into(), 1.0 - searched - share),
-    ]))
+    ]);
+    metrics.extend(search_loss.map(|loss| ("search_loss".to_owned(), loss)));
+    Ok(metrics)
 }
 
-/// Searches from random weights and logs how far the mask of each tenth step is from the last one's.
+/// Steps between two records of a search.
+const EVERY: u64 = 10;
+
+/// The ticket of a search from random weights, and the loss of its last ten steps. Logs, every ten steps, their loss and
+/// how far the mask is from the one drawn in the end.
 fn search(
     params: &Params,
     config: &BertConfig,
@@ -271,7 +285,7 @@ fn search(
     corpus: &Corpus,
     seed: u64,
     context: &mut RunContext,
-) -> anyhow::Result<TicketMask> {
+) -> anyhow::Result<(TicketMask, f64)> {
     let groups = bert_groups(config, "bert.");
     let model = Model::fresh(&Slimming(Standard), config, seed, context.device().into())?;
     let mut weights: NamedTensors = theta.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
@@ -282,10 +296,11 @@ fn search(
     let live = coefficients(&model.store, &groups)?;
     let draw = DrawConfig::ratios(params.heads, params.neurons);
     let rule = DrawRule::AtStep(params.search_steps);
-    let mut search = Search::new(&groups, &live, SearchConfig { draw: draw.clone(), rule, ..SearchConfig::default() })?;
-    let mut task = Words(&model.network);
+    let settings = SearchConfig { draw: draw.clone(), rule, every: EVERY, ..SearchConfig::default() };
+    let mut search = Search::new(&groups, &live, settings)?;
+    let mut task = Recorded::new(Words(&model.network));
     let slim = SlimConfig { lambda_heads: params.lambda, lambda_neurons: params.lambda };
-    let mut objective = SlimmedObjective::new(&mut task, &live, slim)?;
+    let mut objective = SlimmedObjective::<MaskedBatch>::new(&mut task, &live, slim)?;
     let mut optimizer = Adam::new(
         slim_parameters(&model.store, params.weight_decay),
         AdamConfig { beta2: 0.98, ..AdamConfig::decoupled() },
@@ -297,16 +312,20 @@ fn search(
     let source = OnDevice::new(&corpus.train, model.store.device());
     trainer.fit(&Chunks { source: &source, chunk: params.chunk })?;
     drop(trainer);
+    drop(objective);
     let found = search.found().ok_or_else(|| anyhow::anyhow!("the search ended without a ticket"))?;
+    let losses = stretch_means(task.losses(), EVERY as usize);
     // A resumed run has logged these already.
     if context.checkpoint().is_none() {
-        for step in search.trace().steps.keys().filter(|step| **step < params.search_steps) {
+        for (step, loss) in &losses {
             let mask = draw.draw(&search.trace().scores(*step, &groups)?)?.mask;
             let [heads, neurons] = mask.distance(&found.drawn.mask)?;
-            context.log(*step, &[("heads_distance", heads), ("neurons_distance", neurons)])?;
+            let row = [("search_loss", *loss), ("heads_distance", heads), ("neurons_distance", neurons)];
+            context.log(*step, &row)?;
         }
     }
-    Ok(found.drawn.mask.clone())
+    let (_, loss) = *losses.last().ok_or_else(|| anyhow::anyhow!("a search of less than {EVERY} steps"))?;
+    Ok((found.drawn.mask.clone(), loss))
 }
 
 /// The vocabulary, the weights and the shape that a finished run left.
@@ -337,6 +356,14 @@ mod tests {
         assert_ne!(Params::small(Arm::Full, &books(&data).unwrap()), first);
         let error = Corpus::load(&first, &data, 0).err().unwrap().to_string();
         assert!(error.contains("not those of this run"), "{error}");
+    }
+
+    #[test]
+    fn the_ticket_is_drawn_after_the_warm_up() {
+        let params = Params::small(Arm::EarlyBird, &BTreeMap::new());
+        assert_eq!(params.warm_up(), 200);
+        assert!(params.search_steps >= 2 * params.warm_up() && params.search_steps < params.steps);
+        assert!(params.search_steps.is_multiple_of(EVERY));
     }
 
     #[test]

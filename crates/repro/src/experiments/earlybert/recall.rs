@@ -271,17 +271,26 @@ impl core_tensor::train::Observer for Until<'_> {
     }
 }
 
-/// How far the mask of each step is from the last one's, at half of everything pruned: logged step by step.
+/// Masks that You et al. compare: a mask and the four before it.
+pub(super) const WINDOW: usize = 5;
+
+/// How far the mask of each step is from the last one's and from those just before it, at half of everything pruned:
+/// logged step by step.
 fn stability(searched: &[Scores], context: &mut RunContext, metrics: &mut Metrics) -> anyhow::Result<()> {
     let half = DrawConfig::ratios(0.5, 0.5);
     let masks: Vec<TicketMask> =
         searched.iter().map(|scores| Ok(half.draw(scores)?.mask)).collect::<anyhow::Result<_>>()?;
     let Some(end) = masks.last() else { return Ok(()) };
+    let windowed = windowed(&masks, WINDOW)?;
     let (mut settled, mut quarter) = (0.0_f64, 0.0_f64);
     for (index, mask) in masks.iter().enumerate() {
         let step = index + 1;
         let [heads, neurons] = mask.distance(end)?;
-        context.log(step as u64, &[("heads_distance", heads), ("neurons_distance", neurons)])?;
+        let mut row = vec![("heads_distance", heads), ("neurons_distance", neurons)];
+        if let Some([heads, neurons]) = step.checked_sub(WINDOW).and_then(|place| windowed.get(place)) {
+            row.extend([("heads_window", *heads), ("neurons_window", *neurons)]);
+        }
+        context.log(step as u64, &row)?;
         if step >= 4 {
             settled = settled.max(heads).max(neurons);
         }
@@ -294,6 +303,21 @@ fn stability(searched: &[Scores], context: &mut RunContext, metrics: &mut Metric
     Ok(())
 }
 
+/// For each mask from the `window`-th on, its largest distance to the others of its window: of heads, and of neurons.
+fn windowed(masks: &[TicketMask], window: usize) -> anyhow::Result<Vec<[f64; 2]>> {
+    let of = |masks: &[TicketMask]| -> anyhow::Result<[f64; 2]> {
+        let mut largest = [0.0_f64; 2];
+        if let Some((newest, older)) = masks.split_last() {
+            for mask in older {
+                let [heads, neurons] = newest.distance(mask)?;
+                largest = [largest[0].max(heads), largest[1].max(neurons)];
+            }
+        }
+        Ok(largest)
+    };
+    masks.windows(window).map(of).collect()
+}
+
 fn last(scores: &[Scores]) -> anyhow::Result<&Scores> {
     scores.last().ok_or_else(|| anyhow::anyhow!("a search of no steps"))
 }
@@ -301,6 +325,20 @@ fn last(scores: &[Scores]) -> anyhow::Result<&Scores> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lth::MaskSet;
+
+    #[test]
+    fn a_window_holds_the_newest_mask_against_the_four_before() {
+        let set = |name: &str, kept: [i64; 4]| {
+            MaskSet::from_tensors(&[(name.to_owned(), Tensor::from_slice(&kept))]).unwrap()
+        };
+        let mask = |heads| TicketMask { heads: set("heads", heads), neurons: set("neurons", [1, 1, 0, 0]) };
+        let (usual, other) = ([1, 1, 0, 0], [1, 0, 1, 0]);
+        // Two of four heads differ, and the stray leaves the window after four more masks.
+        let masks = [usual, other, usual, usual, usual, usual, usual].map(mask);
+        assert_eq!(windowed(&masks, WINDOW).unwrap(), [[0.5, 0.0], [0.5, 0.0], [0.0, 0.0]]);
+        assert!(windowed(&masks[..4], WINDOW).unwrap().is_empty());
+    }
 
     #[test]
     fn the_class_is_the_value_of_the_queried_key() {

@@ -4,7 +4,7 @@
 //! A context holds four entities of different types, each a span of one to three words of its type, between fillers; the
 //! question names a type, and the answer is that entity. One hop of attention finds it.
 
-use super::training::Clip;
+use super::training::{Clip, Recorded, stretch_means};
 use crate::experiments::training::StopAfter;
 use crate::{Metrics, RunContext};
 use core_tensor::checkpoint::state_of;
@@ -32,7 +32,9 @@ use tch::{Device, Kind, Tensor, no_grad};
 #[serde(deny_unknown_fields)]
 pub(super) struct Params {
     pub(super) batch: usize,
+    /// Steps that the task is learned in.
     pub(super) steps: u64,
+    /// Steps of tickets, and of the full model that they are compared with.
     pub(super) ticket_steps: u64,
     pub(super) search_steps: u64,
     pub(super) warm_up: u64,
@@ -40,6 +42,7 @@ pub(super) struct Params {
     pub(super) ratio: f64,
     pub(super) lambda: f64,
     pub(super) test: usize,
+    pub(super) random_tickets: u64,
 }
 
 impl Default for Params {
@@ -54,6 +57,7 @@ impl Default for Params {
             ratio: 0.75,
             lambda: 1e-4,
             test: 500,
+            random_tickets: 3,
         }
     }
 }
@@ -173,6 +177,10 @@ impl<'a> Task<'a> {
         Ok(Self { params, seed, device, pieces, config, train, test, features, test_loader })
     }
 
+    fn draw(&self) -> DrawConfig {
+        DrawConfig::ratios(self.params.ratio, self.params.ratio)
+    }
+
     fn schedule(&self) -> Schedule {
         let constant = Schedule::Constant { peak: self.params.learning_rate };
         Schedule::WarmUp { steps: self.params.warm_up, then: Box::new(constant) }
@@ -221,12 +229,67 @@ impl<'a> Task<'a> {
         let (weights, _) = prune(theta, &groups, ticket)?;
         self.finish(&pruned_config(&self.config, &groups, ticket)?, &weights, self.params.ticket_steps)
     }
+
+    /// The mean of random tickets.
+    fn random(&self, theta: &NamedTensors) -> anyhow::Result<[f64; 2]> {
+        let groups = bert_groups(&self.config, "bert.");
+        let mut sums = [0.0; 2];
+        for number in 0..self.params.random_tickets {
+            let ticket = self.draw().random(&groups, derive(self.seed, Purpose::Mask, number))?;
+            let [exact_match, f1] = self.ticket(theta, &ticket)?;
+            sums = [sums[0] + exact_match, sums[1] + f1];
+        }
+        Ok(sums.map(|sum| sum / self.params.random_tickets as f64))
+    }
+
+    /// Trains weights with coefficients on every head and neuron as far as the draw.
+    fn search(&self, theta: &NamedTensors) -> anyhow::Result<Searched> {
+        let groups = bert_groups(&self.config, "bert.");
+        let slim = Model::fresh(&Slimming(Standard), &self.config, self.seed, self.device)?;
+        let mut weights: NamedTensors =
+            theta.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        for group in &groups {
+            weights.insert(group.coefficient.clone(), Tensor::ones(group.shape(), (Kind::Float, Device::Cpu)));
+        }
+        load_state_into(&slim.store, &weights)?;
+        let live = coefficients(&slim.store, &groups)?;
+        let rule = DrawRule::AtStep(self.params.search_steps);
+        let settings = SearchConfig { draw: self.draw(), rule, ..SearchConfig::default() };
+        let mut search = Search::new(&groups, &live, settings)?;
+        let mut spans = Recorded::new(Spans(&slim.network));
+        let penalty = SlimConfig { lambda_heads: self.params.lambda, lambda_neurons: self.params.lambda };
+        let mut objective = SlimmedObjective::<SpanBatch>::new(&mut spans, &live, penalty)?;
+        self.train(&mut objective, &slim.store, &mut search)?;
+        drop(objective);
+        let found = search.found().ok_or_else(|| anyhow::anyhow!("the search ended without a ticket"))?;
+        Ok(Searched {
+            ticket: found.drawn.mask.clone(),
+            losses: stretch_means(spans.losses(), STRETCH),
+            scores: self.score(&slim)?,
+        })
+    }
+}
+
+/// Steps of a search over which its loss is averaged.
+pub(super) const STRETCH: usize = 20;
+
+/// What a search came to.
+struct Searched {
+    ticket: TicketMask,
+    /// Means over stretches, under the step that each ends with.
+    losses: Vec<(u64, f64)>,
+    /// Exact match and F1 in percent of the whole network after the search: what it has learned of the task by then.
+    scores: [f64; 2],
+}
+
+/// Multiply-accumulates of a sequence as long as the longest.
+fn macs(config: &BertConfig) -> anyhow::Result<f64> {
+    Ok(config.workload("spans", LENGTH as i64)?.macs()? as f64)
 }
 
 pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
     let device = context.device().into();
     let task = Task::new(params, seed, device)?;
-    let groups = bert_groups(&task.config, "bert.");
     let theta = lth::copies(&state_of(&Model::fresh(&Standard, &task.config, seed, device)?.store));
     let mut metrics = Metrics::new();
     let mut keep = |arm: &str, [exact_match, f1]: [f64; 2]| {
@@ -234,26 +297,21 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
         metrics.insert(format!("{arm}_f1"), f1);
     };
     keep("full", task.finish(&task.config, &theta, params.steps)?);
+    keep("full_short", task.finish(&task.config, &theta, params.ticket_steps)?);
     context.progress(1, 3, "searching");
 
-    let slim = Model::fresh(&Slimming(Standard), &task.config, seed, device)?;
-    let mut weights: NamedTensors = theta.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-    for group in &groups {
-        weights.insert(group.coefficient.clone(), Tensor::ones(group.shape(), (Kind::Float, Device::Cpu)));
+    let searched = task.search(&theta)?;
+    for (step, loss) in &searched.losses {
+        context.log(*step, &[("search_loss", *loss)])?;
     }
-    load_state_into(&slim.store, &weights)?;
-    let live = coefficients(&slim.store, &groups)?;
-    let draw = DrawConfig::ratios(params.ratio, params.ratio);
-    let rule = DrawRule::AtStep(params.search_steps);
-    let mut search = Search::new(&groups, &live, SearchConfig { draw: draw.clone(), rule, ..SearchConfig::default() })?;
-    let mut spans = Spans(&slim.network);
-    let penalty = SlimConfig { lambda_heads: params.lambda, lambda_neurons: params.lambda };
-    let mut objective = SlimmedObjective::new(&mut spans, &live, penalty)?;
-    task.train(&mut objective, &slim.store, &mut search)?;
-    let found = search.found().ok_or_else(|| anyhow::anyhow!("the search ended without a ticket"))?;
+    keep("searched", searched.scores);
     context.progress(2, 3, "re-training tickets");
-    keep("early_bird", task.ticket(&theta, &found.drawn.mask)?);
-    keep("random", task.ticket(&theta, &draw.random(&groups, derive(seed, Purpose::Mask, 0))?)?);
+    keep("early_bird", task.ticket(&theta, &searched.ticket)?);
+    keep("random", task.random(&theta)?);
+    let (_, loss) = *searched.losses.last().ok_or_else(|| anyhow::anyhow!("a search of less than {STRETCH} steps"))?;
+    metrics.insert("search_loss".into(), loss);
+    let pruned = pruned_config(&task.config, &bert_groups(&task.config, "bert."), &searched.ticket)?;
+    metrics.insert("macs_share".into(), macs(&pruned)? / macs(&task.config)?);
     context.progress(3, 3, "");
     Ok(metrics)
 }

@@ -1,5 +1,6 @@
 //! What all parts share: token batches drawn from a seed, the objective, clipping, tickets and their models.
 
+use crate::statistics;
 use core_tensor::checkpoint::state_of;
 use core_tensor::data::{BatchSource, OnDevice, ToDevice};
 use core_tensor::networks::bert::{Bert, BertConfig, BertInput, Rows, load_state_into};
@@ -121,6 +122,38 @@ impl Objective<Tokens> for Classify<'_> {
         let loss = logits.f_cross_entropy_loss(&batch.target, None::<Tensor>, Reduction::Mean, -100, 0.0)?;
         Ok(Loss::single("cross_entropy", loss))
     }
+}
+
+/// A task's objective that keeps the loss of every step, before a penalty is added.
+pub(super) struct Recorded<O> {
+    task: O,
+    losses: Vec<f64>,
+}
+
+impl<O> Recorded<O> {
+    pub(super) fn new(task: O) -> Self {
+        Self { task, losses: Vec::new() }
+    }
+
+    /// A loss a step.
+    pub(super) fn losses(&self) -> &[f64] {
+        &self.losses
+    }
+}
+
+impl<B, O: Objective<B>> Objective<B> for Recorded<O> {
+    fn loss(&mut self, batch: &B, progress: &Progress) -> core_tensor::Result<Loss> {
+        let loss = self.task.loss(batch, progress)?;
+        self.losses.push(loss.total.double_value(&[]));
+        Ok(loss)
+    }
+}
+
+/// Means of `length` losses in turn, each under the step that it ends with. What is left at the end does not count.
+pub(super) fn stretch_means(losses: &[f64], length: usize) -> Vec<(u64, f64)> {
+    let last = |place: usize| ((place + 1) * length) as u64;
+    let stretches = losses.chunks_exact(length).enumerate();
+    stretches.filter_map(|(place, stretch)| Some((last(place), statistics::mean(stretch)?))).collect()
 }
 
 /// Scales gradients so that their joint norm is at most this.
@@ -251,5 +284,31 @@ impl Model {
         }
         trainer.fit(&OnDevice::new(source, self.device()))?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A loss that falls by one each step.
+    struct Falling(f64);
+
+    impl Objective<()> for Falling {
+        fn loss(&mut self, _: &(), _: &Progress) -> core_tensor::Result<Loss> {
+            self.0 -= 1.0;
+            Ok(Loss::single("falling", Tensor::from(self.0)))
+        }
+    }
+
+    #[test]
+    fn the_loss_of_every_step_is_kept_and_averaged_by_stretches() {
+        let mut recorded = Recorded::new(Falling(6.0));
+        for _ in 0..5 {
+            recorded.loss(&(), &Progress::default()).unwrap();
+        }
+        assert_eq!(recorded.losses(), [5.0, 4.0, 3.0, 2.0, 1.0]);
+        assert_eq!(stretch_means(recorded.losses(), 2), [(2, 4.5), (4, 2.5)]);
+        assert!(stretch_means(recorded.losses(), 6).is_empty());
     }
 }

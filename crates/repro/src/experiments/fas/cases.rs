@@ -2,17 +2,21 @@
 
 use crate::Tier;
 use serde::{Deserialize, Serialize};
-use vision::fas::model::{Attention, Augment, LossWeights, Policies, Proxy, ProxyConfig};
+use vision::fas::model::{
+    Attention, AttributeMiner, Augment, Columns, DepthPolicy, LossWeights, Policies, Proxy, ProxyConfig,
+    ReflectionPolicy, Sampling,
+};
 use vision::fas::synth::{Domain, GeneratorConfig, Population};
 
-/// What is rendered.
+/// Depth and reflection of everything as they are, which is what the generator writes.
+pub(super) const PHYSICAL: Policies = Policies { depth: DepthPolicy::Physical, reflection: ReflectionPolicy::Physical };
+
+/// What is rendered. Who is pictured, and how, is drawn from the run's seed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PictureParams {
-    pub(super) seed: u64,
     pub(super) config: GeneratorConfig,
     pub(super) population: Population,
-    pub(super) policies: Policies,
 }
 
 /// How a model is trained.
@@ -26,15 +30,49 @@ pub(super) struct Recipe {
     pub(super) weight_decay: f64,
     pub(super) augment: Augment,
     pub(super) weights: LossWeights,
+    /// What maps say of attacks' depth and of faces' reflection.
+    pub(super) policies: Policies,
+    pub(super) sampling: Sampling,
+    /// What triplets are mined; `None` for no triplets.
+    pub(super) miner: Option<AttributeMiner>,
     pub(super) features: i64,
     /// Pixels across, which decide how long a step takes.
     pub(super) crop: usize,
 }
 
 impl Recipe {
-    /// Roughly seconds, for the forecast.
-    pub(super) fn effort(&self) -> f64 {
-        self.steps as f64 * self.batch as f64 * (self.crop * self.crop) as f64 * self.width as f64 * 7e-8
+    /// The recipe as a model has it.
+    pub(super) fn of(&self, model: Model) -> Self {
+        let mut own = self.clone();
+        match model {
+            Model::ConcatPhysical => own.policies = PHYSICAL,
+            Model::ConcatUnmapped => {
+                own.weights = LossWeights { depth: 0.0, reflection: 0.0, material: 0.0, ..own.weights };
+            }
+            Model::Paired | Model::Mined | Model::Triplet => own.sampling = Sampling::Pairs,
+            _ => {}
+        }
+        own.miner = match model {
+            // The two that the claims ask about: positives come from another person in another domain.
+            Model::Mined => {
+                let keys = [Columns::Identity, Columns::Camera].map(|column| column as i64);
+                Some(AttributeMiner { keys: keys.to_vec(), ..AttributeMiner::default() })
+            }
+            Model::Triplet => Some(AttributeMiner { keys: Vec::new(), ..AttributeMiner::default() }),
+            _ => None,
+        };
+        own
+    }
+
+    /// Whether a model's maps are trained.
+    pub(super) fn trains_maps(&self, model: Model) -> bool {
+        !model.config(self.features).proxies.is_empty() && self.of(model).weights.depth > 0.0
+    }
+
+    /// Roughly seconds of a model's training, for the forecast.
+    pub(super) fn effort(&self, model: Model) -> f64 {
+        let share = if model.config(self.features).proxies.is_empty() { 0.7 } else { 1.0 };
+        self.steps as f64 * self.batch as f64 * (self.crop * self.crop) as f64 * self.width as f64 * 7e-8 * share
     }
 
     /// Optimizer steps of what counts as an epoch.
@@ -52,6 +90,11 @@ pub(super) struct FoldParams {
     pub(super) recipe: Recipe,
 }
 
+/// The kind of run that trains a model with a domain unseen.
+pub(super) fn kind(model: Model, target: Domain) -> String {
+    format!("{} → {}", model.name(), target.name())
+}
+
 /// The arms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -60,6 +103,10 @@ pub(super) enum Model {
     Binary,
     /// All cues, every branch with weight 1.
     Concat,
+    /// `Concat` with depth and reflection as they physically are.
+    ConcatPhysical,
+    /// `Concat` without the maps' losses: its capacity alone.
+    ConcatUnmapped,
     /// All cues, traditional attention.
     Softmax,
     /// All cues, independent weights that know no uncertainty: `Full` without its noise.
@@ -74,7 +121,7 @@ pub(super) enum Model {
     Mined,
     /// `Paired` with the same triplet loss without attributes.
     Triplet,
-    /// Central-difference network supervised by depth alone, scored by its depth map.
+    /// Central-difference network with the losses of liveness and depth, scored by its depth map.
     CentralDifference,
     /// One cue, every branch with weight 1.
     Only(Proxy),
@@ -87,6 +134,8 @@ impl Model {
         match self {
             Self::Binary => "binary",
             Self::Concat => "concat",
+            Self::ConcatPhysical => "concat-physical",
+            Self::ConcatUnmapped => "concat-unmapped",
             Self::Softmax => "softmax",
             Self::Sigmoid => "sigmoid",
             Self::Full => "full",
@@ -102,10 +151,30 @@ impl Model {
         }
     }
 
+    /// What it is, for the report.
+    pub(super) fn description(self) -> &'static str {
+        match self {
+            Self::Binary => "liveness alone",
+            Self::Concat => "all cues, every branch with weight 1, maps labelled by class",
+            Self::ConcatPhysical => "concat with depth and reflection as they physically are",
+            Self::ConcatUnmapped => "concat with weights of 0 on the maps' losses",
+            Self::Softmax => "all cues, weights that share one unit",
+            Self::Sigmoid => "all cues, independent weights",
+            Self::Full => "all cues, independent weights with noise of a learnt variance",
+            Self::Precision => "all cues, weights by the variance of noise on the vectors",
+            Self::Paired => "full, in batches of two live pictures and two attacks of each person",
+            Self::Mined => "paired, with triplets mined by identity and camera",
+            Self::Triplet => "paired, with the hardest triplets whatever their attributes",
+            Self::CentralDifference => "central differences, losses of liveness and depth, scored by its depth map",
+            Self::Only(_) => "one cue, both branches with weight 1, maps labelled by class",
+            Self::DeepPixBis => "a binary map and a score",
+        }
+    }
+
     pub(super) fn config(self, features: i64) -> ProxyConfig {
         let (proxies, attention) = match self {
             Self::Binary | Self::DeepPixBis => (Vec::new(), Attention::Concat),
-            Self::Concat => (Proxy::ALL.to_vec(), Attention::Concat),
+            Self::Concat | Self::ConcatPhysical | Self::ConcatUnmapped => (Proxy::ALL.to_vec(), Attention::Concat),
             Self::Softmax => (Proxy::ALL.to_vec(), Attention::Softmax),
             Self::Precision => (Proxy::ALL.to_vec(), Attention::Precision),
             Self::Sigmoid => (Proxy::ALL.to_vec(), Attention::Sigmoid),
@@ -122,6 +191,7 @@ pub(super) struct TierPlan {
     pub(super) pictures: PictureParams,
     pub(super) targets: Vec<Domain>,
     pub(super) models: Vec<Model>,
+    /// What all models have in common, see [`Recipe::of`].
     pub(super) recipe: Recipe,
     pub(super) seeds: u64,
 }
@@ -136,52 +206,64 @@ impl TierPlan {
             weight_decay: 5e-4,
             augment: Augment::default(),
             weights: LossWeights::default(),
+            policies: Policies::default(),
+            sampling: Sampling::Balanced,
+            miner: None,
             features: 32,
             crop: 32,
         };
-        let pictures =
-            |population, config| PictureParams { seed: 2011, config, population, policies: Policies::default() };
         let compared = vec![
             Model::Binary,
             Model::Concat,
+            Model::ConcatPhysical,
+            Model::ConcatUnmapped,
             Model::Softmax,
             Model::Sigmoid,
             Model::Full,
             Model::Paired,
             Model::Mined,
+            Model::Triplet,
         ];
         match tier {
             Tier::Quick => Self {
-                pictures: pictures(Population::quick(), GeneratorConfig::quick()),
+                pictures: PictureParams { config: GeneratorConfig::quick(), population: Population::quick() },
                 targets: vec![Domain::DimTablet],
-                models: vec![Model::Binary, Model::Full],
+                models: vec![Model::Binary, Model::Concat, Model::ConcatUnmapped, Model::Full],
                 recipe: quick,
                 seeds: 2,
             },
             Tier::Standard => Self {
-                pictures: pictures(Population::default(), GeneratorConfig::default()),
+                pictures: PictureParams { config: GeneratorConfig::default(), population: Population::default() },
                 targets: Domain::ALL.to_vec(),
                 models: compared,
+                // Half as many steps for each of twice as many seeds: a mean over seeds needs two to have an interval.
                 recipe: Recipe {
                     width: 24,
                     batch: 64,
-                    steps: 800,
+                    steps: 400,
                     peak: 4e-3,
                     augment: Augment { gain: 0.05, cutout: 0.25, ..Augment::default() },
                     crop: 64,
                     ..quick
                 },
-                seeds: 1,
+                seeds: 2,
             },
             Tier::Paper => Self {
-                pictures: pictures(
-                    Population { identities: 200, live: 16, print: 8, replay: 8, mask: 6, ..Population::default() },
-                    GeneratorConfig { raster: 256, crop: 256, map: 64 },
-                ),
+                pictures: PictureParams {
+                    config: GeneratorConfig { raster: 256, crop: 256, map: 64 },
+                    population: Population {
+                        identities: 200,
+                        live: 16,
+                        print: 8,
+                        replay: 8,
+                        mask: 6,
+                        ..Population::default()
+                    },
+                },
                 targets: Domain::ALL.to_vec(),
                 models: [
                     compared,
-                    vec![Model::Precision, Model::Triplet, Model::CentralDifference, Model::DeepPixBis],
+                    vec![Model::Precision, Model::CentralDifference, Model::DeepPixBis],
                     Proxy::ALL.map(Model::Only).to_vec(),
                 ]
                 .concat(),
@@ -197,5 +279,42 @@ impl TierPlan {
                 seeds: 5,
             },
         }
+    }
+
+    /// The unseen domains by name.
+    pub(super) fn unseen(&self) -> String {
+        self.targets.iter().map(|target| target.name()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arms_differ_in_what_their_names_say() {
+        let recipe = TierPlan::of(Tier::Standard).recipe;
+        let [labelled, physical, unmapped] =
+            [Model::Concat, Model::ConcatPhysical, Model::ConcatUnmapped].map(|model| recipe.of(model));
+        assert_eq!((labelled.policies, physical.policies), (Policies::default(), PHYSICAL));
+        assert_eq!(labelled.weights, physical.weights);
+        let LossWeights { depth, reflection, material, .. } = unmapped.weights;
+        assert_eq!([depth, reflection, material], [0.0; 3]);
+        let network = |model: Model| model.config(32);
+        assert_eq!(network(Model::Concat), network(Model::ConcatUnmapped));
+        assert!(recipe.trains_maps(Model::ConcatPhysical));
+        assert!(![Model::Binary, Model::ConcatUnmapped].iter().any(|&model| recipe.trains_maps(model)));
+    }
+
+    #[test]
+    fn triplets_are_mined_by_the_attributes_that_are_probed() {
+        let recipe = TierPlan::of(Tier::Standard).recipe;
+        let keys = |model| recipe.of(model).miner.map(|miner| miner.keys);
+        assert_eq!(keys(Model::Mined), Some(vec![Columns::Identity as i64, Columns::Camera as i64]));
+        assert_eq!((keys(Model::Triplet), keys(Model::Paired)), (Some(Vec::new()), None));
+        for model in [Model::Paired, Model::Mined, Model::Triplet] {
+            assert_eq!(recipe.of(model).sampling, Sampling::Pairs);
+        }
+        assert_eq!(recipe.of(Model::Full).sampling, Sampling::Balanced);
     }
 }

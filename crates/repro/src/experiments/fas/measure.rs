@@ -1,20 +1,23 @@
 //! Trains a model on all domains but one, and measures it there.
 
 use super::cases::{FoldParams, Model, Recipe};
+use super::maps::{self, Compared};
+use super::probe::{Probed, probe};
 use crate::{Metrics, RunContext};
 use core_tensor::data::{OnDevice, ToDevice};
 use core_tensor::nn::{LayerFactory, Standard};
 use core_tensor::optim::{Adam, AdamConfig, Schedule};
 use core_tensor::seed::{Purpose, seed_libtorch};
 use core_tensor::train::{Objective, TrainConfig, Trainer};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 use vision::fas::Panel;
-use vision::fas::metrics::{Criterion, DevScores, EerRule, EvalOptions, TestScores, evaluate, evaluate_oracle};
+use vision::fas::metrics::{Criterion, DevScores, EerRule, EvalOptions, Scored, TestScores, evaluate, evaluate_oracle};
 use vision::fas::model::{
-    AttributeMiner, CentralDifference, Columns, DeepPixBis, FasBatch, FasData, FasSource, PlainBackbone, Proxy,
-    ProxyFas, ProxyObjective, Sampling, Task, weight_decay,
+    CentralDifference, Columns, DeepPixBis, FasBatch, FasData, FasSource, PlainBackbone, Proxy, ProxyFas,
+    ProxyObjective, Task, weight_decay,
 };
 
 /// A network of either kind.
@@ -26,13 +29,15 @@ enum Network {
 /// Development people are every sixth of a source domain.
 const DEV_SHARE: i64 = 6;
 
+/// `pictures` have their maps as they physically are.
 pub(super) fn fold(
     params: &FoldParams,
     seed: u64,
-    data: &FasData,
+    pictures: FasData,
     context: &mut RunContext,
 ) -> anyhow::Result<Metrics> {
     let target = params.target as i64;
+    let data = pictures.labelled(params.recipe.policies);
     let split = |domain_is_target: bool, dev: bool| {
         data.subset(&data.positions_where(|at, _| {
             let is_dev = data.attribute(at, Columns::Identity) % DEV_SHARE == 0;
@@ -45,8 +50,11 @@ pub(super) fn fold(
     seed_libtorch(seed, Purpose::Initialisation, 0);
     let network = build(&store, params.model, &params.recipe)?;
     store.set_device(context.device().into());
-    learn(&network, &store, &train, params, seed, context)?;
-    measure(&network, [&train, &dev, &test], params.model, seed, context)
+    learn(&network, &store, &train, &params.recipe, seed, context)?;
+    let mut metrics = measure(&network, [&train, &dev, &test], params.model, seed, context)?;
+    let parameters: usize = store.trainable_variables().iter().map(Tensor::numel).sum();
+    metrics.insert("parameters".into(), parameters as f64);
+    Ok(metrics)
 }
 
 fn build(store: &VarStore, model: Model, recipe: &Recipe) -> anyhow::Result<Network> {
@@ -64,22 +72,14 @@ fn learn(
     network: &Network,
     store: &VarStore,
     train: &FasData,
-    params: &FoldParams,
+    recipe: &Recipe,
     seed: u64,
     context: &mut RunContext,
 ) -> anyhow::Result<()> {
-    let recipe = &params.recipe;
-    let miner = match params.model {
-        Model::Mined => Some(AttributeMiner::default()),
-        Model::Triplet => Some(AttributeMiner { keys: Vec::new(), ..AttributeMiner::default() }),
-        _ => None,
-    };
-    let paired = matches!(params.model, Model::Paired | Model::Mined | Model::Triplet);
-    let sampling = if paired { Sampling::Pairs } else { Sampling::Balanced };
     let (mut proxies, mut pixels);
     let objective: &mut dyn Objective<FasBatch> = match network {
         Network::Proxy(network) => {
-            proxies = ProxyObjective::new(network, recipe.weights.clone(), miner);
+            proxies = ProxyObjective::new(network, recipe.weights.clone(), recipe.miner.clone());
             &mut proxies
         }
         Network::PixBis(network) => {
@@ -87,7 +87,8 @@ fn learn(
             &mut pixels
         }
     };
-    let source = FasSource::new(train, (recipe.batch, recipe.steps_per_epoch()), (sampling, recipe.augment), seed)?;
+    let steps = (recipe.batch, recipe.steps_per_epoch());
+    let source = FasSource::new(train, steps, (recipe.sampling, recipe.augment), seed)?;
     let source = OnDevice::new(source, context.device().into());
     let mut optimizer = Adam::new(weight_decay(store, recipe.weight_decay), AdamConfig::default())?;
     let epochs = recipe.steps / recipe.steps_per_epoch();
@@ -162,7 +163,9 @@ fn measure(
 ) -> anyhow::Result<Metrics> {
     let device: Device = context.device().into();
     let (on_dev, on_test) = (answers(network, model, dev, device)?, answers(network, model, test, device)?);
-    let dev_scores = DevScores::new(dev.scored(&on_dev.scores)?)?;
+    let known = dev.scored(&on_dev.scores)?;
+    let by_species = errors_by_species(&known)?;
+    let dev_scores = DevScores::new(known)?;
     let threshold = dev_scores.threshold(Criterion::Eer)?;
     let test_scores = TestScores::new(test.scored(&on_test.scores)?)?;
     // The central-difference network's scores are means of depth maps.
@@ -183,12 +186,14 @@ fn measure(
     for species in &report.species {
         metrics.insert(format!("apcer_{}", species.species), 100.0 * species.apcer);
     }
+    metrics.extend(by_species.into_iter().map(|(species, error)| (format!("dev_eer_{species}"), 100.0 * error)));
     if let Some(calibration) = report.calibration {
         metrics.insert("ece".into(), calibration.ece);
+        metrics.insert("overconfidence".into(), calibration.overconfidence);
         metrics.insert("nll".into(), calibration.nll);
     }
     if let Network::Proxy(network) = network {
-        maps(network, dev, device, &mut metrics)?;
+        predictions(network, [train, dev], device, &mut metrics)?;
         attention(network, [dev, test], device, report.auc, &mut metrics)?;
         if !network.config().proxies.is_empty() {
             let shown: Vec<i64> = spread(test, 6);
@@ -198,11 +203,27 @@ fn measure(
             context.save_artifact("maps.png", |path| Ok(std::fs::write(path, &png)?))?;
         }
     }
-    if let (Some(embedding), Network::Proxy(_)) = (answers(network, model, train, device)?.embedding, network) {
-        metrics.insert("probe_domain".into(), 100.0 * probe(&embedding, train, Columns::Camera)?);
-        metrics.insert("probe_identity".into(), 100.0 * probe(&embedding, train, Columns::Identity)?);
+    // Living faces alone: mining asks nothing of attacks.
+    let faces = train.subset(&train.positions_where(|_, sample| sample.bona_fide));
+    if let Some(embedding) = answers(network, model, &faces, device)?.embedding {
+        for (name, column) in [("identity", Columns::Identity), ("domain", Columns::Camera)] {
+            let Probed { accuracy, chance } = probe(&embedding, &faces, column)?;
+            metrics.insert(format!("probe_{name}"), 100.0 * accuracy);
+            metrics.insert(format!("probe_{name}_chance"), 100.0 * chance);
+        }
     }
     Ok(metrics)
+}
+
+/// Equal error rates of living faces against each species of attack by itself.
+fn errors_by_species(scored: &[Scored]) -> anyhow::Result<BTreeMap<String, f64>> {
+    let species: BTreeSet<&str> = scored.iter().filter_map(|one| one.species.as_deref()).collect();
+    let error = |name: &str| -> anyhow::Result<(String, f64)> {
+        let among = |one: &&Scored| one.bona_fide || one.species.as_deref() == Some(name);
+        let scores = DevScores::new(scored.iter().filter(among).cloned().collect())?;
+        Ok((name.into(), scores.scores().eer(EerRule::Exact).value))
+    };
+    species.into_iter().map(error).collect()
 }
 
 /// `count` positions spread evenly over a set.
@@ -210,30 +231,40 @@ fn spread(data: &FasData, count: usize) -> Vec<i64> {
     (0..count).map(|at| ((2 * at + 1) * data.len() / (2 * count)) as i64).collect()
 }
 
-/// How well the development set's maps are predicted, beside what a constant would do.
-fn maps(network: &ProxyFas, dev: &FasData, device: Device, metrics: &mut Metrics) -> anyhow::Result<()> {
-    if network.config().proxies.is_empty() {
+/// How well the development set's maps are predicted, beside what the training part's would do in their place.
+///
+/// Depth is compared on living faces and reflection on attacks, where the literature's labels are not 0 by definition.
+fn predictions(
+    network: &ProxyFas,
+    [train, dev]: [&FasData; 2],
+    device: Device,
+    metrics: &mut Metrics,
+) -> anyhow::Result<()> {
+    let proxies = &network.config().proxies;
+    if proxies.is_empty() {
         return Ok(());
     }
-    let whole = dev.batch(&positions(dev));
     let parts = over(dev, device, |batch| Ok(network.forward(&batch.input, false)?.maps))?;
-    for &proxy in &network.config().proxies {
+    let [known, truth] = [train, dev].map(|data| data.targets(&positions(data)));
+    for &proxy in proxies {
         let predicted = Tensor::cat(&parts.iter().map(|maps| &maps[&proxy]).collect::<Vec<_>>(), 0);
         let predicted = predicted.to_device(Device::Cpu);
-        let target = &whole.targets.maps[&proxy];
-        if proxy == Proxy::Material {
-            let (found, truth) = (predicted.argmax(1, false), target.argmax(1, false));
-            let correct = found.eq_tensor(&truth).to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);
-            let counts = truth.flatten(0, -1).bincount::<Tensor>(None, 7).to_kind(Kind::Double);
-            let majority = counts.max().double_value(&[]) / counts.sum(Kind::Double).double_value(&[]);
-            metrics.insert("material_accuracy".into(), 100.0 * correct);
-            metrics.insert("material_majority".into(), 100.0 * majority);
-        } else {
-            let error = (predicted - target).square().mean(Kind::Double).double_value(&[]);
-            let constant = (target - target.mean(Kind::Float)).square().mean(Kind::Double).double_value(&[]);
-            metrics.insert(format!("{}_mse", proxy.name()), error);
-            metrics.insert(format!("{}_constant_mse", proxy.name()), constant);
-        }
+        let on = [&known, &truth];
+        let (names, Compared { network, blind }) = match proxy {
+            Proxy::Depth => {
+                (["depth_face_mse", "depth_mean_face_mse"], maps::error_within(true, proxy, &predicted, on))
+            }
+            Proxy::Reflection => (
+                ["reflection_attack_mse", "reflection_mean_attack_mse"],
+                maps::error_within(false, proxy, &predicted, on),
+            ),
+            Proxy::Material => {
+                let Compared { network, blind } = maps::material(&predicted, on);
+                let percent = Compared { network: 100.0 * network, blind: 100.0 * blind };
+                (["material_accuracy", "material_template_accuracy"], percent)
+            }
+        };
+        metrics.extend(names.map(String::from).into_iter().zip([network, blind]));
     }
     Ok(())
 }
@@ -252,12 +283,6 @@ fn attention(
     }
     for (place, data) in [("source", dev), ("target", test)] {
         let outs = over(data, device, |batch| Ok(network.forward(&batch.input, false)?))?;
-        let per_sample = |tensor: &Tensor| tensor.mean_dim([1_i64].as_slice(), false, Kind::Float);
-        let mut totals = Vec::new();
-        for out in &outs {
-            let sums = out.weights.values().map(&per_sample).reduce(|a, b| a + b);
-            totals.extend(sums);
-        }
         for task in outs.first().map(|out| out.weights.keys().copied().collect::<Vec<Task>>()).unwrap_or_default() {
             let mean = |of: &dyn Fn(&vision::fas::model::ProxyOut) -> Option<Tensor>| {
                 let parts: Vec<Tensor> = outs.iter().filter_map(of).collect();
@@ -270,8 +295,6 @@ fn attention(
                 metrics.insert(format!("sigma_{}_{place}", task.name()), sigma);
             }
         }
-        let totals = Tensor::cat(&totals, 0).to_kind(Kind::Double);
-        metrics.insert(format!("weight_total_spread_{place}"), totals.std(true).double_value(&[]));
     }
     for &proxy in &network.config().proxies {
         let scores = over(test, device, |batch| {
@@ -289,35 +312,19 @@ fn attention(
     Ok(())
 }
 
-/// Class numbers 0, 1, … of a column.
-fn labels(data: &FasData, column: Columns) -> Vec<i64> {
-    let raw: Vec<i64> = (0..data.len()).map(|at| data.attribute(at, column)).collect();
-    let mut known = raw.clone();
-    known.sort_unstable();
-    known.dedup();
-    raw.iter().map(|value| known.partition_point(|other| other < value) as i64).collect()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Accuracy of a ridge classifier on every other recording, fitted on the rest: how much of a label is in an embedding.
-fn probe(embedding: &Tensor, data: &FasData, column: Columns) -> anyhow::Result<f64> {
-    let labels = &labels(data, column);
-    let count = labels.len() as i64;
-    let features = embedding.to_kind(Kind::Double);
-    let centred = &features - features.mean_dim([0_i64].as_slice(), true, Kind::Double);
-    let scale = centred.square().mean_dim([0_i64].as_slice(), true, Kind::Double).sqrt() + 1e-6;
-    let bias = Tensor::ones([count, 1], (Kind::Double, Device::Cpu));
-    let features = Tensor::cat(&[centred / scale, bias], 1);
-    let truth = Tensor::from_slice(labels);
-    let classes = labels.iter().max().map_or(1, |largest| largest + 1);
-    let targets = truth.one_hot(classes).to_kind(Kind::Double);
-    let side = |which: u64| {
-        Tensor::from_slice(&data.positions_where(|_, sample| sample.video.is_some_and(|video| video % 2 == which)))
-    };
-    let (fit, held_out) = (features.index_select(0, &side(0)), features.index_select(0, &side(1)));
-    let width = features.size()[1];
-    let gram = fit.tr().matmul(&fit) + Tensor::eye(width, (Kind::Double, Device::Cpu)) * 1.0;
-    let weights = Tensor::f_linalg_solve(&gram, &fit.tr().matmul(&targets.index_select(0, &side(0))), true)?;
-    let found = held_out.matmul(&weights).argmax(1, false);
-    let correct = found.eq_tensor(&truth.index_select(0, &side(1)));
-    Ok(correct.to_kind(Kind::Double).mean(Kind::Double).double_value(&[]))
+    #[test]
+    fn every_species_has_an_error_of_its_own() {
+        let live = [0.9, 0.8, 0.7, 0.6].map(Scored::live);
+        let attacks = [(0.1, "print"), (0.2, "print"), (0.65, "mask"), (0.85, "mask")];
+        let all: Vec<Scored> =
+            live.into_iter().chain(attacks.map(|(score, species)| Scored::attack(score, species))).collect();
+        let errors = errors_by_species(&all).unwrap();
+        assert_eq!(errors.keys().collect::<Vec<_>>(), ["mask", "print"]);
+        // No print passes for a face; at 0.8 one of two masks does, and two of four faces are refused.
+        assert_eq!((errors["print"], errors["mask"]), (0.0, 0.5));
+    }
 }

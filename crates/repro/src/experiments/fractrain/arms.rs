@@ -1,6 +1,6 @@
 //! Which network, data and methods each tier runs.
 
-use super::{CYCLIC_REVISION, EXPORT_REVISION, REVISION};
+use super::{CYCLIC_REVISION, EXPORT_REVISION, GATED_REVISION, REVISION};
 use crate::experiments::images::ImageSet;
 use crate::experiments::training::{DataChoice, Recipe};
 use crate::{Ask, DataUse, Tier};
@@ -30,6 +30,9 @@ pub(super) enum Arm {
     /// Stages that end after fixed epochs.
     Fixed(Vec<(u32, u32)>, Vec<u64>),
     Cyclic(Cyclic),
+    /// Weight, activation and gradient bits of one of the gates' options, for all inputs; the first convolution stays in full
+    /// precision, as it does beside gates.
+    SingleOption(u32, u32, u32),
     Dfq(DfqConfig),
     /// Each sample's option drawn at random, with the shares that the learned gates had.
     RandomGates(DfqConfig),
@@ -39,22 +42,28 @@ pub(super) enum Arm {
 /// A network with its data, and everything that is compared on it.
 pub(super) struct Case {
     pub(super) network: &'static str,
+    /// Whether it carries the tier's claims. One that does not stands beside the one that does, with claims of its own.
+    pub(super) leads: bool,
     pub(super) recipe: Recipe,
     halved: bool,
     /// Width of the gates' recurrent state.
     hidden: i64,
-    plateau: PlateauConfig,
+    pub(super) plateau: PlateauConfig,
     /// Seeds of the claims.
     pub(super) seeds: u64,
-    /// Seeds of the claim on the order of stages, whose effect is small.
+    /// Seeds of fixed stages and of the claim on their order, whose effect is small; not fewer than the others.
     pub(super) order_seeds: u64,
     /// How far below static 8-bit training an accuracy may be, in points.
     pub(super) margin: f64,
+    /// Static precisions, ascending in cost; 8/8 is the last.
+    statics: &'static [(u32, u32)],
+    /// Whether one of the gates' options for all inputs is compared too.
+    single: bool,
     /// Whether cyclic precision is compared too.
     cycles: bool,
     /// Whether the published controller is.
     sign_rule: bool,
-    /// Targets of the controller besides that of the claims, in percent, for one seed.
+    /// Targets of the controller besides that of the claims, in percent, for [`TARGET_SEEDS`].
     pub(super) other_targets: &'static [f64],
 }
 
@@ -63,24 +72,31 @@ const STAGES: [(u32, u32); 4] = [(3, 6), (4, 6), (6, 8), (8, 8)];
 /// The same stages in another order, with the same last one.
 const PERMUTED: [(u32, u32); 4] = [(6, 8), (4, 6), (3, 6), (8, 8)];
 
+/// What static training reaches at a cost is interpolated between these.
+pub(super) const FRONTIER: [(u32, u32); 6] = [(3, 6), (4, 6), (4, 8), (5, 8), (6, 8), (8, 8)];
+
 /// The target of input-adaptive precision, in percent of full precision.
 const TARGET: f64 = 3.0;
+/// Seeds of the other targets: a claim about every seed needs two.
+const TARGET_SEEDS: u64 = 2;
 /// The published rule.
 pub(super) const PLATEAU: PlateauConfig =
     PlateauConfig { threshold: 0.05, decay: 0.3, window: 5, scale_epochs: 10, turning_points: 3 };
-/// Of the small network: when a stage ends, and the width of the gates' recurrent state.
-pub(super) const SMALL_PLATEAU: PlateauConfig = PlateauConfig { threshold: 0.3, decay: 0.5, window: 2, ..PLATEAU };
+/// Of the small network: when a stage ends, and the width of the gates' recurrent state. The last stage is meant to begin at
+/// 60 to 80 % of the epochs.
+pub(super) const SMALL_PLATEAU: PlateauConfig = PlateauConfig { threshold: 0.2, decay: 0.5, window: 2, ..PLATEAU };
 pub(super) const SMALL_HIDDEN: i64 = 16;
 
-/// The case of a tier with the data at hand; none where it needs more than there is.
-pub(super) fn of(ask: &Ask) -> anyhow::Result<Option<Case>> {
+/// The cases of a tier with the data at hand; none where it needs more than there is.
+pub(super) fn cases(ask: &Ask) -> anyhow::Result<Vec<Case>> {
+    let grey = || ImageSet::grey(&ask.data);
     Ok(match ask.tier {
-        Tier::Quick => Some(small(ImageSet::grey(&ask.data)?)),
-        Tier::Standard => Some(match ImageSet::cifar(&ask.data)? {
-            Some(set) => resnet20(set)?,
-            None => small_on_more(ImageSet::grey(&ask.data)?),
-        }),
-        Tier::Paper => ImageSet::cifar(&ask.data)?.map(resnet74).transpose()?,
+        Tier::Quick => vec![small(grey()?)],
+        Tier::Standard => match ImageSet::cifar(&ask.data)? {
+            Some(set) => vec![resnet20(set)?, small_beside(grey()?)],
+            None => vec![small_on_more(grey()?)],
+        },
+        Tier::Paper => ImageSet::cifar(&ask.data)?.map(resnet74).transpose()?.into_iter().collect(),
     })
 }
 
@@ -95,6 +111,9 @@ impl Arm {
             Self::Pfq(list, _) => format!("PFQ {}", stages(list)),
             Self::Fixed(list, _) => format!("fixed stages {}", stages(list)),
             Self::Cyclic(_) => "CPT".into(),
+            Self::SingleOption(weight, activation, gradient) => {
+                format!("one option W{weight}/A{activation}/G{gradient}")
+            }
             Self::Dfq(dfq) => match dfq.controller {
                 CostController::Sign { .. } => format!("DFQ cp {} (sign rule)", dfq.target.percent()),
                 _ => format!("DFQ cp {}", dfq.target.percent()),
@@ -117,6 +136,7 @@ impl Arm {
         match self {
             Self::Cyclic(_) => CYCLIC_REVISION,
             Self::FullPrecision | Self::Static(8, 8) => EXPORT_REVISION,
+            _ if self.gates().is_some() => GATED_REVISION,
             _ => REVISION,
         }
     }
@@ -140,6 +160,9 @@ impl Case {
         if self.halved {
             data.set.push_str(", averaged down to half their height and width");
         }
+        if !self.leads {
+            data.set.push_str(" (the small network beside it)");
+        }
         data
     }
 
@@ -158,21 +181,32 @@ impl Case {
 
     /// The arms of a seed.
     pub(super) fn arms(&self, seed: u64) -> Vec<Arm> {
-        let mut arms = vec![self.fixed(), self.permuted()];
+        let mut arms = vec![self.fixed()];
+        arms.extend(self.leads.then(|| self.permuted()));
         if seed < self.seeds {
-            arms.extend([self.static_bits(8, 8), self.pfq(), self.dfq_arm(), self.fractrain(), self.random_gates()]);
-            arms.extend([Arm::Static(3, 6), Arm::Static(4, 6), Arm::FullPrecision]);
+            arms.extend([self.pfq(), self.dfq_arm(), self.fractrain(), self.random_gates()]);
+            arms.extend(self.statics());
+            arms.push(Arm::FullPrecision);
+            arms.extend(self.single_option());
             arms.extend(self.cycles.then(|| self.cyclic()));
         }
-        if seed == 0 {
+        if seed < TARGET_SEEDS {
             arms.extend(self.other_targets());
+        }
+        if seed == 0 {
             arms.extend(self.sign_rule());
         }
         arms
     }
 
-    pub(super) fn static_bits(&self, forward: u32, gradient: u32) -> Arm {
-        Arm::Static(forward, gradient)
+    /// Static precisions, ascending in cost.
+    pub(super) fn statics(&self) -> Vec<Arm> {
+        statics(self.statics)
+    }
+
+    /// The gates' option with the most bits of activations at 8-bit gradients, for all inputs.
+    pub(super) fn single_option(&self) -> Option<Arm> {
+        self.single.then_some(Arm::SingleOption(4, 6, 8))
     }
 
     pub(super) fn pfq(&self) -> Arm {
@@ -217,6 +251,13 @@ impl Case {
         self.other_targets.iter().map(|percent| Arm::Dfq(self.dfq_at(*percent))).collect()
     }
 
+    /// Gates steered by the adaptive controller, towards every target.
+    pub(super) fn steered(&self) -> Vec<Arm> {
+        let mut arms = vec![self.dfq_arm()];
+        arms.extend(self.other_targets());
+        arms
+    }
+
     /// All targets in percent, ascending.
     pub(super) fn targets(&self) -> Vec<String> {
         let mut all = vec![TARGET];
@@ -234,6 +275,11 @@ impl Case {
     pub(super) fn fractrain(&self) -> Arm {
         fractrain(self.hidden, self.plateau)
     }
+}
+
+/// Static trainings of these forward and gradient bits.
+pub(super) fn statics(bits: &[(u32, u32)]) -> Vec<Arm> {
+    bits.iter().map(|(forward, gradient)| Arm::Static(*forward, *gradient)).collect()
 }
 
 /// The published stages, ended by this rule.
@@ -273,6 +319,7 @@ pub(super) fn small(set: ImageSet) -> Case {
     recipe.milestones = drops(&recipe);
     Case {
         network: "ConvNet",
+        leads: true,
         recipe,
         halved: false,
         hidden: SMALL_HIDDEN,
@@ -280,6 +327,8 @@ pub(super) fn small(set: ImageSet) -> Case {
         seeds: 3,
         order_seeds: 5,
         margin: 1.5,
+        statics: &[(3, 6), (4, 6), (8, 8)],
+        single: false,
         cycles: false,
         sign_rule: false,
         other_targets: &[2.0, 4.0],
@@ -291,7 +340,28 @@ fn small_on_more(set: ImageSet) -> Case {
     let few = small(set);
     let mut recipe = Recipe { train_images: 12_000, ..few.recipe.clone() };
     recipe.milestones = drops(&recipe);
-    Case { network: "ConvNet, more images", recipe, cycles: true, other_targets: &[], ..few }
+    let network = "ConvNet, more images";
+    Case { network, recipe, statics: &FRONTIER, single: true, cycles: true, other_targets: &[], ..few }
+}
+
+/// The same network with more seeds than a larger one can have, so that differences of a point can be told apart.
+fn small_beside(set: ImageSet) -> Case {
+    let few = small(set);
+    let mut recipe = Recipe { train_images: 5_000, epochs: 15, evaluate_every: 15, ..few.recipe.clone() };
+    recipe.milestones = drops(&recipe);
+    Case {
+        network: "ConvNet, 5,000 images",
+        leads: false,
+        recipe,
+        plateau: PlateauConfig { threshold: 0.3, decay: 0.5, window: 3, ..PLATEAU },
+        seeds: 6,
+        order_seeds: 6,
+        margin: 1.0,
+        statics: &FRONTIER,
+        single: true,
+        other_targets: &[2.0, 2.5, 4.0],
+        ..few
+    }
 }
 
 /// ResNet-20 on a tenth of CIFAR-10, images averaged down to 16 × 16.
@@ -311,13 +381,17 @@ fn resnet20(set: ImageSet) -> anyhow::Result<Case> {
     recipe.milestones = drops(&recipe);
     Ok(Case {
         network: "ResNet-20",
+        leads: true,
         recipe,
         halved: true,
         hidden: 32,
-        plateau: PlateauConfig { threshold: 0.2, decay: 0.5, window: 2, ..PLATEAU },
+        // The threshold is the default of the reference's scripts for CIFAR.
+        plateau: PlateauConfig { threshold: 0.15, decay: 0.5, window: 3, ..PLATEAU },
         seeds: 3,
-        order_seeds: 3,
+        order_seeds: 6,
         margin: 1.0,
+        statics: &FRONTIER,
+        single: true,
         cycles: true,
         sign_rule: false,
         other_targets: &[],
@@ -341,6 +415,7 @@ fn resnet74(set: ImageSet) -> anyhow::Result<Case> {
     recipe.milestones = drops(&recipe);
     Ok(Case {
         network: "ResNet-74",
+        leads: true,
         recipe,
         halved: false,
         hidden: 32,
@@ -348,6 +423,8 @@ fn resnet74(set: ImageSet) -> anyhow::Result<Case> {
         seeds: 3,
         order_seeds: 3,
         margin: 0.5,
+        statics: &FRONTIER,
+        single: true,
         cycles: true,
         sign_rule: true,
         other_targets: &[2.0, 2.5, 4.0],
@@ -357,4 +434,56 @@ fn resnet74(set: ImageSet) -> anyhow::Result<Case> {
 /// Steps at 50 and 75 % of a training.
 pub(super) fn drops(recipe: &Recipe) -> Vec<u64> {
     vec![recipe.steps() / 2, recipe.steps() * 3 / 4]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DataRoot, Device};
+    use quant::fractrain::Precision;
+
+    /// Every case that generated images are enough for.
+    fn grey_cases() -> [Case; 3] {
+        [small(ImageSet::GeneratedGrey), small_on_more(ImageSet::GeneratedGrey), small_beside(ImageSet::GeneratedGrey)]
+    }
+
+    #[test]
+    fn static_precisions_ascend_in_cost_and_end_at_8_8() {
+        for case in grey_cases() {
+            let cost = |(forward, gradient): &(u32, u32)| Precision::new(*forward, *gradient).unwrap().cost_percent();
+            let costs: Vec<f64> = case.statics.iter().map(cost).collect();
+            assert!(costs.windows(2).all(|pair| pair[0] < pair[1]), "{costs:?}");
+            assert_eq!(case.statics().last(), Some(&Arm::Static(8, 8)));
+        }
+    }
+
+    #[test]
+    fn no_arm_of_a_seed_comes_twice_and_other_targets_have_two_seeds() {
+        for case in grey_cases() {
+            assert!(case.order_seeds >= case.seeds);
+            for seed in 0..case.order_seeds {
+                let arms = case.arms(seed);
+                assert!(arms.iter().enumerate().all(|(index, arm)| !arms[..index].contains(arm)), "{}", case.network);
+                let others = case.other_targets().iter().all(|arm| arms.contains(arm));
+                assert_eq!(others, seed < 2 || case.other_targets.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn gated_trainings_have_a_revision_of_their_own() {
+        let [case, ..] = grey_cases();
+        assert_eq!(case.fractrain().revision(), GATED_REVISION);
+        assert_eq!((case.pfq().revision(), Arm::SingleOption(4, 6, 8).revision()), (REVISION, REVISION));
+    }
+
+    #[test]
+    fn the_quick_tier_has_one_case_and_the_paper_tier_none_without_data() {
+        let empty = tempfile::tempdir().unwrap();
+        let of = |tier| {
+            let ask = Ask { tier, seeds: None, device: Device::Cpu, data: DataRoot::at(empty.path()) };
+            cases(&ask).unwrap().len()
+        };
+        assert_eq!([Tier::Quick, Tier::Standard, Tier::Paper].map(of), [1, 1, 0]);
+    }
 }

@@ -3,6 +3,7 @@
 use super::arms::{self, Arm};
 use super::claims::ABSTRACT;
 use super::train::steering;
+use super::view::CP;
 use super::{PAPER, REVISION, stages};
 use crate::experiments::chunks::Chunks;
 use crate::section::{Table, cell};
@@ -21,6 +22,8 @@ use tch::nn::VarStore;
 use tch::no_grad;
 
 const KIND: &str = "language model";
+/// A perplexity at most so many times another counts as no worse.
+const MARGIN: f64 = 1.015;
 const SEEDS: u64 = 3;
 /// Of a training on one core, roughly.
 const SECONDS: f64 = 40.0;
@@ -85,11 +88,11 @@ impl Params {
     }
 }
 
-/// Full precision, the two ends of the stages, and the stages.
-fn arms() -> [Arm; 4] {
+/// Full precision, the two ends of the stages, static precision of about their cost, and the stages.
+fn arms() -> [Arm; 5] {
     // Three epochs a stage at least.
     let plateau = PlateauConfig { threshold: 0.3, decay: 0.5, window: 3, ..arms::PLATEAU };
-    [Arm::FullPrecision, Arm::Static(3, 6), Arm::Static(8, 8), arms::pfq(plateau)]
+    [Arm::FullPrecision, Arm::Static(3, 6), Arm::Static(5, 8), Arm::Static(8, 8), arms::pfq(plateau)]
 }
 
 /// The text to train on: the training text, or the test text where only that is at hand.
@@ -226,36 +229,47 @@ fn unigram_perplexity(train: &[u32], text: &[u32], vocabulary: usize) -> f64 {
 
 /// The claims, judged or not.
 pub(super) fn claims(ran: bool, results: &Results) -> anyhow::Result<Vec<JudgedClaim>> {
-    let [full, low, eight, pfq] = arms();
+    let [full, _, five, eight, pfq] = arms();
     let perplexity = |arm: &Arm| metric(results, "validation_perplexity", arm);
     let ratio = |of: &str, to: &str, relation| Test::mean(&format!("perplexity({of}) / perplexity({to})"), relation);
+    let in_effect = stages::in_effect(results, &pfq, |run| is(run, &pfq));
+    let transformer = "comparable accuracy (Transformer-base, WikiText-103; no figures at hand)";
     let claims = [
         (
             Claim::new(
                 "E6a",
-                "Progressive precision trains a Transformer language model as well as static 8-bit training",
+                &format!(
+                    "Progressive precision{in_effect} leaves a Transformer language model's perplexity within 1.5 % of static \
+                     8-bit training's"
+                ),
             )
-            .paper("Transformer-base, WikiText-103", ABSTRACT)
-            .test(ratio("PFQ", "static 8/8", Relation::AtMost(1.03)), ""),
+            .paper(transformer, ABSTRACT)
+            .test(ratio("PFQ", "static 8/8", Relation::AtMost(MARGIN)), ""),
             perplexity(&pfq)?.over(&perplexity(&eight)?),
         ),
         (
-            Claim::new("E6b", "It costs at most three quarters there too")
-                .paper("Transformer-base, WikiText-103", ABSTRACT)
-                .test(Test::mean("cost(PFQ) / cost(static 8/8)", Relation::AtMost(0.75)), ""),
-            metric(results, "cp", &pfq)?.over(&metric(results, "cp", &eight)?),
+            Claim::new(
+                "E6b",
+                &format!(
+                    "Progressive precision{in_effect} is within 1.5 % of static 5/8 bits, whose quantised layers cost 0.547 of \
+                     static 8/8"
+                ),
+            )
+            .paper(transformer, ABSTRACT)
+            .test(ratio("PFQ", "static 5/8", Relation::AtMost(MARGIN)), ""),
+            perplexity(&pfq)?.over(&perplexity(&five)?),
         ),
         (
-            Claim::new("E6c", "Static 8-bit training is as good as full precision there")
+            Claim::new("E6c", "Static 8-bit training is within 1.5 % of full precision there")
                 .paper("the premise of low-precision training", ABSTRACT)
-                .test(ratio("static 8/8", "full precision", Relation::AtMost(1.03)), ""),
+                .test(ratio("static 8/8", "full precision", Relation::AtMost(MARGIN)), ""),
             perplexity(&eight)?.over(&perplexity(&full)?),
         ),
         (
-            Claim::new("E6d", "It takes the later stages: the first stage's 3/6 bits all the way do worse")
+            Claim::new("E6d", "It pays that precision grows: 5/8 bits all the way do worse")
                 .paper("precision should grow", ABSTRACT)
-                .test(ratio("static 3/6", "PFQ", Relation::Above(1.0)), ""),
-            perplexity(&low)?.over(&perplexity(&pfq)?),
+                .test(ratio("static 5/8", "PFQ", Relation::Above(1.0)), ""),
+            perplexity(&five)?.over(&perplexity(&pfq)?),
         ),
     ];
     let judged = claims.map(|(claim, samples)| if ran { claim.judge(&samples) } else { Ok(claim.not_run(NEEDS)) });
@@ -277,13 +291,20 @@ pub(super) fn asked(results: &Results) -> bool {
 
 pub(super) fn table(results: &Results) -> anyhow::Result<Table> {
     let mut rows = Vec::new();
+    let [.., eight, pfq] = arms();
     for arm in arms() {
         let of = |name: &str, decimals| -> anyhow::Result<String> {
             Ok(cell(&metric(results, name, &arm)?.values(), decimals))
         };
-        rows.push(vec![arm.label(), of("validation_perplexity", 1)?, of("cp", 2)?, of("unigram_perplexity", 1)?]);
+        let relative = metric(results, CP, &arm)?.over(&metric(results, CP, &eight)?);
+        rows.push(vec![
+            arm.label(),
+            of("validation_perplexity", 1)?,
+            of(CP, 2)?,
+            cell(&relative.values(), 3),
+            of("unigram_perplexity", 1)?,
+        ]);
     }
-    let [.., pfq] = arms();
     let Params { layers, width, epochs, chunk, batch_size, tokens, least, .. } = Params::new("", Arm::FullPrecision);
     Ok(Table {
         title: "A Transformer language model".into(),
@@ -295,9 +316,15 @@ pub(super) fn table(results: &Results) -> anyhow::Result<Table> {
             epochs * chunk,
             stages::sentence(results, &pfq, |run| is(run, &pfq))
         ),
-        header: ["method", "validation perplexity", "cost (% of full precision)", "perplexity of unigrams"]
-            .map(String::from)
-            .to_vec(),
+        header: [
+            "method",
+            "validation perplexity",
+            "cost of quantised layers (% of full precision)",
+            "÷ static 8/8",
+            "perplexity of unigrams",
+        ]
+        .map(String::from)
+        .to_vec(),
         rows,
     })
 }

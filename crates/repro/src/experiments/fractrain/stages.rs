@@ -9,7 +9,7 @@ use quant::fractrain::PlateauConfig;
 use std::collections::BTreeMap;
 
 /// Thresholds of the ablation, the published one first.
-const THRESHOLDS: [f64; 4] = [PLATEAU.threshold, 0.1, 0.2, SMALL_PLATEAU.threshold];
+const THRESHOLDS: [f64; 4] = [PLATEAU.threshold, 0.1, SMALL_PLATEAU.threshold, 0.3];
 /// The one seed of it.
 const SEED: u64 = 0;
 
@@ -19,6 +19,19 @@ pub(super) fn sentence(results: &Results, arm: &Arm, is: impl Fn(&Run) -> bool) 
     let Some((plateau, metric)) = rule(arm) else { return String::new() };
     let by_seed = results.finished(is).map(|finished| (finished.run.seed, ends(&finished.rows, metric)));
     phrase(&arm.label(), plateau, by_seed)
+}
+
+/// For statements: that an arm's plateau rule never waited, where it has one and no run of it did.
+pub(super) fn in_effect(results: &Results, arm: &Arm, is: impl Fn(&Run) -> bool) -> &'static str {
+    let Some((plateau, metric)) = rule(arm) else { return "" };
+    let runs = results.finished(is).map(|finished| ends(&finished.rows, metric));
+    if never_waited(plateau, runs) { " (a fixed schedule in effect)" } else { "" }
+}
+
+/// Whether there are runs, and all of them ended their stages as early as the rule's window allows.
+fn never_waited(plateau: &PlateauConfig, mut runs: impl Iterator<Item = Vec<u64>>) -> bool {
+    let earliest = earliest(plateau);
+    runs.next().is_some_and(|first| first == earliest) && runs.all(|ends| ends == earliest)
 }
 
 /// The rule that ends an arm's stages, and what it logs that is another number in every stage.
@@ -168,6 +181,14 @@ mod tests {
             "Stages of PFQ ended after epochs – (seed 1); 3, 5 (seed 0), at the earliest after 2, 4, 6."
         );
         assert_eq!(tell(&[]), "");
+    }
+
+    #[test]
+    fn a_rule_that_waits_once_is_no_fixed_schedule() {
+        let plateau = PlateauConfig { window: 3, turning_points: 2, ..PLATEAU };
+        let never = |runs: &[&[u64]]| never_waited(&plateau, runs.iter().map(|ends| ends.to_vec()));
+        assert!(never(&[&[3, 6]]) && never(&[&[3, 6], &[3, 6]]));
+        assert!(!never(&[&[3, 6], &[3, 7]]) && !never(&[&[4, 7]]) && !never(&[&[]]) && !never(&[]));
     }
 
     #[test]

@@ -4,15 +4,16 @@ use super::arms::{Arm, TrainParams};
 use super::hardware;
 use crate::experiments::training::{self, Length, Loaders, Model, Recipe, final_metrics};
 use crate::{Finished, Metrics, RunContext};
-use core_tensor::checkpoint::{Header, read_state, state_of, write_safetensors};
+use core_tensor::checkpoint::{Header, LoadPolicy, Tolerance, load_state, read_state, state_of, write_safetensors};
 use core_tensor::data::{Batch, BatchSource};
-use core_tensor::nn::trace_workload;
+use core_tensor::networks::Architecture;
+use core_tensor::nn::{Standard, trace_workload};
 use core_tensor::optim::NamedTensors;
 use core_tensor::seed::{Purpose, derive, seed_libtorch};
 use core_tensor::train::{CrossEntropy, Objective, Observer, evaluate};
 use core_tensor::workload::Workload;
 use quant::fractrain::{
-    AtEpochs, CostLedger, FollowTarget, Gates, Int8Model, Pfq, PlateauIndicator, Precision, PrecisionController,
+    AtEpochs, Bits, CostLedger, FollowTarget, Gates, Int8Model, Pfq, PlateauIndicator, Precision, PrecisionController,
     QuantConfig, QuantFactory, QuantHandle, WithGateCost, export_int8,
 };
 use tch::nn::VarStore;
@@ -34,19 +35,43 @@ pub(super) struct Quantised {
 
 /// The recipe's network as an arm quantises it, with this seed's initial weights.
 pub(super) fn build(recipe: &Recipe, arm: &Arm, seed: u64, context: &RunContext) -> anyhow::Result<Quantised> {
-    seed_libtorch(seed, Purpose::Initialisation, 0);
-    let mut store = VarStore::new(tch::Device::Cpu);
+    let mut net = on_cpu(&recipe.architecture, arm, seed)?;
+    net.model.store.set_device(context.device().into());
+    Ok(net)
+}
+
+/// The network on the CPU. Under every arm it starts from the weights that the plain network has with this seed.
+fn on_cpu(architecture: &Architecture, arm: &Arm, seed: u64) -> anyhow::Result<Quantised> {
+    // Gates draw from numbers of their own, and the weights drawn between them are replaced.
+    seed_libtorch(seed, Purpose::Initialisation, u64::from(arm.gates().is_some()));
+    let store = VarStore::new(tch::Device::Cpu);
     let (network, handle, gates) = {
-        let config = QuantConfig { seed: derive(seed, Purpose::Noise, 0), ..QuantConfig::default() };
+        let config = QuantConfig {
+            full_precision_stem: matches!(arm, Arm::SingleOption(..)),
+            seed: derive(seed, Purpose::Noise, 0),
+            ..QuantConfig::default()
+        };
         let factory = match arm.gates() {
             Some(dfq) => QuantFactory::gated(config, dfq.clone(), store.root() / "gates")?,
             None => QuantFactory::new(config, Precision::FULL)?,
         };
-        let network = recipe.architecture.build(&store.root(), &factory)?;
+        let network = architecture.build(&store.root(), &factory)?;
         (network, factory.handle(), factory.gates())
     };
-    store.set_device(context.device().into());
+    if gates.is_some() {
+        let plain = VarStore::new(tch::Device::Cpu);
+        seed_libtorch(seed, Purpose::Initialisation, 0);
+        drop(architecture.build(&plain.root(), &Standard)?);
+        start_alike(&store, &plain)?;
+    }
     Ok(Quantised { model: Model { store, network }, handle, gates })
+}
+
+/// Copies a plain network's weights into one with gates, by name. Gates and ranges, which the plain one has not, keep what they
+/// have.
+fn start_alike(gated: &VarStore, plain: &VarStore) -> core_tensor::Result<()> {
+    let policy = LoadPolicy { missing: Tolerance::Anywhere, ..LoadPolicy::strict() };
+    load_state(gated, &state_of(plain), &policy).map(drop)
 }
 
 /// Trains under an arm; the metrics of the last epoch, with the training's cost and the ledger that has it.
@@ -172,6 +197,9 @@ pub(super) fn steering(arm: &Arm, handle: &QuantHandle, gates: Option<&Gates>) -
         (Arm::Static(forward, gradient), _) => {
             Box::new(PrecisionController::new(handle, Precision::new(*forward, *gradient)?))
         }
+        (Arm::SingleOption(weight, activation, gradient), _) => {
+            Box::new(PrecisionController::new(handle, option(*weight, *activation, *gradient)?))
+        }
         (Arm::Cyclic(cyclic), _) => {
             cyclic.validate()?;
             Box::new(PrecisionController::new(handle, *cyclic))
@@ -181,6 +209,16 @@ pub(super) fn steering(arm: &Arm, handle: &QuantHandle, gates: Option<&Gates>) -
         }
         (Arm::Dfq(_) | Arm::RandomGates(_), Some(gates)) => Box::new(FollowTarget::constant(gates)),
         _ => Box::new(PrecisionController::new(handle, Precision::FULL)),
+    })
+}
+
+/// The precision of one of the gates' options, for all inputs.
+fn option(weight: u32, activation: u32, gradient: u32) -> quant::fractrain::Result<Precision> {
+    Ok(Precision {
+        weight: Some(Bits::new(weight)?),
+        activation: Some(Bits::new(activation)?),
+        gradient: Some(Bits::new(gradient)?),
+        weight_gradient: None,
     })
 }
 
@@ -234,5 +272,43 @@ impl BatchSource for OnCpu<'_> {
             index,
         };
         Ok(Box::new(self.0.epoch(epoch)?.map(move |batch| batch.map(fetch))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::arms;
+    use super::*;
+    use core_tensor::networks::ConvNetConfig;
+
+    #[test]
+    fn networks_with_gates_start_from_the_plain_networks_weights() {
+        let architecture = Architecture::ConvNet(ConvNetConfig { in_channels: 1, widths: vec![4, 6, 6], classes: 3 });
+        let gated = on_cpu(&architecture, &arms::fractrain(arms::SMALL_HIDDEN, arms::SMALL_PLATEAU), 3).unwrap();
+        let gated = gated.model.store;
+        let gates = |store: &VarStore| -> Vec<Tensor> {
+            let state = state_of(store).into_iter().filter(|(name, _)| name.starts_with("gates."));
+            state.map(|(_, tensor)| tensor.copy()).collect()
+        };
+        let before = gates(&gated);
+        let plain = VarStore::new(tch::Device::Cpu);
+        architecture.build(&plain.root(), &Standard).unwrap();
+        start_alike(&gated, &plain).unwrap();
+        let state = state_of(&gated);
+        for (name, weight) in state_of(&plain) {
+            assert!(weight.equal(&state[name.as_str()]), "{name}");
+        }
+        let after = gates(&gated);
+        assert!(!before.is_empty() && before.iter().zip(&after).all(|(before, after)| before.equal(after)));
+    }
+
+    #[test]
+    fn a_single_option_costs_what_its_bits_say_and_leaves_the_stem_out() {
+        let architecture = Architecture::ConvNet(ConvNetConfig { in_channels: 1, widths: vec![4, 6], classes: 3 });
+        let layers = |arm: &Arm| on_cpu(&architecture, arm, 0).unwrap().handle.layers().len();
+        assert_eq!((layers(&Arm::SingleOption(4, 6, 8)), layers(&Arm::Static(8, 8))), (1, 2));
+        // (4·6 + 4·8 + 6·8) / (3·1024).
+        assert!((option(4, 6, 8).unwrap().cost_percent() - 100.0 * 104.0 / 3072.0).abs() < 1e-9);
+        assert!(option(0, 6, 8).is_err());
     }
 }

@@ -3,7 +3,8 @@
 use super::arms::{Head, LossChoice, Scene, TrainParams};
 use super::glyphs::Glyphs;
 use super::invariance::permuted;
-use super::scenes::{FixedScenes, GLYPH, SceneSource, box_mask};
+use super::scenes::{FixedScenes, GLYPH, Parts, SceneSource};
+use super::{attended, moved};
 use crate::{Metrics, RunContext};
 use core_tensor::data::{Augmentation, Batch, BatchSource, Dataset, OnDevice, Transform};
 use core_tensor::nn::Standard;
@@ -32,10 +33,10 @@ struct Model {
     loss: GroupLoss,
 }
 
-/// A set to retrieve in, and where characters lie in it if that is not everywhere.
+/// A set to retrieve in, and the parts of its images where they are cluttered.
 struct Gallery {
     images: Dataset,
-    corners: Option<Vec<[usize; 2]>>,
+    parts: Option<Vec<Parts>>,
 }
 
 pub(super) fn measure(params: &TrainParams, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
@@ -50,21 +51,21 @@ pub(super) fn measure(params: &TrainParams, seed: u64, context: &mut RunContext)
             let shifts = Augmentation::new([Transform::PadCrop { padding: 2 }]);
             let loader = PkLoader::new(glyphs.train.clone(), &shifts, sampler, seed)?;
             train(params, seed, &model, &OnDevice::new(loader, device), context)?;
-            let gallery = |images: &Dataset| Gallery { images: images.clone(), corners: None };
+            let gallery = |images: &Dataset| Gallery { images: images.clone(), parts: None };
             (gallery(&glyphs.validation), gallery(&glyphs.test))
         }
         Scene::Cluttered => {
             let source = SceneSource { glyphs: &glyphs.train, sampler, seed };
             train(params, seed, &model, &OnDevice::new(source, device), context)?;
             let gallery = |set: &Dataset, seed| {
-                let FixedScenes { images, corners } = FixedScenes::draw(set, &glyphs.train, seed)?;
-                anyhow::Ok(Gallery { images, corners: Some(corners) })
+                let FixedScenes { images, parts } = FixedScenes::draw(set, &glyphs.train, seed)?;
+                anyhow::Ok(Gallery { images, parts: Some(parts) })
             };
             (gallery(&glyphs.validation, SCENES_SEED)?, gallery(&glyphs.test, SCENES_SEED + 1)?)
         }
     };
-    let chosen =
-        Evaluator::new([1]).evaluate(&model.embed(&validation.images)?.concat(), validation.images.targets())?;
+    let held_out = model.embed(&inputs(&validation.images))?.concat();
+    let chosen = Evaluator::new([1]).evaluate(&held_out, validation.images.targets())?;
     let mut metrics = model.examine(&test, seed)?;
     metrics.insert("validation_r1".into(), chosen.recall[0].1);
     if seed == 0 {
@@ -144,9 +145,8 @@ impl Model {
         tch::no_grad(|| self.backbone.forward(&images.to_device(self.store.device()), false))
     }
 
-    /// All embeddings of a set, on the CPU, where they are compared and drawn.
-    fn embed(&self, set: &Dataset) -> anyhow::Result<GroupEmbedding> {
-        let images = inputs(set);
+    /// Embeddings of `[n, 1, height, width]`, on the CPU, where they are compared and drawn.
+    fn embed(&self, images: &Tensor) -> anyhow::Result<GroupEmbedding> {
         let (mut groups, mut maps) = (Vec::new(), Vec::new());
         for start in (0..images.size()[0]).step_by(200) {
             let count = (images.size()[0] - start).min(200);
@@ -160,7 +160,8 @@ impl Model {
     }
 
     fn examine(&self, test: &Gallery, seed: u64) -> anyhow::Result<Metrics> {
-        let (seen, labels) = (self.embed(&test.images)?, test.images.targets());
+        let (images, labels) = (inputs(&test.images), test.images.targets());
+        let seen = self.embed(&images)?;
         let evaluator = Evaluator::new([1]);
         let whole = evaluator.evaluate(&seen.concat(), labels)?;
         let mut metrics = Metrics::from([
@@ -179,10 +180,13 @@ impl Model {
             ("entropy", seen.attention_entropy()),
         ];
         metrics.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
-        if let (Some(attention), Some(corners)) = (seen.attention(), &test.corners) {
-            let ratios = mass_ratios(attention, corners)?;
-            metrics.insert("mass_mean".into(), ratios.iter().sum::<f64>() / ratios.len() as f64);
-            metrics.insert("mass_best".into(), ratios.iter().copied().fold(0.0, f64::max));
+        match (&test.parts, seen.attention()) {
+            (Some(parts), Some(attention)) => metrics.extend(attended::measure(attention, parts)?),
+            (Some(_), None) => {}
+            (None, _) => {
+                let embed = |images: &Tensor| anyhow::Ok(self.embed(images)?.concat());
+                metrics.extend(moved::measure(&images, labels, &embed)?);
+            }
         }
         if seen.attention().is_some() {
             let map = self.map(&inputs(&test.images.take(20)?));
@@ -194,8 +198,8 @@ impl Model {
 
     /// Pictures for the report: the first drawing of some characters.
     fn draw(&self, test: &Gallery, context: &mut RunContext) -> anyhow::Result<()> {
-        let seen = self.embed(&test.images)?;
         let images = inputs(&test.images);
+        let seen = self.embed(&images)?;
         let labels = test.images.targets();
         let first = |class: i64| labels.iter().position(|&label| label == class);
         let shown: Vec<usize> = (0..8).filter_map(|row| first(row * 13)).collect();
@@ -222,15 +226,4 @@ fn metric_loss(choice: LossChoice, path: &Path, classes: i64) -> vision::groupin
 /// `[n, 1, height, width]` in `[0, 1]`, as training sees them.
 fn inputs(set: &Dataset) -> Tensor {
     set.images().to_kind(Kind::Float) / 255.0
-}
-
-/// For each group the attention inside the character's box, relative to the box's share of the canvas: 1 when uniform.
-fn mass_ratios(attention: &Tensor, corners: &[[usize; 2]]) -> anyhow::Result<Vec<f64>> {
-    let side = attention.size()[3] as usize;
-    let masks: Vec<f64> = corners.iter().flat_map(|&corner| box_mask(corner, side)).collect();
-    let masks = Tensor::from_slice(&masks).view([corners.len() as i64, 1, (side * side) as i64]);
-    let area = masks.mean(Kind::Double).double_value(&[]);
-    let inside = (attention.flatten(2, -1).to_kind(Kind::Double) * masks).sum_dim_intlist(-1, false, Kind::Double);
-    let means = inside.mean_dim(0, false, Kind::Double) / area;
-    Ok(Vec::<f64>::try_from(means)?)
 }

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 pub(super) enum Arm {
     /// The original lottery ticket: first weights, hard labels.
     Original,
-    /// Fresh weights under the same mask.
+    /// The recipe's own initialisation with another seed, under the same mask.
+    Redrawn,
+    /// Fresh weights of a variance that counts live weights, under the same mask.
     Reinitialised,
     /// First weights under a mask shuffled within each layer.
     RandomMask,
@@ -23,8 +25,10 @@ pub(super) enum Arm {
     KdWeightRewind(u64, DistillConfig),
     /// Soft labels from the last weights under the schedule of step `k`.
     KdLearningRateRewind(u64, DistillConfig),
-    /// Soft labels averaged within classes: a gain that survives this needs no teacher of single images.
+    /// Soft labels averaged within true classes: a gain that survives this needs no teacher of single images.
     KdOfClasses(DistillConfig),
+    /// The true class at the teacher's mean confidence, all others alike: a gain that survives this is one of smoothing.
+    KdUniform(DistillConfig),
 }
 
 /// A ticket run's parameters.
@@ -49,7 +53,9 @@ pub(super) struct TicketParams {
 pub(super) enum Start {
     /// Those of the rewinding point.
     Rewound,
-    /// Fresh ones.
+    /// The recipe's initialisation with another seed.
+    Redrawn,
+    /// Drawn with variance 2/`n_eff`, `n_eff` the mean number of live weights that an input channel feeds.
     Reinitialised,
 }
 
@@ -61,8 +67,10 @@ pub(super) enum Teacher {
     None,
     /// The dense network too.
     Dense(DistillConfig),
-    /// The dense network, each image getting the mean soft label of the class into which the network puts it.
+    /// The dense network, each image getting the mean soft label of its true class.
     OfClasses(DistillConfig),
+    /// The true class at the dense network's mean confidence in it; what is left is shared by the others alike.
+    Uniform(DistillConfig),
 }
 
 impl Arm {
@@ -71,6 +79,7 @@ impl Arm {
         let settings = |config: DistillConfig| format!("(τ {}, α {})", config.temperature, config.alpha);
         match self {
             Self::Original => "LT".into(),
+            Self::Redrawn => "redrawn".into(),
             Self::Reinitialised => "reinit".into(),
             Self::RandomMask => "random mask".into(),
             Self::WeightRewind(k) => format!("WR from {k}"),
@@ -79,17 +88,21 @@ impl Arm {
             Self::KdWeightRewind(k, config) => format!("KD {} + WR from {k}", settings(config)),
             Self::KdLearningRateRewind(k, config) => format!("KD {} + LRR from {k}", settings(config)),
             Self::KdOfClasses(config) => format!("KD {} of classes", settings(config)),
+            Self::KdUniform(config) => format!("KD {} uniform off-class", settings(config)),
         }
     }
 
     /// The parameters of its run.
     pub(super) fn params(self, recipe: &Recipe, density: f64, unpruned: &[String]) -> TicketParams {
         let rewind = match self {
-            Self::Original | Self::Reinitialised | Self::RandomMask | Self::Kd(_) | Self::KdOfClasses(_) => {
-                Rewind::Init
-            }
             Self::WeightRewind(k) | Self::KdWeightRewind(k, _) => Rewind::Step(k),
             Self::LearningRateRewind(k) | Self::KdLearningRateRewind(k, _) => Rewind::LearningRate(k),
+            _ => Rewind::Init,
+        };
+        let start = match self {
+            Self::Redrawn => Start::Redrawn,
+            Self::Reinitialised => Start::Reinitialised,
+            _ => Start::Rewound,
         };
         let teacher = match self {
             Self::Kd(config) => Teacher::Dense(config),
@@ -100,6 +113,7 @@ impl Arm {
                 Teacher::Dense(DistillConfig { until_epoch, ..config })
             }
             Self::KdOfClasses(config) => Teacher::OfClasses(config),
+            Self::KdUniform(config) => Teacher::Uniform(config),
             _ => Teacher::None,
         };
         TicketParams {
@@ -108,7 +122,7 @@ impl Arm {
             density,
             unpruned: unpruned.to_vec(),
             rewind,
-            start: if self == Self::Reinitialised { Start::Reinitialised } else { Start::Rewound },
+            start,
             shuffle_mask: self == Self::RandomMask,
             teacher,
         }
@@ -116,14 +130,19 @@ impl Arm {
 }
 
 impl TicketParams {
-    /// Seconds on one core, roughly: a third more where a teacher's forward pass comes with a step.
+    /// Seconds on one core, roughly. A teacher's forward pass takes a third of a step: it comes with every step, or once
+    /// over the images where it is averaged.
     pub(super) fn effort(&self, recipe: &Recipe) -> f64 {
         let skipped = match self.rewind {
             Rewind::Step(k) | Rewind::LearningRate(k) => k,
             _ => 0,
         };
-        let steps = recipe.steps().saturating_sub(skipped) as f64;
-        let teacher = if self.teacher == Teacher::None { 1.0 } else { 4.0 / 3.0 };
-        steps * recipe.step_seconds() * teacher
+        let steps = recipe.steps().saturating_sub(skipped);
+        let taught = match self.teacher {
+            Teacher::None => 0,
+            Teacher::Dense(_) => steps,
+            Teacher::OfClasses(_) | Teacher::Uniform(_) => recipe.steps_per_epoch(),
+        };
+        (steps as f64 + taught as f64 / 3.0) * recipe.step_seconds()
     }
 }

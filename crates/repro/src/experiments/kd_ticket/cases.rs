@@ -23,8 +23,10 @@ pub(super) struct Case {
     pub(super) distill: DistillConfig,
     /// Whether the scans of temperature and mixing, and of the rewinding point, are run.
     pub(super) scans: bool,
-    /// Whether rewinding is known to beat the first weights on this network, so that claim T1 can speak of it.
-    pub(super) rewinding_matters: bool,
+    /// Whether soft labels are combined with learning-rate rewinding too.
+    pub(super) kd_learning_rate: bool,
+    /// Epochs of the training that the recipe stands for, where it has fewer for time.
+    pub(super) full_epochs: Option<u64>,
     /// Seeds of the claims.
     pub(super) seeds: u64,
     /// Seeds of the controls and scans, at most `seeds`.
@@ -42,17 +44,16 @@ pub(super) enum Part {
     Rest,
 }
 
-/// The first arms of [`Case::curve_arms`]: first weights and rewound ones, hard labels and soft.
-const CORE_ARMS: usize = 4;
 /// Rewinding points of the scan, in percent of the training.
 const SCANNED: [u64; 6] = [0, 5, 10, 20, 50, 80];
-/// The last of them that anyone would choose: after it a sparse network has too few steps left.
+/// The last of them that anyone would choose: after it a sparse network has too few steps left. Chosen after the figures of
+/// all six had been seen.
 const LAST_COMPARED: u64 = 20;
 
 /// The cases of a tier with the data at hand; none where data is missing.
 pub(super) fn of(ask: &Ask) -> anyhow::Result<Vec<Case>> {
     Ok(match ask.tier {
-        Tier::Quick => vec![lenet(ImageSet::grey(&ask.data)?)],
+        Tier::Quick => vec![Case { control_seeds: 3, ..lenet(ImageSet::grey(&ask.data)?) }],
         Tier::Standard => {
             let grey = ImageSet::grey(&ask.data)?;
             let scanned = Case { scans: true, ..lenet(grey) };
@@ -111,8 +112,8 @@ impl Case {
         grid.map(|(temperature, alpha)| DistillConfig { temperature, alpha, ..self.distill }).collect()
     }
 
-    /// The arms of the curves.
-    pub(super) fn curve_arms(&self) -> Vec<Arm> {
+    /// First weights and rewound ones, hard labels and soft.
+    pub(super) fn core_arms(&self) -> Vec<Arm> {
         let mut arms = vec![
             Arm::Original,
             Arm::Kd(self.distill),
@@ -120,17 +121,23 @@ impl Case {
             Arm::KdWeightRewind(self.rewind, self.distill),
             Arm::LearningRateRewind(self.rewind),
         ];
-        if self.rewinding_matters {
+        if self.kd_learning_rate {
             arms.push(Arm::KdLearningRateRewind(self.rewind, self.distill));
         }
-        arms.extend([Arm::Reinitialised, Arm::RandomMask]);
+        arms
+    }
+
+    /// The arms of the curves, [`core_arms`](Self::core_arms) first.
+    pub(super) fn curve_arms(&self) -> Vec<Arm> {
+        let mut arms = self.core_arms();
+        arms.extend([Arm::Redrawn, Arm::RandomMask]);
         arms
     }
 
     /// The ticket runs of one seed that belong to this part.
     pub(super) fn tickets_of(&self, part: Part, seed: u64) -> Vec<TicketParams> {
         let mut core = self.tickets(seed);
-        let rest = core.split_off(CORE_ARMS.min(core.len()));
+        let rest = core.split_off(self.core_arms().len().min(core.len()));
         match part {
             Part::Core => core,
             Part::Rest if seed < self.control_seeds => rest,
@@ -141,7 +148,8 @@ impl Case {
     /// All ticket runs of one seed, those of the main claims first.
     pub(super) fn tickets(&self, seed: u64) -> Vec<TicketParams> {
         let mut asked: Vec<(Arm, f64)> = self.curve_arms().into_iter().map(|arm| (arm, self.density)).collect();
-        asked.push((Arm::KdOfClasses(self.distill), self.density));
+        let controls = [Arm::Reinitialised, Arm::KdOfClasses(self.distill), Arm::KdUniform(self.distill)];
+        asked.extend(controls.map(|arm| (arm, self.density)));
         if self.scans {
             asked.extend(self.scanned_settings().into_iter().map(|config| (Arm::Kd(config), self.density)));
             let rewound = self.scanned_steps().into_iter().filter(|step| *step > 0);
@@ -188,7 +196,8 @@ fn lenet(set: ImageSet) -> Case {
         unpruned: Vec::new(),
         distill: DistillConfig::default(),
         scans: false,
-        rewinding_matters: false,
+        kd_learning_rate: false,
+        full_epochs: None,
         seeds: 5,
         control_seeds: 5,
         curve_seeds: 2,
@@ -213,7 +222,7 @@ fn lenet_on_everything(set: ImageSet) -> Case {
 }
 
 /// ResNet-8 on a fifth of CIFAR-10. Its accuracies differ by over a point from seed to seed, so that three seeds say little
-/// of half a point; five at the controls too would add a quarter of an hour on two cores.
+/// of half a point; five at the controls too would add twelve minutes on two cores, by the forecast.
 fn resnet8(set: ImageSet) -> anyhow::Result<Case> {
     let mut recipe = Recipe {
         architecture: Architecture::cifar_resnet(8, 10)?,
@@ -238,7 +247,8 @@ fn resnet8(set: ImageSet) -> anyhow::Result<Case> {
         unpruned: vec!["fc.weight".into()],
         distill: DistillConfig::default(),
         scans: false,
-        rewinding_matters: true,
+        kd_learning_rate: true,
+        full_epochs: Some(24),
         seeds: 5,
         control_seeds: 3,
         curve_seeds: 0,
@@ -272,7 +282,8 @@ fn paper_cifar(network: &'static str, depth: u32, set: ImageSet) -> anyhow::Resu
         unpruned: vec!["fc.weight".into()],
         distill: DistillConfig { temperature: 5.0, reduction: Reduction::ElementMean, ..DistillConfig::default() },
         scans: false,
-        rewinding_matters: true,
+        kd_learning_rate: true,
+        full_epochs: None,
         seeds: 3,
         control_seeds: 3,
         curve_seeds: 3,
@@ -303,7 +314,8 @@ fn paper_imagenet() -> anyhow::Result<Case> {
         unpruned: vec!["fc.weight".into()],
         distill: DistillConfig { until_epoch: Some(60), ..DistillConfig::default() },
         scans: false,
-        rewinding_matters: true,
+        kd_learning_rate: true,
+        full_epochs: None,
         seeds: 3,
         control_seeds: 3,
         curve_seeds: 3,

@@ -1,14 +1,19 @@
-//! The paper's orderings as inequalities, and the curves beside them.
+//! The paper's orderings as inequalities.
+
+mod exhibits;
+mod notes;
 
 use super::PAPER;
 use super::arms::{Arm, TicketParams};
 use super::cases::{self, Case};
-use crate::section::{Axis, Curve, Level, Point, Series, Table, cell};
 use crate::statistics::t_interval;
 use crate::{Ask, Claim, Interval, JudgedClaim, Relation, Results, Run, Samples, Section, Test, Tier};
 
 /// Where the paper states its orderings; its tables are not quoted because only the abstract was at hand.
 const ABSTRACT: &str = "arXiv 2101.03255v2, abstract";
+const WINNING_TICKETS: &str = "Frankle and Carbin 2019, arXiv 1803.03635";
+const CONTROL: &str = "not in the paper: a control";
+const OURS: &str = "ours";
 const POINTS: &str = "points";
 
 pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
@@ -16,7 +21,9 @@ pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
     let cases = cases::of(ask)?;
     for (index, case) in cases.iter().enumerate() {
         let view = View { index, tier: ask.tier, case, results };
-        section.claims.extend(view.claims()?);
+        let claims = view.claims()?;
+        section.notes.extend(view.notes(ask, &claims)?);
+        section.claims.extend(claims);
         if !case.curve.is_empty() {
             section.curves.push(view.curve()?);
         }
@@ -26,44 +33,8 @@ pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
         let missing = "needs CIFAR-10 or ImageNet under the data folder, and a GPU";
         section.claims.push(on_par_claim("T2b", "the paper's networks").not_run(missing));
     }
-    section.notes.extend(cases.iter().map(denominator));
-    section.notes.extend(notes(ask.tier));
+    section.notes.extend(notes::of_tier(ask.tier));
     Ok(section)
-}
-
-/// What a case's densities are shares of.
-fn denominator(case: &Case) -> String {
-    let network = case.network;
-    if case.unpruned.is_empty() {
-        return format!("{network}: densities count the weights of every layer, the classifier's too.");
-    }
-    let kept = case.unpruned.join(", ");
-    format!("{network}: densities leave out {kept}, which keeps all its weights; compare them with none that count it.")
-}
-
-fn notes(tier: Tier) -> Vec<String> {
-    let mut notes = vec![
-        "All arms of a seed share the dense network, the mask and the order of the data, so differences are paired. \
-         Accuracies are those of the last epoch; the test set chooses nothing."
-            .to_owned(),
-    ];
-    if tier == Tier::Standard {
-        notes.push(
-            "The ResNet's controls and learning-rate rewinding run with one seed, for time: their verdicts are left open here, \
-             and the small network's speak for them. Claim T4b compares with rewinding points up to 20 % of the training: \
-             the table has those at 50 and 80 % too, after which a sparse network has too few steps left, so that they \
-             alone would decide."
-                .to_owned(),
-        );
-    }
-    if tier == Tier::Quick {
-        notes.push(
-            "The effect of soft labels is one of high sparsity: at 3.5 % density and above the arms of this small \
-             network are hardly told apart, which is why claims are tested at 1.15 %."
-                .to_owned(),
-        );
-    }
-    notes
 }
 
 /// One case with its results.
@@ -77,147 +48,165 @@ struct View<'a> {
 
 impl View<'_> {
     fn claims(&self) -> anyhow::Result<Vec<JudgedClaim>> {
-        let Case { distill, rewind, density, network, .. } = *self.case;
-        let at = |arm| self.accuracy(arm, density);
-        let (original, kd) = (at(Arm::Original)?, at(Arm::Kd(distill))?);
-        let (rewound, kd_rewound) = (at(Arm::WeightRewind(rewind))?, at(Arm::KdWeightRewind(rewind, distill))?);
-        let setting = format!("{network} at {:.2} % density", 100.0 * density);
-        let above = |formula: &str, bound: f64| Test::mean(formula, Relation::Above(bound));
-        let at_least = |formula: &str, bound: f64| Test::mean(formula, Relation::AtLeast(bound));
-
-        let falls_short =
-            Claim::new(&self.id("T1a"), &format!("The original ticket falls short of the dense network ({setting})"))
-                .paper("falls short on large networks", ABSTRACT)
-                .test(above("A(dense) − A(LT)", 0.0), POINTS)
-                .judge(&self.dense()?.minus(&original))?;
-        let rewinding =
-            Claim::new(&self.id("T1b"), &format!("Rewinding weights beats the original ticket ({setting})"))
-                .paper(
-                    "89.15 % against 87.06 % (ResNet-20, 10.7 % density)",
-                    "Renda et al. 2020, released results, medians of 3",
-                )
-                .test(above("A(WR) − A(LT)", 0.0), POINTS);
-        let rewinding = if self.case.rewinding_matters {
-            rewinding.judge(&rewound.minus(&original))?
-        } else {
-            rewinding
-                .not_run("a small fully connected network trains well from its first weights: the standard tier's ResNet tests it")
-        };
-        let mut claims = vec![
-            falls_short,
-            rewinding,
-            Claim::new(&self.id("T2a"), &format!("Soft labels lift the original ticket ({setting})"))
-                .paper("KD tickets improve on the original tickets", ABSTRACT)
-                .test(above("A(KD) − A(LT)", 0.0), POINTS)
-                .judge(&kd.minus(&original))?,
-            on_par_claim(&self.id("T2b"), &setting).judge(&kd.minus(&rewound))?,
-            Claim::new(&self.id("T3a"), &format!("Soft labels lift rewinding too ({setting})"))
-                .paper("KD and rewinding add up", ABSTRACT)
-                .test(above("A(KD + WR) − A(WR)", 0.0), POINTS)
-                .judge(&kd_rewound.minus(&rewound))?,
-            Claim::new(
-                &self.id("T3b"),
-                &format!("Both together are at least as good as soft labels alone ({setting})"),
-            )
-            .paper("the combination is the best", ABSTRACT)
-            .test(at_least("A(KD + WR) − A(KD)", -0.3), POINTS)
-            .judge(&kd_rewound.minus(&kd))?,
-        ];
+        let mut claims = vec![self.falls_short()?, self.rewinding()?];
+        claims.extend(self.soft_labels()?);
+        claims.extend(self.both_together()?);
         if self.case.scans {
-            claims.extend(self.scans(&original)?);
+            claims.extend(self.scans()?);
         } else if self.tier == Tier::Quick {
             claims.extend(scan_claims().map(|claim| claim.not_run("the scans of settings need --tier standard")));
         }
-        claims.extend([
-            Claim::new(&self.id("T5a"), &format!("The ticket's weights matter: fresh ones do worse ({setting})"))
-                .paper("winning tickets beat re-initialised ones", "Frankle and Carbin 2019, arXiv 1803.03635")
-                .test(above("A(LT) − A(reinit)", 0.0), POINTS)
-                .judge(&original.minus(&at(Arm::Reinitialised)?))?,
-            Claim::new(&self.id("T5b"), &format!("The ticket's mask matters: a shuffled one does worse ({setting})"))
-                .paper("winning tickets beat random masks", "Frankle and Carbin 2019, arXiv 1803.03635")
-                .test(above("A(LT) − A(random mask)", 0.0), POINTS)
-                .judge(&original.minus(&at(Arm::RandomMask)?))?,
-            Claim::new(
-                &self.id("T5c"),
-                &format!(
-                    "What the teacher says of each image matters: its mean labels of classes do worse ({setting})"
-                ),
-            )
-            .paper("not in the paper: a control", "ours")
-            .test(above("A(KD) − A(KD, mean labels of classes)", 0.0), POINTS)
-            .judge(&kd.minus(&at(Arm::KdOfClasses(distill))?))?,
-        ]);
+        claims.extend(self.luck()?);
+        claims.extend(self.teaching()?);
         Ok(claims)
     }
 
+    /// Claim T1a: there is something to win back.
+    fn falls_short(&self) -> anyhow::Result<JudgedClaim> {
+        let (statement, paper, source) = if self.tier == Tier::Paper {
+            ("The original ticket falls short of the dense network", "falls short on large networks", ABSTRACT)
+        } else {
+            (
+                "A precondition: a density at which the original ticket falls short of the dense network",
+                "not the paper's claim, which is on large networks",
+                OURS,
+            )
+        };
+        let claim = self.claim("T1a", statement, "A(dense) − A(LT)", Relation::Above(0.0)).paper(paper, source);
+        Ok(claim.judge(&self.dense()?.minus(&self.at(Arm::Original)?))?)
+    }
+
+    /// Claim T1b, without which T2b and T2c say nothing.
+    fn rewinding(&self) -> anyhow::Result<JudgedClaim> {
+        let statement = "Rewinding weights beats the original ticket";
+        let claim = self.claim("T1b", statement, "A(WR) − A(LT)", Relation::Above(0.0)).paper(
+            "89.15 % against 87.06 % (ResNet-20, 10.7 % density)",
+            "Renda et al. 2020, released results, medians of 3",
+        );
+        Ok(claim.judge(&self.at(Arm::WeightRewind(self.case.rewind))?.minus(&self.at(Arm::Original)?))?)
+    }
+
+    /// Claim T2: soft labels alone.
+    fn soft_labels(&self) -> anyhow::Result<[JudgedClaim; 3]> {
+        let Case { distill, rewind, .. } = *self.case;
+        let kd = self.at(Arm::Kd(distill))?;
+        let lift = "Soft labels lift the original ticket";
+        let rate = "Soft labels alone are on par with rewinding the learning rate";
+        Ok([
+            self.claim("T2a", lift, "A(KD) − A(LT)", Relation::Above(0.0))
+                .paper("KD tickets improve on the original tickets", ABSTRACT)
+                .judge(&kd.minus(&self.at(Arm::Original)?))?,
+            on_par_claim(&self.id("T2b"), &self.setting()).judge(&kd.minus(&self.at(Arm::WeightRewind(rewind))?))?,
+            self.claim("T2c", rate, "A(KD) − A(LRR)", Relation::AtLeast(-0.5))
+                .paper("on par with or better than rewinding", ABSTRACT)
+                .judge(&kd.minus(&self.at(Arm::LearningRateRewind(rewind))?))?,
+        ])
+    }
+
+    /// Claim T3: soft labels and rewinding add up.
+    fn both_together(&self) -> anyhow::Result<[JudgedClaim; 4]> {
+        let Case { distill, rewind, .. } = *self.case;
+        let (weights, rate) = (self.at(Arm::WeightRewind(rewind))?, self.at(Arm::LearningRateRewind(rewind))?);
+        let kd_weights = self.at(Arm::KdWeightRewind(rewind, distill))?;
+        let lift = |id, statement, formula| {
+            self.claim(id, statement, formula, Relation::Above(0.0)).paper("KD and rewinding add up", ABSTRACT)
+        };
+        let best = |id, statement, formula, paper| {
+            self.claim(id, statement, formula, Relation::AtLeast(-0.3)).paper(paper, ABSTRACT)
+        };
+        let kd_rate = lift("T3c", "Soft labels lift learning-rate rewinding too", "A(KD + LRR) − A(LRR)");
+        let kd_rate = if self.case.kd_learning_rate {
+            kd_rate.judge(&self.at(Arm::KdLearningRateRewind(rewind, distill))?.minus(&rate))?
+        } else {
+            kd_rate.not_run("KD + LRR is run on residual networks only, which need --tier standard and CIFAR-10")
+        };
+        Ok([
+            lift("T3a", "Soft labels lift rewinding too", "A(KD + WR) − A(WR)").judge(&kd_weights.minus(&weights))?,
+            best(
+                "T3b",
+                "Both together are at least as good as soft labels alone",
+                "A(KD + WR) − A(KD)",
+                "the combination is the best: against soft labels alone",
+            )
+            .judge(&kd_weights.minus(&self.at(Arm::Kd(distill))?))?,
+            kd_rate,
+            best(
+                "T3d",
+                "Both together are at least as good as rewinding the learning rate",
+                "A(KD + WR) − A(LRR)",
+                "the combination is the best: against every rewinding",
+            )
+            .judge(&kd_weights.minus(&rate))?,
+        ])
+    }
+
     /// Claim T4: distillation has no setting that must be searched for.
-    fn scans(&self, original: &Samples) -> anyhow::Result<Vec<JudgedClaim>> {
-        let density = self.case.density;
-        let settings = self.case.scanned_settings().into_iter().map(|config| self.accuracy(Arm::Kd(config), density));
+    fn scans(&self) -> anyhow::Result<[JudgedClaim; 2]> {
+        let original = self.at(Arm::Original)?;
+        let settings = self.case.scanned_settings().into_iter().map(|config| self.at(Arm::Kd(config)));
         let settings = settings.collect::<anyhow::Result<Vec<_>>>()?;
         let rewound = self.case.compared_steps().into_iter().map(|step| match step {
             0 => Ok(original.clone()),
-            step => self.accuracy(Arm::WeightRewind(step), density),
+            step => self.at(Arm::WeightRewind(step)),
         });
         let rewound = rewound.collect::<anyhow::Result<Vec<_>>>()?;
-        let gains: Vec<Samples> = settings.iter().map(|setting| setting.minus(original)).collect();
-        let spread = |all: &[Samples]| fold(all, f64::max).minus(&fold(all, f64::min));
+        let gains: Vec<Samples> = settings.iter().map(|setting| setting.minus(&original)).collect();
         let [helps_always, matters_less] = scan_claims();
-        Ok(vec![
+        Ok([
             helps_always.judge(&least_sure(&gains))?,
-            matters_less.judge(&spread(&rewound).minus(&spread(&settings)))?,
+            matters_less.judge(&deviation(&rewound).minus(&deviation(&settings)))?,
         ])
+    }
+
+    /// Claims T5a and T5b: a ticket is its weights and its mask.
+    fn luck(&self) -> anyhow::Result<[JudgedClaim; 2]> {
+        let original = self.at(Arm::Original)?;
+        let weights = "The ticket's weights matter: others of the same initialisation do worse";
+        let mask = "The ticket's mask matters: a shuffled one does worse";
+        Ok([
+            self.claim("T5a", weights, "A(LT) − A(redrawn)", Relation::Above(0.0))
+                .paper("winning tickets beat re-initialised ones", WINNING_TICKETS)
+                .judge(&original.minus(&self.at(Arm::Redrawn)?))?,
+            self.claim("T5b", mask, "A(LT) − A(random mask)", Relation::Above(0.0))
+                .paper("winning tickets beat random masks", WINNING_TICKETS)
+                .judge(&original.minus(&self.at(Arm::RandomMask)?))?,
+        ])
+    }
+
+    /// Claims T5c and T5d: what of a soft label it is that helps.
+    fn teaching(&self) -> anyhow::Result<[JudgedClaim; 2]> {
+        let distill = self.case.distill;
+        let kd = self.at(Arm::Kd(distill))?;
+        let images = "What the teacher says of each image matters: its mean labels of true classes do worse";
+        let smoothing = "What the teacher says matters beyond smoothing: labels with its mean confidence in the true class \
+                         and all others alike do worse";
+        let control =
+            |id, statement, formula| self.claim(id, statement, formula, Relation::Above(0.0)).paper(CONTROL, OURS);
+        Ok([
+            control("T5c", images, "A(KD) − A(KD, mean labels of true classes)")
+                .judge(&kd.minus(&self.at(Arm::KdOfClasses(distill))?))?,
+            control("T5d", smoothing, "A(KD) − A(KD, uniform off-class labels)")
+                .judge(&kd.minus(&self.at(Arm::KdUniform(distill))?))?,
+        ])
+    }
+
+    /// A claim on a mean difference of accuracies in this case.
+    fn claim(&self, id: &str, statement: &str, formula: &str, relation: Relation) -> Claim {
+        Claim::new(&self.id(id), &format!("{statement} ({})", self.setting()))
+            .test(Test::mean(formula, relation), POINTS)
     }
 
     fn id(&self, claim: &str) -> String {
         if self.index == 0 { claim.into() } else { format!("{claim}-{}", self.index + 1) }
     }
 
-    fn curve(&self) -> anyhow::Result<Curve> {
-        let mut densities = self.case.curve.clone();
-        densities.push(self.case.density);
-        densities.sort_by(f64::total_cmp);
-        let mut series = Vec::new();
-        for arm in self.case.curve_arms() {
-            let mut points = Vec::new();
-            for density in &densities {
-                let samples = self.accuracy(arm, *density)?.values();
-                points.extend(Point::of(100.0 * density, &samples));
-            }
-            series.push(Series { name: self.short(arm), points });
-        }
-        let dense = self.dense()?.values();
-        let dense = Point::of(0.0, &dense).map(|point| Level { name: "dense".into(), y: point.mean });
-        Ok(Curve {
-            title: format!("{}: accuracy against density", self.case.network),
-            caption: "Test accuracy after the last epoch; bands are 95 % t-intervals over seeds.".into(),
-            x: Axis::log("density (% of prunable weights kept)"),
-            y: Axis::linear("test accuracy (%)"),
-            series,
-            levels: dense.into_iter().collect(),
-        })
+    fn setting(&self) -> String {
+        format!("{} at {:.2} % density", self.case.network, 100.0 * self.case.density)
     }
 
-    fn table(&self) -> anyhow::Result<Table> {
-        let mut rows = vec![vec!["dense".into(), "100".into(), "100".into(), cell(&self.dense()?.values(), 2)]];
-        let tickets = self.case.tickets(0);
-        for ticket in &tickets {
-            let of = |metric: &str| self.results.samples(metric, |run| self.is(run, ticket));
-            let percent = |samples: Samples| cell(&samples.map(|share| 100.0 * share).values(), 2);
-            rows.push(vec![
-                ticket.label.clone(),
-                format!("{:.2}", 100.0 * ticket.density),
-                percent(of("sparse_macs_share")?),
-                cell(&of("test_accuracy")?.values(), 2),
-            ]);
-        }
-        let header = ["re-training", "density (%)", "MACs left (%)", "test accuracy (%)"];
-        Ok(Table {
-            title: format!("{}: every arm", self.case.network),
-            caption: "Mean ± half the 95 % interval over seeds. MACs are those with a non-zero weight.".into(),
-            header: header.map(String::from).to_vec(),
-            rows,
-        })
+    /// Accuracies at the density of the claims.
+    fn at(&self, arm: Arm) -> anyhow::Result<Samples> {
+        self.accuracy(arm, self.case.density)
     }
 
     fn accuracy(&self, arm: Arm, density: f64) -> anyhow::Result<Samples> {
@@ -226,24 +215,15 @@ impl View<'_> {
     }
 
     fn dense(&self) -> anyhow::Result<Samples> {
-        let network = format!("{} dense", self.case.network);
-        Ok(self.results.samples("test_accuracy", |run| run.paper == PAPER && run.kind == network)?)
+        Ok(self.results.samples("test_accuracy", |run| self.is_dense(run))?)
     }
 
     fn is(&self, run: &Run, wanted: &TicketParams) -> bool {
         !run.needs.is_empty() && run.params::<TicketParams>().is_ok_and(|params| params == *wanted)
     }
 
-    /// An arm's name in a legend, without the settings that all arms share.
-    fn short(&self, arm: Arm) -> String {
-        match arm {
-            Arm::Kd(_) => "KD ticket".into(),
-            Arm::WeightRewind(_) => "WR".into(),
-            Arm::LearningRateRewind(_) => "LRR".into(),
-            Arm::KdWeightRewind(..) => "KD + WR".into(),
-            Arm::KdLearningRateRewind(..) => "KD + LRR".into(),
-            other => other.label(),
-        }
+    fn is_dense(&self, run: &Run) -> bool {
+        run.paper == PAPER && run.kind == self.case.dense_kind()
     }
 }
 
@@ -262,7 +242,7 @@ fn scan_claims() -> [Claim; 2] {
         claim(
             "T4b",
             "The setting of soft labels matters less than the choice of the rewinding point, up to 20 % of the training",
-            "spread of A(WR) over k ≤ 20 % − spread of A(KD) over settings",
+            "standard deviation of A(WR) over k ≤ 20 % − standard deviation of A(KD) over settings",
         ),
     ]
 }
@@ -287,17 +267,27 @@ fn least_sure(all: &[Samples]) -> Samples {
     found
 }
 
-/// Seed by seed, `pick` over all samples.
-fn fold(all: &[Samples], pick: fn(f64, f64) -> f64) -> Samples {
+/// Seed by seed, the standard deviation over two or more samples, `√(Σ (x − mean)² / (n − 1))`. Unlike a range it does not
+/// grow with their number.
+fn deviation(all: &[Samples]) -> Samples {
+    let count = all.len() as f64;
+    let mean = sum(all).map(|sum| sum / count);
+    let squares: Vec<Samples> = all.iter().map(|samples| samples.minus(&mean).map(|off| off * off)).collect();
+    sum(&squares).map(|sum| (sum / (count - 1.0)).sqrt())
+}
+
+/// Seed by seed, the sum over all samples.
+fn sum(all: &[Samples]) -> Samples {
     let mut rest = all.iter().cloned();
     let first = rest.next().unwrap_or_default();
-    rest.fold(first, |so_far, samples| so_far.combine(&samples, pick))
+    rest.fold(first, |so_far, samples| so_far.combine(&samples, |a, b| a + b))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Verdict;
+    use crate::{DataRoot, Device, Verdict};
+    use std::collections::BTreeSet;
 
     fn verdict(gains: &[[f64; 3]]) -> Verdict {
         let gains: Vec<_> = gains.iter().map(|gains| Samples::of((0..).zip(*gains))).collect();
@@ -328,11 +318,53 @@ mod tests {
     }
 
     #[test]
-    fn reports_say_what_a_density_is_a_share_of() {
-        let empty = tempfile::tempdir().unwrap();
-        let ask =
-            Ask { tier: Tier::Quick, seeds: None, device: crate::Device::Cpu, data: crate::DataRoot::at(empty.path()) };
-        let notes = judge(&ask, &Results::default()).unwrap().notes;
-        assert!(notes.iter().any(|note| note.starts_with("LeNet-300-100: ") && note.contains("classifier's too")));
+    fn deviations_are_taken_within_a_seed() {
+        let point = |values: [f64; 2]| Samples::of((0..).zip(values));
+        let mut all = vec![point([1.0, 5.0]), point([2.0, 5.0]), point([3.0, 5.0])];
+        // 1, 2, 3 are off their mean by 1, 0, 1, of which half the sum of squares is 1; equal points do not deviate.
+        assert_eq!(deviation(&all).values(), [1.0, 0.0]);
+        // What one point lacks is left out, and said.
+        let mut gone = Samples::of([(0, 2.0)]);
+        gone.miss("the run of seed 1 failed");
+        all.push(gone);
+        let found = deviation(&all);
+        assert_eq!((found.seeds(), found.missing()), (vec![0], ["the run of seed 1 failed".to_owned()].as_slice()));
+        // 1, 2, 2, 3: a sum of squares of 2, over 3.
+        assert!((found.values()[0] - (2.0_f64 / 3.0).sqrt()).abs() < 1e-15);
+    }
+
+    fn report(tier: Tier, files: &[&str]) -> Section {
+        let folder = tempfile::tempdir().unwrap();
+        files.iter().for_each(|name| std::fs::create_dir(folder.path().join(name)).unwrap());
+        let ask = Ask { tier, seeds: None, device: Device::Cpu, data: DataRoot::at(folder.path()) };
+        judge(&ask, &Results::default()).unwrap()
+    }
+
+    #[test]
+    fn a_report_without_results_leaves_no_claim_out() {
+        for tier in [Tier::Quick, Tier::Standard, Tier::Paper] {
+            let section = report(tier, &["cifar-10-jpeg", "imagenet"]);
+            for table in &section.tables {
+                assert!(table.rows.iter().all(|row| row.len() == table.header.len()), "{}", table.title);
+            }
+            let ids: BTreeSet<_> = section.claims.iter().map(JudgedClaim::id).collect();
+            assert_eq!(ids.len(), section.claims.len());
+            for id in ["T1b", "T2b", "T2c", "T3b", "T3c", "T3d", "T5a", "T5d"] {
+                assert!(ids.contains(id), "{id} in the {tier} tier");
+            }
+            assert!(section.claims.iter().all(|claim| claim.verdict() == Verdict::ALL[3]));
+            // As many as can be told apart.
+            assert!(section.curves.iter().all(|curve| curve.series.len() <= 8));
+        }
+    }
+
+    #[test]
+    fn small_networks_falling_short_is_a_precondition_and_large_ones_a_claim() {
+        let statement = |tier| {
+            let section = report(tier, &["cifar-10-jpeg"]);
+            section.claims.iter().find(|claim| claim.id() == "T1a").unwrap().statement().to_owned()
+        };
+        assert!(statement(Tier::Quick).starts_with("A precondition"));
+        assert!(!statement(Tier::Paper).contains("precondition"));
     }
 }

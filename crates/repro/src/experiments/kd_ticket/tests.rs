@@ -13,8 +13,8 @@ fn a_quick_plan_pairs_every_ticket_with_the_dense_run_of_its_seed() {
     let plan = KdTicket.plan(&ask(Tier::Quick, empty.path())).unwrap();
     let ids: BTreeSet<_> = plan.runs.iter().map(|planned| planned.run.id()).collect();
     assert_eq!(ids.len(), plan.runs.len());
-    // Five seeds of a dense run, seven arms and the teacher of classes; two seeds of seven arms at two more densities.
-    assert_eq!(plan.runs.len(), 5 * (1 + 7 + 1) + 2 * 7 * 2);
+    // Five seeds of a dense run and five arms, three of five controls; two seeds of seven arms at two more densities.
+    assert_eq!(plan.runs.len(), 5 * (1 + 5) + 3 * 5 + 2 * 7 * 2);
     let dense = |seed| plan.runs.iter().find(|planned| planned.run.needs.is_empty() && planned.run.seed == seed);
     for planned in plan.runs.iter().filter(|planned| !planned.run.needs.is_empty()) {
         assert_eq!(planned.run.needs["dense"], dense(planned.run.seed).unwrap().run.id());
@@ -33,6 +33,57 @@ fn standard_plans_scan_settings_and_keep_every_step_that_an_arm_starts_from() {
             assert!(kept.contains(&plan.weights_from), "{} starts from step {}", ticket.label, plan.weights_from);
         }
     }
+}
+
+#[test]
+fn every_rewinding_has_all_seeds_and_controls_have_fewer() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("cifar-10-jpeg")).unwrap();
+    let cases = cases::of(&ask(Tier::Standard, folder.path())).unwrap();
+    let resnet = &cases[1];
+    let Case { distill, rewind, seeds, .. } = *resnet;
+    let labels = |part: Part, seed: u64| -> Vec<String> {
+        resnet.tickets_of(part, seed).into_iter().map(|ticket| ticket.label).collect()
+    };
+    let rewound = [
+        Arm::WeightRewind(rewind),
+        Arm::KdWeightRewind(rewind, distill),
+        Arm::LearningRateRewind(rewind),
+        Arm::KdLearningRateRewind(rewind, distill),
+    ];
+    let last = labels(Part::Core, seeds - 1);
+    assert!(rewound.iter().all(|arm| last.contains(&arm.label())), "{last:?}");
+    assert!(labels(Part::Rest, seeds - 1).is_empty());
+    let controls =
+        [Arm::Redrawn, Arm::RandomMask, Arm::Reinitialised, Arm::KdOfClasses(distill), Arm::KdUniform(distill)];
+    assert_eq!(labels(Part::Rest, 0), controls.map(Arm::label));
+}
+
+#[test]
+fn controls_differ_in_one_thing_from_what_they_control() {
+    let empty = tempfile::tempdir().unwrap();
+    let cases = cases::of(&ask(Tier::Quick, empty.path())).unwrap();
+    let case = &cases[0];
+    let distill = case.distill;
+    let of = |arm: Arm| TicketParams { label: String::new(), ..arm.params(&case.recipe, case.density, &case.unpruned) };
+    let (original, kd) = (of(Arm::Original), of(Arm::Kd(distill)));
+    assert_eq!(of(Arm::Redrawn), TicketParams { start: Start::Redrawn, ..original.clone() });
+    assert_eq!(of(Arm::Reinitialised), TicketParams { start: Start::Reinitialised, ..original.clone() });
+    assert_eq!(of(Arm::RandomMask), TicketParams { shuffle_mask: true, ..original.clone() });
+    assert_eq!(of(Arm::KdOfClasses(distill)), TicketParams { teacher: Teacher::OfClasses(distill), ..kd.clone() });
+    assert_eq!(of(Arm::KdUniform(distill)), TicketParams { teacher: Teacher::Uniform(distill), ..kd.clone() });
+    // 960 steps, each a third longer beside a teacher; one epoch of 32 where the teacher is averaged beforehand.
+    let steps = |ticket: &TicketParams| ticket.effort(&case.recipe) / case.recipe.step_seconds();
+    let expected: [(TicketParams, f64); 3] =
+        [(original, 960.0), (kd, 1280.0), (of(Arm::KdUniform(distill)), 960.0 + 32.0 / 3.0)];
+    assert!(expected.iter().all(|(ticket, expected)| (steps(ticket) - expected).abs() < 1e-9));
+}
+
+#[test]
+fn re_training_has_a_data_order_and_redrawn_weights_of_its_own() {
+    // Dense trainings have the seeds from 0 on.
+    let seeds = (0..10).flat_map(|seed| [seed, retraining_seed(seed), redrawn_seed(seed)]);
+    assert_eq!(seeds.collect::<BTreeSet<u64>>().len(), 30);
 }
 
 #[test]

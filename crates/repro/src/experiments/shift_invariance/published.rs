@@ -18,6 +18,8 @@ use vision::invariance::{
 };
 
 const FOLDER: &str = "shift-invariance";
+/// Depths of the ResNets.
+pub(super) const DEPTHS: [u32; 2] = [18, 50];
 
 /// A checkpoint and the size of the objects.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +34,12 @@ pub(super) struct Published {
     objects: BTreeMap<String, Fingerprint>,
 }
 
+impl Published {
+    pub(super) fn is(&self, depth: u32, antialiased: bool, object: usize) -> bool {
+        self.depth == depth && self.antialiased == antialiased && self.object == object
+    }
+}
+
 /// The name of a checkpoint in [`FOLDER`].
 fn checkpoint(depth: u32, antialiased: bool) -> String {
     format!("resnet{depth}{}.safetensors", if antialiased { "-antialiased" } else { "" })
@@ -44,7 +52,7 @@ pub(super) fn plan(ask: &Ask, plan: &mut Plan) -> anyhow::Result<()> {
         let picture = ask.data.fingerprint(&format!("{FOLDER}/objects/{name}"))?;
         objects.insert(name, picture);
     }
-    for depth in [18, 50] {
+    for depth in DEPTHS {
         for antialiased in [false, true] {
             let file = checkpoint(depth, antialiased);
             if objects.is_empty() || !folder.join(&file).is_file() {

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct Calibration {
     /// Expected calibration error: over 15 equal bins of `max(p, 1 − p)`, the mean gap between confidence and accuracy.
     pub ece: f64,
+    /// Mean confidence `max(p, 1 − p)` less accuracy at 0.5: above 0 scores promise too much, below 0 too little.
+    pub overconfidence: f64,
     /// Mean negative log-likelihood, nats; probabilities clipped to [1e-7, 1 − 1e-7].
     pub nll: f64,
     /// Mean squared distance from the label.
@@ -42,6 +44,7 @@ pub fn calibration(probabilities: &[f64], live: &[bool]) -> Result<Calibration> 
         brier += (p - f64::from(u8::from(live))).powi(2);
     }
     let count = live.len() as f64;
-    let gap: f64 = confidence.iter().zip(&correct).map(|(confidence, correct)| (confidence - correct).abs()).sum();
-    Ok(Calibration { ece: gap / count, nll: nll / count, brier: brier / count })
+    let gaps = || confidence.iter().zip(&correct).map(|(confidence, correct)| confidence - correct);
+    let (gap, excess): (f64, f64) = (gaps().map(f64::abs).sum(), gaps().sum());
+    Ok(Calibration { ece: gap / count, overconfidence: excess / count, nll: nll / count, brier: brier / count })
 }

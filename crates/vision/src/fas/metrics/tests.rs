@@ -176,6 +176,8 @@ fn calibration_is_that_worked_by_hand() {
     let found = calibration(&[0.9, 0.6, 0.2, 0.8], &[true, false, false, true]).unwrap();
     // Bins of 1/15: .9 → 13; .6 (wrong) → 9; .8 and .8 → 12. Gaps .1 + .6 + .4 over 4.
     assert!(close(found.ece, 1.1 / 4.0), "{}", found.ece);
+    // Confidences .9 + .6 + .8 + .8 over 4, less three right of 4.
+    assert!(close(found.overconfidence, 3.1 / 4.0 - 0.75), "{}", found.overconfidence);
     // (.01 + .36 + .04 + .04) / 4 and −(ln .9 + ln .4 + ln .8 + ln .8) / 4.
     assert!(close(found.brier, 0.1125));
     assert!(close(found.nll, -(0.9_f64.ln() + 0.4_f64.ln() + 2.0 * 0.8_f64.ln()) / 4.0));

@@ -39,7 +39,7 @@ pub struct LossWeights {
     pub reflection: f64,
     /// Of the material map. Default 0.3.
     pub material: f64,
-    /// Of the branches' distance to the standard normal. Default 1e-3.
+    /// Of the attention's distance to its prior, [`ProxyOut::kl`]. Default 1e-3.
     pub kl: f64,
     /// Of mined negatives. Default 0.3.
     pub mining: f64,

@@ -139,7 +139,8 @@ pub struct ProxyOut {
     pub sigma: IndexMap<Task, Tensor>,
     /// The weighted vectors side by side, `[batch, tasks · features]`.
     pub embedding: Tensor,
-    /// Mean nats from the branches' distributions to the standard normal, 0 for attentions without.
+    /// Mean nats from the branches' distributions to the standard normal. Attentions that know no uncertainty have that of unit
+    /// variance, `½ μ²`, so that all weights have the same prior on their means; 0 where nothing is weighed.
     pub kl: Tensor,
 }
 
@@ -261,6 +262,9 @@ impl ProxyFas {
                 .get(&task)
                 .filter(|_| mode.knows_uncertainty())
                 .map(|(_, variance)| nn::Module::forward(variance, vector).clamp(-8.0, 4.0));
+            if matches!(mode, Attention::Softmax | Attention::Sigmoid) {
+                kl += (means[at].square() * 0.5).mean(Kind::Float);
+            }
             let mut value = vector.shallow_clone();
             let weight = match (mode, &log_variance) {
                 (Attention::Softmax, _) => shared.as_ref().map_or_else(|| vector.ones_like(), |s| s.get(at as i64)),

@@ -128,26 +128,8 @@ impl FasData {
             let values: Vec<f32> = pictures.iter().flat_map(of).collect();
             Tensor::from_slice(&values).view([count, channels, map, map])
         };
-        let depth = gather(
-            &|p| {
-                if policies.depth == DepthPolicy::LiveOnly && !is_live(p) {
-                    vec![0.0; p.depth.len()]
-                } else {
-                    p.depth.clone()
-                }
-            },
-            1,
-        );
-        let reflection = gather(
-            &|p| {
-                if policies.reflection == ReflectionPolicy::LiveZero && is_live(p) {
-                    vec![0.0; p.reflection.len()]
-                } else {
-                    p.reflection.clone()
-                }
-            },
-            1,
-        );
+        let depth = gather(&|p| p.depth.clone(), Proxy::Depth.channels());
+        let reflection = gather(&|p| p.reflection.clone(), Proxy::Reflection.channels());
         let material = gather(&|p| p.material.clone(), Proxy::Material.channels());
         let attributes: Vec<i64> = pictures
             .iter()
@@ -165,13 +147,29 @@ impl FasData {
             let (bona_fide, subject) = (is_live(picture), Some(spec.identity));
             Scored { score: f64::NAN, bona_fide, species, subject, video: Some(video) }
         };
-        Ok(Self {
+        let physical = Self {
             images,
             live: Tensor::from_slice(&live),
             maps: IndexMap::from([(Proxy::Depth, depth), (Proxy::Reflection, reflection), (Proxy::Material, material)]),
             attributes: Tensor::from_slice(&attributes).view([count, 5]),
             samples: pictures.iter().map(sample).collect(),
-        })
+        };
+        Ok(physical.labelled(policies))
+    }
+
+    /// With maps as policies say, from maps as things physically are: attacks lose their depth, faces their reflection.
+    #[must_use]
+    pub fn labelled(mut self, policies: Policies) -> Self {
+        let zeroed = [
+            (Proxy::Depth, policies.depth == DepthPolicy::LiveOnly, self.live.gt(0.5)),
+            (Proxy::Reflection, policies.reflection == ReflectionPolicy::LiveZero, self.live.lt(0.5)),
+        ];
+        for (proxy, _, kept) in zeroed.into_iter().filter(|(_, zeroed, _)| *zeroed) {
+            if let Some(map) = self.maps.get_mut(&proxy) {
+                *map = &*map * kept.to_kind(Kind::Float).view([-1, 1, 1, 1]);
+            }
+        }
+        self
     }
 
     /// Samples in it.
@@ -190,11 +188,18 @@ impl FasData {
         let take = |tensor: &Tensor| tensor.index_select(0, &index);
         FasBatch {
             input: take(&self.images).to_kind(Kind::Float) / 255.0,
-            targets: ProxyTargets {
-                live: take(&self.live),
-                maps: self.maps.iter().map(|(&proxy, map)| (proxy, take(map))).collect(),
-            },
+            targets: self.targets(positions),
             attributes: take(&self.attributes),
+        }
+    }
+
+    /// Labels and maps of the samples at some positions, without their pictures.
+    pub fn targets(&self, positions: &[i64]) -> ProxyTargets {
+        let index = Tensor::from_slice(positions);
+        let take = |tensor: &Tensor| tensor.index_select(0, &index);
+        ProxyTargets {
+            live: take(&self.live),
+            maps: self.maps.iter().map(|(&proxy, map)| (proxy, take(map))).collect(),
         }
     }
 
@@ -266,6 +271,15 @@ mod tests {
         assert!(literature[0] == 0.0 && literature[1] > 0.0 && literature[2] == 0.0 && literature[3] > 0.0);
         let physical = Policies { depth: DepthPolicy::Physical, reflection: ReflectionPolicy::Physical };
         assert!(sums(physical).iter().all(|&sum| sum > 0.0));
+    }
+
+    #[test]
+    fn labels_can_be_put_on_maps_later() {
+        let all: Vec<i64> = (0..15).collect();
+        let physical = Policies { depth: DepthPolicy::Physical, reflection: ReflectionPolicy::Physical };
+        let maps = |data: FasData| data.targets(&all).maps;
+        assert_eq!(maps(small(physical).labelled(Policies::default())), maps(small(Policies::default())));
+        assert_eq!(maps(small(physical).labelled(physical)), maps(small(physical)));
     }
 
     #[test]

@@ -1,62 +1,133 @@
+use super::super::ImageSet;
 use super::*;
-use crate::{DataRoot, Device};
+use crate::{DataRoot, Device, DeviceKind, Metrics, Outcome};
+use serde::Serialize;
+use serde_json::json;
 use std::collections::BTreeSet;
 
-/// Shares of 1000 images as they come, in single precision.
-fn shares<const N: usize>(list: [f32; N]) -> Samples {
-    Samples::of((0..).zip(list.map(f64::from)))
+/// A run with the outcome that it would have had.
+fn finished(kind: &str, seed: u64, params: &impl Serialize, metrics: &Metrics) -> (Run, Outcome) {
+    let run = Run::new("shift-invariance", kind, seed, params, DeviceKind::Cpu).unwrap();
+    let outcome = crate::experiments::finished_runs::finished(&run, metrics);
+    (run, outcome)
 }
 
-fn claim() -> Claim {
-    Claim::new("C4", "").test(Test::every("ratio", Relation::Below(0.6)), "×")
+/// A network with the fc head.
+fn net(pool: Pool, seed: u64, metrics: [(&str, f64); 8]) -> (Run, Outcome) {
+    let net = Net {
+        data: ImageSet::FashionMnist,
+        head: Head::Flatten,
+        pool,
+        train_images: 1,
+        epochs: 1,
+        batch: 1,
+        peak: 0.1,
+        test_images: 1,
+        objects: 1,
+    };
+    finished("net", seed, &net, &Metrics::from(metrics.map(|(name, value)| (name.to_owned(), value))))
 }
 
-#[test]
-fn seeds_with_accuracies_too_far_apart_are_left_out_and_told() {
-    // 2.0, 3.2, −2.1, 0.5 and 0 points.
-    let comparable = Comparable::of(&shares([0.829, 0.830, 0.8, 0.8, 0.8]), &shares([0.849, 0.862, 0.779, 0.805, 0.8]));
-    assert_eq!(comparable.seeds.seeds(), [0, 3, 4]);
-    let reasons = [
-        "seed 1: accuracies at the centre differ by 3.2 points",
-        "seed 2: accuracies at the centre differ by 2.1 points",
+fn plain(seed: u64) -> (Run, Outcome) {
+    let metrics = [
+        ("accuracy_centre", 0.8),
+        ("local_drop", 0.005),
+        ("local_drop_2", 0.01),
+        ("global_drop", 0.2),
+        ("mean_TL", 0.7),
+        ("mean_BR", 0.7),
+        ("top1_change", 0.2),
+        ("consistency", 0.9),
     ];
-    assert_eq!(comparable.left_out, reasons);
-    let ratios = comparable.only(&Samples::of([(0, 0.5), (1, 2.0), (2, 2.0), (3, 0.4), (4, 0.3)]));
-    let judged = claim().judge(&ratios).unwrap();
-    assert_eq!(judged.samples().collect::<Vec<_>>(), [(0, 0.5), (3, 0.4), (4, 0.3)]);
-    assert_eq!(judged.verdict().as_str(), "reproduced");
-    // A run that is missing is no seed left out.
-    let mut lacking = Samples::of([(0, 0.5), (1, 2.0), (2, 2.0), (3, 0.4)]);
-    lacking.miss("seed 4 failed");
-    assert_eq!(claim().judge(&comparable.only(&lacking)).unwrap().verdict().as_str(), "inconclusive");
+    net(Pool::Max, seed, metrics)
+}
+
+fn blurred(seed: u64, accuracy: f64) -> (Run, Outcome) {
+    let metrics = [
+        ("accuracy_centre", accuracy),
+        ("local_drop", 0.0025),
+        ("local_drop_2", 0.002),
+        ("global_drop", 0.19),
+        ("mean_TL", 0.71),
+        ("mean_BR", 0.72),
+        ("top1_change", 0.1),
+        ("consistency", 0.95),
+    ];
+    net(Pool::Blur(4), seed, metrics)
 }
 
 #[test]
-fn too_few_comparable_seeds_carry_no_claim() {
-    // Two of four, one of three.
-    let two = Comparable::of(&shares([0.8, 0.8, 0.8, 0.8]), &shares([0.8, 0.8, 0.83, 0.83]));
-    let judged = claim().judge(&two.only(&Samples::of([(0, 0.5), (1, 0.5), (2, 0.5), (3, 0.5)]))).unwrap();
-    assert_eq!((judged.samples().count(), judged.verdict().as_str()), (2, "inconclusive"));
-    let comparable = Comparable::of(&shares([0.829, 0.830, 0.8]), &shares([0.849, 0.862, 0.779]));
-    let judged = claim().judge(&comparable.only(&Samples::of([(0, 0.5), (1, 2.0), (2, 2.0)]))).unwrap();
-    assert_eq!(judged.samples().collect::<Vec<_>>(), [(0, 0.5)]);
-    assert_eq!(judged.verdict().as_str(), "inconclusive");
-    let reasons =
-        "seed 1: accuracies at the centre differ by 3.2 points; seed 2: accuracies at the centre differ by 2.1 points";
-    assert!(judged.reason().ends_with(reasons), "{}", judged.reason());
-    // None is left: no verdict.
-    let none = comparable.only(&Samples::of([(1, 0.5)]));
-    assert_eq!(claim().judge(&none).unwrap().verdict().as_str(), "not run");
+fn seeds_are_compared_whatever_their_accuracies() {
+    let results = Results::new(vec![plain(0), plain(1), blurred(0, 0.8), blurred(1, 0.9)]);
+    let nets = Nets::of(&results);
+    let judged = blur::claims(&nets.fc).unwrap();
+    for claim in &judged {
+        assert_eq!((claim.samples().count(), claim.verdict().as_str()), (2, "reproduced"), "{}", claim.id());
+    }
+    // Local .002 / .01, global at the centre .19 / .2, over three anchors (.19 + .29 + .28) / (.2 + .3 + .3).
+    let means = judged.map(|claim| claim.mean().unwrap());
+    for (mean, expected) in means.into_iter().zip([0.2, -0.1, 0.2 - 0.95, 0.95]) {
+        assert!((mean - expected).abs() < 1e-12, "{mean} {expected}");
+    }
+    // Gaps of 0 and 10 points: half width 12.7062 · 5.
+    let row = tables::pairs(&[&nets.fc]).unwrap().rows.remove(0);
+    assert_eq!(row[..3], ["fc head", "5.0 ± 63.5", "0.50 ± 0.00"]);
 }
 
 #[test]
-fn a_report_without_results_leaves_no_claim_out() {
+fn a_ratio_counts_where_accuracy_falls() {
+    let ratio = Samples::of([(0, 12.0), (1, 15.0), (2, 20.0)]);
+    let fall = Samples::of([(0, 0.3), (1, 0.2), (3, 0.5)]);
+    assert_eq!(where_it_falls(&ratio, &fall).values(), [12.0, 0.0]);
+}
+
+#[test]
+fn drops_are_averaged_over_three_anchors() {
+    let of = |value| Samples::of([(4, value)]);
+    // (.25 + .5 + .75) / 3.
+    let mean = mean_drop(&of(0.25), &of(0.5), &of(0.25));
+    assert_eq!((mean.seeds(), mean.values()), (vec![4], vec![0.5]));
+}
+
+#[test]
+fn a_report_without_results_leaves_no_claim_out_and_ends_with_the_checks() {
     let empty = tempfile::tempdir().unwrap();
-    for (tier, claims) in [(Tier::Quick, 26), (Tier::Standard, 26), (Tier::Paper, 2)] {
+    for (tier, claims, checks) in [(Tier::Quick, 27, 7), (Tier::Standard, 27, 7), (Tier::Paper, 2, 0)] {
         let ask = Ask { tier, seeds: None, device: Device::Cpu, data: DataRoot::at(empty.path()) };
         let section = judge(&ask, &Results::default()).unwrap();
         let ids: BTreeSet<_> = section.claims.iter().map(|claim| claim.id().to_owned()).collect();
         assert_eq!((ids.len(), section.claims.len()), (claims, claims), "{tier}");
         assert!(section.claims.iter().all(|claim| claim.verdict().as_str() == "not run"));
+        let is_check: Vec<_> =
+            section.claims.iter().map(|claim| claim.paper() == ("a check of the implementation", OURS)).collect();
+        assert_eq!(is_check.iter().position(|&check| check).unwrap_or(claims), claims - checks, "{tier}");
+        assert!(is_check[claims - checks..].iter().all(|&check| check), "{tier}");
     }
+}
+
+/// A checkpoint's run on objects of 125 px.
+fn published(depth: u32, antialiased: bool, mean: f64) -> (Run, Outcome) {
+    let weights = json!({ "bytes": 1, "sha256": "0" });
+    let params =
+        json!({ "depth": depth, "antialiased": antialiased, "object": 125, "weights": weights, "objects": {} });
+    let anchors = ["TL", "TR", "C", "BL", "BR"].into_iter();
+    let metrics = anchors.flat_map(|anchor| [(format!("mean_{anchor}"), mean), (format!("deviation_{anchor}"), 0.1)]);
+    finished("published", 0, &params, &metrics.collect::<Metrics>())
+}
+
+#[test]
+fn published_networks_stand_in_the_place_of_seeds() {
+    let runs = vec![
+        published(18, false, 0.5),
+        published(18, true, 0.75),
+        published(50, false, 0.5),
+        published(50, true, 0.625),
+    ];
+    let section = checkpoints::judge(&Results::new(runs.clone())).unwrap();
+    let [large, small] = &section.claims[..] else { panic!("{} claims", section.claims.len()) };
+    assert_eq!(large.samples().collect::<Vec<_>>(), [(18, 0.25), (50, 0.125)]);
+    assert_eq!((large.verdict().as_str(), small.verdict().as_str()), ("reproduced", "not run"));
+    assert_eq!(section.tables[0].rows.len(), 4);
+    let one = checkpoints::judge(&Results::new(runs[2..].to_vec())).unwrap();
+    assert_eq!(one.claims[0].verdict().as_str(), "inconclusive");
 }

@@ -58,6 +58,44 @@ fn training_reaches_the_variance_of_every_branch() {
     }
 }
 
+/// A softmax's weights share one unit by definition, and the others do not: no measurement is needed to know it.
+#[test]
+fn only_softmax_lets_a_branch_change_the_others_weights() {
+    for attention in [Attention::Softmax, Attention::Sigmoid, Attention::LogitNormal, Attention::Precision] {
+        let (_store, network) = network(attention);
+        let weight = |shift: f64| {
+            let mut branches = network.branches(&pictures(2), false).unwrap();
+            let depth = branches.vectors.get_mut(&Task::Proxy(Proxy::Depth)).unwrap();
+            *depth = &*depth + shift;
+            network.fuse(branches, false).unwrap().weights.swap_remove(&Task::Live).unwrap()
+        };
+        assert_eq!(weight(0.0) == weight(5.0), attention != Attention::Softmax, "{attention:?}");
+    }
+}
+
+/// Of means of 2 and σ = 1, ½ (4 + 1 − 1 − 0) = 2 nats, whatever the weights are made of.
+#[test]
+fn weights_with_and_without_uncertainty_have_the_same_prior_on_their_means() {
+    for (attention, expected) in
+        [(Attention::Concat, 0.0), (Attention::Softmax, 2.0), (Attention::Sigmoid, 2.0), (Attention::LogitNormal, 2.0)]
+    {
+        let (store, network) = network(attention);
+        tch::no_grad(|| {
+            for (name, mut tensor) in store.variables().into_iter().filter(|(name, _)| name.starts_with("attention")) {
+                let _ = tensor.fill_(if name.ends_with("mean.bias") { 2.0 } else { 0.0 });
+            }
+        });
+        let kl = network.forward(&pictures(2), true).unwrap().kl;
+        assert!((kl.double_value(&[]) - expected).abs() < 1e-6, "{attention:?}: {kl:?}");
+        if [Attention::Softmax, Attention::Sigmoid].contains(&attention) {
+            // A mean over tasks, samples and features: each of 4 · 8 biases has a slope of 2 / 32.
+            kl.backward();
+            let slope = store.variables()["attention.depth.mean.bias"].grad();
+            assert!((slope - 2.0 / 32.0).abs().max().double_value(&[]) < 1e-6, "{attention:?}");
+        }
+    }
+}
+
 #[test]
 fn cues_can_be_left_out() {
     let store = VarStore::new(Device::Cpu);
