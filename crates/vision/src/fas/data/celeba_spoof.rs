@@ -1,6 +1,6 @@
 //! CelebA-Spoof: pictures with 44 numbers each.
 
-use super::{PixelBox, Presentation};
+use super::{PixelBox, Presentation, stays_below};
 use crate::fas::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,6 +37,9 @@ pub fn celeba_spoof(root: &Path, labels: &Path) -> Result<Vec<Presentation>> {
     let mut found = Vec::new();
     for (name, numbers) in table {
         let refuse = |reason: String| Error::unreadable(labels, format!("`{name}`: {reason}"));
+        if !stays_below(&name) {
+            return Err(refuse("expected a path below the data folder".into()));
+        }
         if numbers.len() != 44 {
             return Err(refuse(format!("expected 44 numbers, found {}", numbers.len())));
         }

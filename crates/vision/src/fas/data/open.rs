@@ -1,7 +1,7 @@
 //! The video sets.
 
 use super::faces::{FaceFile, Line};
-use super::{Gathering, Presentation, Split, listing};
+use super::{Gathering, Presentation, Split, listing, stays_below};
 use crate::fas::error::{Error, Result};
 use std::path::Path;
 
@@ -61,7 +61,7 @@ pub fn oulu_npu(root: &Path, fold: Fold, split: Split) -> Result<Vec<Presentatio
         let label: i32 =
             label.trim().parse().map_err(|_| refuse(format!("expected a whole number as label, found `{label}`")))?;
         let fields: Vec<&str> = name.trim().split('_').collect();
-        let &[_, _, user, file] = fields.as_slice() else {
+        let (&[_, _, user, file], true) = (fields.as_slice(), stays_below(name.trim())) else {
             return Err(refuse(format!("expected `Phone_Session_User_File`, found `{name}`")));
         };
         let species = match file {
@@ -278,11 +278,18 @@ pub fn siw(root: &Path, fold: Fold, split: Split) -> Result<Vec<Presentation>> {
 /// count the videos of a type), so each counts as a person of its own. Nor does the set say where the faces are.
 ///
 /// # Errors
-/// [`Error::MissingFiles`], with every video that a list names and that is not there.
+/// [`Error::MissingFiles`], with every video that a list names and that is not there; [`Error::Parse`] with the line for a
+/// name that leads out of the folder.
 pub fn siw_m(root: &Path, lists: &[&Path]) -> Result<Vec<Presentation>> {
     let mut wanted = std::collections::BTreeSet::new();
     for list in lists {
-        wanted.extend(lines(list)?.into_iter().map(|(_, name)| name));
+        for (line, name) in lines(list)? {
+            if !stays_below(&name) {
+                let reason = format!("expected a video's name, found `{name}`");
+                return Err(Error::Parse { file: list.into(), line, reason });
+            }
+            wanted.insert(name);
+        }
     }
     let mut gathering = Gathering::of("siw-m");
     let mut places = vec![(root.join("Live"), None)];

@@ -147,6 +147,29 @@ fn folders_of_the_other_sets_become_presentations() {
 }
 
 #[test]
+fn names_that_lead_out_of_the_folder_are_refused() {
+    let siwm = tree(&["set/Live/Live_1/0.png", "set/Spoof/Silicone/Silicone_1/0.png", "beside/0.png"]);
+    let (root, list) = (siwm.path().join("set"), siwm.path().join("list.txt"));
+    let beside = siwm.path().join("beside");
+    for name in ["../../beside", "./Live_1", beside.to_str().unwrap()] {
+        fs::write(&list, format!("Silicone_1\n{name}\n")).unwrap();
+        let refused = siw_m(&root, &[&list]);
+        assert!(matches!(refused, Err(Error::Parse { line: 2, .. })), "{name}: {refused:?}");
+    }
+
+    let oulu = tree(&["Train_files/1_1_01_1/0.png", "1_1_01_1/0.png"]);
+    fs::create_dir_all(oulu.path().join("Protocols/Protocol_1")).unwrap();
+    fs::write(oulu.path().join("Protocols/Protocol_1/Train.txt"), "+1,../1_1_01_1\n").unwrap();
+    let refused = oulu_npu(oulu.path(), FIRST, Split::Train);
+    assert!(matches!(refused, Err(Error::Parse { line: 1, .. })), "{refused:?}");
+
+    let labels = oulu.path().join("labels.json");
+    fs::write(&labels, serde_json::json!({ "../1_1_01_1/0.png": vec![0; 44] }).to_string()).unwrap();
+    let refused = celeba_spoof(&oulu.path().join("Train_files"), &labels).unwrap_err().to_string();
+    assert!(refused.contains("below the data folder"), "{refused}");
+}
+
+#[test]
 fn celeba_spoof_is_read_with_its_boxes() {
     let root = tempfile::tempdir().unwrap();
     let mut table = serde_json::Map::new();
