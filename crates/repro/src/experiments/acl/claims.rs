@@ -48,8 +48,8 @@ fn notes(tier: Tier, case: &Case) -> Vec<String> {
     ];
     if tier == Tier::Quick {
         notes.push(
-            "At this size pre-training is what lifts robust fine-tuning with few labels; whether the adversary adds to plain \
-             contrastive pre-training after full fine-tuning is within noise and is left to the standard tier."
+            "Pre-training is compared with none; whether the adversary adds to plain contrastive pre-training after full \
+             fine-tuning is asked in the standard tier alone."
                 .to_owned(),
         );
     }

@@ -179,7 +179,7 @@ impl View<'_> {
         Ok(claim.judge(&knn("ticket")?.minus(&knn("random")?))?)
     }
 
-    /// Claim T1.
+    /// Claim T1, each with its control.
     fn matching(&self, objective: Objective) -> anyhow::Result<Vec<JudgedClaim>> {
         let name = objective.name();
         let [everywhere, least] = matching_in_the_paper(objective);
@@ -196,6 +196,16 @@ impl View<'_> {
                 .test(Test::mean(quantity, Relation::AtLeast(0.0)), POINTS);
             let ticket = self.transfer(objective, &format!("ticket_{round}"))?;
             claims.push(self.judged(objective, claim, &above_line(&ticket, &dense, &deviations))?);
+            // Where a random mask matches too, matching says nothing of the ticket.
+            let control =
+                Claim::new(&format!("T1-{round}-{name}-random"), "… and better than a random mask does there")
+                    .paper("not in the paper's text: a control", OURS)
+                    .test(
+                        Test::mean("A(m_P, θ_P) − A(random of the same layer densities, θ_P)", Relation::Above(0.0)),
+                        POINTS,
+                    );
+            let random = self.transfer(objective, &format!("random_{round}"))?;
+            claims.push(self.judged(objective, control, &ticket.minus(&random))?);
         }
         Ok(claims)
     }

@@ -101,6 +101,15 @@ impl View<'_> {
             )
             .judge(&accuracy(ONE_SOFT)?.minus(&accuracy(LINEAR)?))?,
             claim(
+                "F1c",
+                "… as 15 soft trees of a learned shape do",
+                "not in the paper: a control",
+                "A(15 soft) − A(linear model)",
+                Relation::Above(0.0),
+                "points",
+            )
+            .judge(&learned.minus(&accuracy(LINEAR)?))?,
+            claim(
                 "F2a",
                 "The learned shape has at most half the nodes of the full one",
                 "the connectivity is learned",
@@ -147,7 +156,7 @@ impl View<'_> {
             .judge(&scalars)?,
             claim(
                 "F3c",
-                "15 soft trees beat 15 hard ones",
+                "15 soft trees beat 15 hard ones, whatever either stores",
                 "not in the paper: a control",
                 "A(15 soft) − A(15 hard trees)",
                 Relation::Above(0.0),
