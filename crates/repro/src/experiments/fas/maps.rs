@@ -26,6 +26,30 @@ pub(super) fn error_within(live: bool, proxy: Proxy, predicted: &Tensor, [train,
     }
 }
 
+/// Errors of depth face by face, which a mean over faces hides: a network that takes a face for an attack says no depth at
+/// all, and few such faces outweigh all others.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct FaceByFace {
+    /// The mean squared error that half of the living faces stay below.
+    pub(super) median: Compared,
+    /// The share of living faces whose prediction is nearer to 0 everywhere than to the training part's mean face.
+    pub(super) flat: f64,
+}
+
+pub(super) fn depth_face_by_face(predicted: &Tensor, [train, dev]: [&ProxyTargets; 2]) -> FaceByFace {
+    let rows = rows_of(&dev.live, true);
+    let (truth, guess) = (dev.maps[&Proxy::Depth].index_select(0, &rows), predicted.index_select(0, &rows));
+    let mean_face = mean_map(&train.maps[&Proxy::Depth], &train.live, true).unsqueeze(0);
+    let by_face = |off: Tensor| off.square().flatten(1, -1).mean_dim([1_i64].as_slice(), false, Kind::Double);
+    // The lower of the two in the middle of an even number.
+    let median = |errors: Tensor| errors.median().double_value(&[]);
+    let flat = by_face(guess.shallow_clone()).lt_tensor(&by_face(&guess - &mean_face));
+    FaceByFace {
+        median: Compared { network: median(by_face(&guess - &truth)), blind: median(by_face(&mean_face - &truth)) },
+        flat: flat.to_kind(Kind::Double).mean(Kind::Double).double_value(&[]),
+    }
+}
+
 /// Accuracies of the material's pixels, the network's and those of a template that is told which pictures are live: at every
 /// pixel the class of the largest share in the training part's live pictures or attacks.
 pub(super) fn material(predicted: &Tensor, [train, dev]: [&ProxyTargets; 2]) -> Compared {
@@ -69,6 +93,17 @@ mod tests {
         // The attacks' mean of 9 is far from 0, and so is 7.
         let found = error_within(false, Proxy::Depth, &predicted, [&train, &dev]);
         assert_eq!(found, Compared { network: 49.0, blind: 81.0 });
+    }
+
+    #[test]
+    fn one_face_taken_for_an_attack_leaves_the_median_alone() {
+        let train = targets(Proxy::Depth, &[1.0, 0.0], &[0.75, 0.25, 9.0, 9.0]);
+        let dev = targets(Proxy::Depth, &[0.0, 1.0, 1.0, 1.0], &[0.0, 0.0, 1.0, 0.25, 1.0, 0.25, 0.75, 0.75]);
+        let predicted = Tensor::from_slice(&[7.0_f32, 7.0, 1.0, 0.25, 0.0, 0.0, 0.75, 0.5]).view([4, 1, 1, 2]);
+        // Errors of 0, (1 + .0625) / 2 and .03125; of the mean face .03125, .03125 and .125. The second is flat.
+        let found = depth_face_by_face(&predicted, [&train, &dev]);
+        assert_eq!(found.median, Compared { network: 0.031_25, blind: 0.031_25 });
+        assert!((found.flat - 1.0 / 3.0).abs() < 1e-12, "{}", found.flat);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Trains a model on all domains but one, and measures it there.
 
 use super::cases::{FoldParams, Model, Recipe};
-use super::maps::{self, Compared};
+use super::maps::{self, Compared, FaceByFace};
 use super::probe::{Probed, probe};
 use crate::{Metrics, RunContext};
 use core_tensor::data::{OnDevice, ToDevice};
@@ -252,6 +252,10 @@ fn predictions(
         let on = [&known, &truth];
         let (names, Compared { network, blind }) = match proxy {
             Proxy::Depth => {
+                let FaceByFace { median, flat } = maps::depth_face_by_face(&predicted, on);
+                metrics.insert("depth_face_median_mse".into(), median.network);
+                metrics.insert("depth_mean_face_median_mse".into(), median.blind);
+                metrics.insert("depth_flat_faces".into(), 100.0 * flat);
                 (["depth_face_mse", "depth_mean_face_mse"], maps::error_within(true, proxy, &predicted, on))
             }
             Proxy::Reflection => (
