@@ -45,6 +45,7 @@ pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
     section.curves.push(view.curve());
     section.pictures = view.pictures()?;
     section.notes = view.notes();
+    section.notes.extend(view.chosen_without()?);
     Ok(section)
 }
 

@@ -37,6 +37,25 @@ impl View<'_> {
         Ok(claims)
     }
 
+    /// Where held-out characters choose no diversity loss, so that C2-diversity compares trainings with themselves.
+    pub(super) fn chosen_without(&self) -> anyhow::Result<Vec<String>> {
+        let mut notes = Vec::new();
+        if self.tier == Tier::Quick {
+            return Ok(notes);
+        }
+        for (scene, loss) in SETTINGS {
+            let chosen = self.chosen(scene, loss, ATTENTIVE)?;
+            if chosen.seeds > 0 && chosen.lambda == 0.0 {
+                let (images, by) = (scene.name(), loss.name());
+                notes.push(format!(
+                    "C2-diversity-{images}-{by} is 0 because held-out characters choose λ 0: it is refuted by the choice, and \
+                     the table has what the other λ would have been."
+                ));
+            }
+        }
+        Ok(notes)
+    }
+
     /// What all groups together retrieve beyond the best of them, plain characters, margin loss.
     pub(super) fn ensemble(&self, head: Head, lambda: f64) -> anyhow::Result<Samples> {
         Ok(self.plain("r1", head, lambda)?.minus(&self.plain("best_group_r1", head, lambda)?))
