@@ -186,10 +186,21 @@ impl Model {
     }
 }
 
+/// Which domains a seed leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LeftOut {
+    /// Each of the tier's, one a training.
+    Every,
+    /// One of them, in turn with the seeds: as many trainings go into more seeds, whose interval covers these domains too.
+    InTurn,
+}
+
 /// A tier.
 pub(super) struct TierPlan {
     pub(super) pictures: PictureParams,
+    /// The domains that are unseen in some training.
     pub(super) targets: Vec<Domain>,
+    pub(super) left_out: LeftOut,
     pub(super) models: Vec<Model>,
     /// What all models have in common, see [`Recipe::of`].
     pub(super) recipe: Recipe,
@@ -228,6 +239,7 @@ impl TierPlan {
             Tier::Quick => Self {
                 pictures: PictureParams { config: GeneratorConfig::quick(), population: Population::quick() },
                 targets: vec![Domain::DimTablet],
+                left_out: LeftOut::InTurn,
                 models: vec![Model::Binary, Model::Concat, Model::ConcatUnmapped, Model::Full],
                 recipe: quick,
                 seeds: 2,
@@ -235,8 +247,8 @@ impl TierPlan {
             Tier::Standard => Self {
                 pictures: PictureParams { config: GeneratorConfig::default(), population: Population::default() },
                 targets: Domain::ALL.to_vec(),
+                left_out: LeftOut::InTurn,
                 models: compared,
-                // Half as many steps for each of twice as many seeds: a mean over seeds needs two to have an interval.
                 recipe: Recipe {
                     width: 24,
                     batch: 64,
@@ -246,7 +258,8 @@ impl TierPlan {
                     crop: 64,
                     ..quick
                 },
-                seeds: 2,
+                // Two for every domain.
+                seeds: 8,
             },
             Tier::Paper => Self {
                 pictures: PictureParams {
@@ -261,6 +274,7 @@ impl TierPlan {
                     },
                 },
                 targets: Domain::ALL.to_vec(),
+                left_out: LeftOut::Every,
                 models: [
                     compared,
                     vec![Model::Precision, Model::CentralDifference, Model::DeepPixBis],
@@ -278,6 +292,25 @@ impl TierPlan {
                 },
                 seeds: 5,
             },
+        }
+    }
+
+    /// The domains that a seed leaves out, one a training.
+    pub(super) fn targets_of(&self, seed: u64) -> Vec<Domain> {
+        match self.left_out {
+            LeftOut::Every => self.targets.clone(),
+            LeftOut::InTurn => {
+                let turn = (seed % self.targets.len() as u64) as usize;
+                self.targets[turn..].iter().take(1).copied().collect()
+            }
+        }
+    }
+
+    /// Where a seed's number is from, for formulas.
+    pub(super) fn of_a_seed(&self) -> &'static str {
+        match self.left_out {
+            LeftOut::Every => "mean over unseen domains",
+            LeftOut::InTurn => "in the domain that the seed leaves out",
         }
     }
 

@@ -2,11 +2,10 @@
 
 use super::cases::{Model, TierPlan};
 use super::figures;
-use super::folds::{Folds, removed};
+use super::folds::{Folds, Place, removed};
 use crate::statistics::Interval;
 use crate::{Ask, Claim, JudgedClaim, Relation, Results, Samples, Section, Test, Tier};
 use vision::fas::model::Proxy;
-use vision::fas::synth::Domain;
 
 /// Where the paper's own figures stand: they could not be read, so none is quoted.
 const UNKNOWN: (&str, &str) = ("not available to us", "arXiv 2011.14054, abstract read, tables not");
@@ -189,29 +188,29 @@ impl View<'_> {
         }
     }
 
-    /// A check of the set-up, on every seed in its worst unseen domain.
+    /// A check of the set-up, on every seed in the worst of the domains that it leaves out.
     fn check(
         &self,
         [id, statement]: [&str; 2],
         [quantity, unit]: [&str; 2],
         relation: Relation,
         arm: Model,
-        of: impl Fn(Domain) -> anyhow::Result<Samples>,
+        of: impl Fn(Place) -> anyhow::Result<Samples>,
     ) -> anyhow::Result<JudgedClaim> {
-        let test = Test::every(&format!("{quantity}, in the worst domain"), relation);
+        let test = Test::every(&format!("{quantity}, in a seed's worst domain"), relation);
         let claim = self.claim(id, statement).paper("", "a check of this set-up, not of the paper").test(test, unit);
         self.judged(claim, &[arm], || self.folds.worst(relation, of))
     }
 
     /// The network's error on living faces over the mean face's.
-    fn depth(&self, arm: Model, target: Domain) -> anyhow::Result<Samples> {
-        let error = |metric: &str| self.folds.measured(metric, arm, target);
+    fn depth(&self, arm: Model, place: Place) -> anyhow::Result<Samples> {
+        let error = |metric: &str| self.folds.measured(metric, arm, place);
         Ok(error("depth_face_mse")?.over(&error("depth_mean_face_mse")?))
     }
 
     /// The network's accuracy beyond the template's.
-    fn material(&self, arm: Model, target: Domain) -> anyhow::Result<Samples> {
-        let accuracy = |metric: &str| self.folds.measured(metric, arm, target);
+    fn material(&self, arm: Model, place: Place) -> anyhow::Result<Samples> {
+        let accuracy = |metric: &str| self.folds.measured(metric, arm, place);
         Ok(accuracy("material_accuracy")?.minus(&accuracy("material_template_accuracy")?))
     }
 
@@ -227,14 +226,14 @@ impl View<'_> {
                 mean_face,
                 Relation::Below(1.0),
                 Model::Full,
-                |target| self.depth(Model::Full, target),
+                |place| self.depth(Model::Full, place),
             )?,
             self.check(
                 ["depth-beyond-mean-face-physical", "… with maps as they physically are"],
                 mean_face,
                 Relation::Below(1.0),
                 Model::ConcatPhysical,
-                |target| self.depth(Model::ConcatPhysical, target),
+                |place| self.depth(Model::ConcatPhysical, place),
             )?,
             self.check(
                 [
@@ -245,14 +244,14 @@ impl View<'_> {
                 ["pixel accuracy − the template's", "points"],
                 Relation::Above(0.0),
                 Model::Full,
-                |target| self.material(Model::Full, target),
+                |place| self.material(Model::Full, place),
             )?,
             self.check(
                 ["liveness-learnt", "Liveness of held-out people of known domains is learnt"],
                 ["AUC on the development set", ""],
                 Relation::Above(0.8),
                 Model::Full,
-                |target| self.folds.measured("dev_auc", Model::Full, target),
+                |place| self.folds.measured("dev_auc", Model::Full, place),
             )?,
             self.check(
                 [
@@ -263,23 +262,25 @@ impl View<'_> {
                 ["EER of the binary network on known domains", "%"],
                 Relation::Within(Interval { lo: 2.0, hi: 30.0 }),
                 Model::Binary,
-                |target| self.folds.measured("dev_eer", Model::Binary, target),
+                |place| self.folds.measured("dev_eer", Model::Binary, place),
             )?,
         ])
     }
 
     fn gap(&self, gap: &Gap) -> anyhow::Result<JudgedClaim> {
         let ((metric, name, unit), [one, other]) = (gap.metric, gap.arms.map(Model::name));
-        let quantity = format!("{name}({one}) − {name}({other}), mean over unseen domains");
+        let quantity = format!("{name}({one}) − {name}({other}), {}", self.folds.tier.of_a_seed());
         let claim = self.claim(gap.id, gap.statement).test(Test::mean(&quantity, gap.relation), unit);
         self.judged(claim, &gap.arms, || self.folds.gap(metric, gap.arms))
     }
 
     /// Claim C4-sigma.
     fn unsure(&self) -> anyhow::Result<JudgedClaim> {
-        let claim = self
-            .claim("C4-sigma", "The depth branch is less sure in an unseen domain than in known ones")
-            .test(Test::mean("σ(unseen) − σ(known), mean over unseen domains", Relation::Above(0.0)), "");
+        let claim =
+            self.claim("C4-sigma", "The depth branch is less sure in an unseen domain than in known ones").test(
+                Test::mean(&format!("σ(unseen) − σ(known), {}", self.folds.tier.of_a_seed()), Relation::Above(0.0)),
+                "",
+            );
         self.judged(claim, &[Model::Full], || {
             let sigma = |place: &str| self.folds.mean(&format!("sigma_depth_{place}"), Model::Full);
             Ok(sigma("target")?.minus(&sigma("source")?))
@@ -306,8 +307,8 @@ impl View<'_> {
             ("C5-domain-attributes", "domain", Model::Triplet, "… and the domain"),
         ] {
             let quantity = format!(
-                "probe of {probe}: (accuracy({other}) − accuracy(mined)) / (accuracy({other}) − chance), of means over \
-                 unseen domains",
+                "probe of {probe}: (accuracy({other}) − accuracy(mined)) / (accuracy({other}) − chance), {}",
+                self.folds.tier.of_a_seed(),
                 other = other.name()
             );
             let claim = self.claim(id, statement).test(Test::mean(&quantity, Relation::AtLeast(TAKEN_OUT)), "");

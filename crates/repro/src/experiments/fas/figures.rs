@@ -1,7 +1,7 @@
 //! Tables, curves and pictures beside the claims.
 
-use super::cases::{Model, TierPlan, kind};
-use super::folds::Folds;
+use super::cases::{LeftOut, Model, TierPlan, kind};
+use super::folds::{Folds, Place};
 use crate::Results;
 use crate::section::{Axis, Curve, Media, Picture, Series, Table, cell};
 
@@ -29,7 +29,7 @@ fn header(first: &'static str, columns: &Columns) -> Vec<String> {
     std::iter::once(first).chain(columns.iter().map(|(heading, _, _)| *heading)).map(Into::into).collect()
 }
 
-/// A row a model, each cell the mean over unseen domains; a dash where a model does not have a metric.
+/// A row a model, each cell over seeds, each seed's the mean over its unseen domains; a dash where a model has no such metric.
 fn by_model(
     folds: &Folds<'_>,
     columns: &Columns,
@@ -64,27 +64,29 @@ fn comparison(folds: &Folds<'_>) -> anyhow::Result<Table> {
         ("confidence − accuracy", "overconfidence", 3),
         ("NLL (nats)", "nll", 3),
     ];
-    let mut rows = Vec::new();
-    for &target in &folds.tier.targets {
-        for &model in &folds.tier.models {
-            let mut row = vec![kind(model, target)];
-            for (_, metric, decimals) in columns {
-                let known = is_probability(model) || !["ece", "overconfidence", "nll"].contains(&metric);
-                row.push(if known {
-                    cell(&folds.measured(metric, model, target)?.values(), decimals)
-                } else {
-                    "–".into()
-                });
+    let has = |model: Model, metric: &str| is_probability(model) || !["ece", "overconfidence", "nll"].contains(&metric);
+    let mut rows = by_model(folds, &columns, folds.tier.models.iter().copied(), has)?;
+    if let [_, _, ..] = folds.tier.targets[..] {
+        for &target in &folds.tier.targets {
+            for &model in &folds.tier.models {
+                let mut row = vec![kind(model, target)];
+                for (_, metric, decimals) in columns {
+                    row.push(if has(model, metric) {
+                        cell(&folds.measured(metric, model, Place::In(target))?.values(), decimals)
+                    } else {
+                        "–".into()
+                    });
+                }
+                rows.push(row);
             }
-            rows.push(row);
         }
     }
     Ok(Table {
         title: "Trained on all domains but one, tested on that one".into(),
         caption: "The threshold comes from held-out people of the known domains. Mean ± half width of the 95 % \
-                  interval over seeds, where there are several."
+                  interval over seeds, where there are several: one number a seed, then domain by domain where there are more."
             .into(),
-        header: header("model → unseen domain", &columns),
+        header: header("model", &columns),
         rows,
     })
 }
@@ -251,7 +253,8 @@ pub(super) fn pictures(tier: &TierPlan, results: &Results) -> anyhow::Result<Vec
     ] {
         for &target in &tier.targets {
             let kind = kind(model, target);
-            for finished in results.finished(|run| run.seed == 0 && run.kind == kind) {
+            // The first seed that leaves it out.
+            if let Some(finished) = results.finished(|run| run.kind == kind).min_by_key(|finished| finished.run.seed) {
                 pictures.push(Picture {
                     title: format!(
                         "True and predicted maps of {} in the unseen domain {}",
@@ -295,9 +298,12 @@ pub(super) fn notes(tier: &TierPlan) -> Vec<String> {
     .map(Into::into)
     .to_vec();
     notes.push(format!(
-        "A seed renders people of its own and has one number a claim: the mean over the unseen domains ({}), or the worst of \
-         them for what is claimed of every seed. Domains are designed and are no sample of any: intervals are about other \
-         people and other trainings in these domains.",
+        "A seed renders people of its own and has one number a claim, {}. Unseen are {}. Domains are designed and are no sample \
+         of any: intervals are about other people and other trainings in these domains.",
+        match tier.left_out {
+            LeftOut::Every => "the mean over the domains that are left out, or the worst of them for what is claimed of every seed",
+            LeftOut::InTurn => "of the one domain that it leaves out, in turn: where there are several, intervals are also over these",
+        },
         tier.unseen()
     ));
     notes

@@ -113,8 +113,9 @@ impl View<'_> {
         let mut claims = Vec::new();
         for (id, prior, head) in [("excitation", "channel excitation", EXCITATION), ("gates", "gates", GATES)] {
             for (end, name, metric) in MEASURES {
-                let statement =
-                    format!("Attentive groups are better than {prior} in {name}, either with the diversity loss at its own λ");
+                let statement = format!(
+                    "Attentive groups are better than {prior} in {name}, either with the diversity loss at its own λ"
+                );
                 let claim = Claim::new(&format!("C1-{id}{end}"), &statement)
                     .paper(OUTPERFORMS, ABSTRACT)
                     .test(mean_above_zero(&format!("{name}(attentive) − {name}({prior}), each at its chosen λ")), "");
