@@ -42,7 +42,7 @@ pub trait Experiment: Send + Sync {
     fn execute(&self, run: &Run, context: &mut RunContext) -> anyhow::Result<Metrics>;
 
     /// Turns results into claims, curves, tables and pictures. Runs that failed are missing from `results` with their
-    /// reasons, and claims judged on them become `not run`.
+    /// reasons; a claim that lacks some of them is inconclusive at best, one that lacks them all is `not run`.
     ///
     /// # Errors
     /// Samples that are not finite, metrics that two runs answer for, artifacts that cannot be read.
@@ -53,11 +53,11 @@ pub trait Experiment: Send + Sync {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
-    /// All papers together within about 10 minutes on 2 cores.
+    /// All papers together in ten to fifteen minutes on 2 cores.
     Quick,
-    /// About 30 minutes a paper.
+    /// Half an hour to two hours a paper on 2 cores.
     Standard,
-    /// The paper's own models and data; a GPU.
+    /// The paper's own models and data, with a GPU; some papers only say what they would need.
     Paper,
 }
 
