@@ -76,12 +76,13 @@ impl SoftForestRegressor {
     /// R^2 over all outputs.
     ///
     /// # Errors
-    /// As [`predict`](Self::predict), and when `y` has another shape.
+    /// As [`predict`](Self::predict), when `y` has another shape, and for targets that are not finite.
     pub fn score(&self, x: ArrayView2<f32>, y: ArrayView2<f32>) -> Result<f64> {
         check_rows("targets", x.nrows(), y.nrows())?;
         if y.ncols() != self.ensemble.outputs {
             return Err(ForestError::Width { expected: self.ensemble.outputs, found: y.ncols() });
         }
+        check_finite(y, "targets")?;
         Ok(r_squared(self.predict(x)?.view(), y))
     }
 

@@ -72,6 +72,19 @@ fn bad_targets_are_refused() {
 }
 
 #[test]
+fn a_score_against_targets_that_are_not_finite_is_refused() -> forest::Result<()> {
+    let (x, mut y) = ridge(50);
+    let model = params().epochs(1).fit_values(x.view(), y.view(), None)?;
+    for bad in [f32::NAN, f32::INFINITY] {
+        y[[4, 1]] = bad;
+        let refused = model.score(x.view(), y.view());
+        let named = matches!(refused, Err(ForestError::NotFinite { what: "targets", row: 4, column: 1, .. }));
+        assert!(named, "{refused:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn closed_form_updates_are_not_for_values_which_are_learned_by_gradient() -> forest::Result<()> {
     let (x, y) = ridge(100);
     let closed = LeafUpdate::ClosedForm { rounds: 2, leafness: true };

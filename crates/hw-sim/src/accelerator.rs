@@ -238,10 +238,11 @@ impl Accelerator {
     /// Tasks that were prepared by the caller, with measured storage for example.
     ///
     /// # Errors
-    /// A task that the engine cannot run.
+    /// A task that does not validate, or that the engine cannot run.
     pub fn cost_tasks(&self, network: &str, tasks: &[Task]) -> Result<NetworkCost, HwError> {
         self.validate()?;
-        let layers = tasks.iter().map(|task| price(self, task)).collect::<Result<_, _>>()?;
+        let priced = |task: &Task| task.validate().and_then(|()| price(self, task));
+        let layers = tasks.iter().map(priced).collect::<Result<_, _>>()?;
         Ok(NetworkCost {
             accelerator: self.name.clone(),
             network: network.to_owned(),

@@ -25,18 +25,18 @@ pub struct Comparison {
     pub energy_pj: f64,
     /// Bits across DRAM.
     pub dram_bits: u64,
-    /// Share of the energy that DRAM takes.
+    /// Share of the energy that DRAM takes; 0 of none.
     pub dram_energy_share: f64,
-    /// The baseline's latency over this one's.
+    /// The baseline's latency over this one's; 1 where neither takes any, infinite where this one alone takes none.
     pub speedup: f64,
-    /// The baseline's energy over this one's.
+    /// The baseline's energy over this one's; 1 where neither takes any, infinite where this one alone takes none.
     pub energy_ratio: f64,
 }
 
 /// Every network on every accelerator; ratios are to `accelerators[baseline]` on the same network.
 ///
 /// # Errors
-/// No such baseline, or the first layer that some accelerator cannot run.
+/// No such baseline, a network without layers, or the first layer that some accelerator cannot run.
 pub fn compare(
     accelerators: &[Accelerator],
     networks: &[Workload],
@@ -45,6 +45,9 @@ pub fn compare(
     if baseline >= accelerators.len() {
         let expected = format!("an index below {}", accelerators.len());
         return Err(HwError::field("comparison", "baseline", expected, baseline));
+    }
+    if let Some(empty) = networks.iter().find(|network| network.layers.is_empty()) {
+        return Err(HwError::field(format!("network `{}`", empty.name), "layers", "at least 1", 0));
     }
     let mut rows = Vec::with_capacity(accelerators.len() * networks.len());
     for network in networks {
@@ -65,13 +68,18 @@ pub fn compare(
                 latency_ms: cost.latency_ms(),
                 energy_pj: cost.energy_pj(),
                 dram_bits: cost.level_bits(0),
-                dram_energy_share: dram / cost.energy_pj(),
-                speedup: base.latency_ms() / cost.latency_ms(),
-                energy_ratio: base.energy_pj() / cost.energy_pj(),
+                dram_energy_share: if dram > 0.0 { dram / cost.energy_pj() } else { 0.0 },
+                speedup: ratio(base.latency_ms(), cost.latency_ms()),
+                energy_ratio: ratio(base.energy_pj(), cost.energy_pj()),
             }
         }));
     }
     Ok(rows)
+}
+
+/// Theirs over ours; 1 of equal amounts, also where both are 0.
+fn ratio(theirs: f64, ours: f64) -> f64 {
+    if theirs == ours { 1.0 } else { theirs / ours }
 }
 
 /// The axes of a sweep; an empty axis keeps what the accelerator or the network has.
@@ -204,6 +212,26 @@ mod tests {
         assert!(at_80[1].energy_ratio > at_50[1].energy_ratio && at_50[1].energy_ratio > 1.0, "{at_80:?} {at_50:?}");
         let [_, compressed, dense] = &at_80[..] else { panic!("{at_80:?}") };
         assert!(compressed.energy_pj < dense.energy_pj && compressed.dram_bits < dense.dram_bits);
+    }
+
+    #[test]
+    fn a_network_without_layers_is_not_compared() {
+        let machines = [Accelerator::preset("diannao-like").unwrap()];
+        let networks = [builtin("mlp").unwrap(), Workload::new("empty", Vec::new())];
+        let message = compare(&machines, &networks, 0).unwrap_err().to_string();
+        assert_eq!(message, "network `empty`: layers is 0, expected at least 1");
+    }
+
+    #[test]
+    fn machines_that_take_nothing_are_equal() {
+        assert_eq!([ratio(2.0, 1.0), ratio(0.0, 1.0), ratio(0.0, 0.0)], [2.0, 0.0, 1.0]);
+        assert_eq!(ratio(1.0, 0.0), f64::INFINITY);
+        let mut free = Accelerator::preset("diannao-like").unwrap();
+        free.static_pj_per_cycle = 0.0;
+        free.mac_energy.iter_mut().for_each(|entry| entry.pj = 0.0);
+        free.memory.iter_mut().for_each(|level| (level.read_pj, level.write_pj) = (0.0, 0.0));
+        let rows = compare(&[free], &[builtin("mlp").unwrap()], 0).unwrap();
+        assert_eq!((rows[0].energy_pj, rows[0].energy_ratio, rows[0].dram_energy_share), (0.0, 1.0, 0.0));
     }
 
     #[test]

@@ -9,9 +9,10 @@ use crate::task::Task;
 /// The text of `hw-sim explain`.
 ///
 /// # Errors
-/// A task that the accelerator cannot run.
+/// A task that does not validate, or that the accelerator cannot run.
 pub fn explain(accelerator: &Accelerator, task: &Task) -> Result<String, HwError> {
     accelerator.validate()?;
+    task.validate()?;
     let cost = price(accelerator, task)?;
     let shape = &task.shape;
     let mut text = String::new();

@@ -108,7 +108,8 @@ impl NetworkCost {
     pub fn energy_table(&self) -> Table {
         let total = self.energy_pj();
         let row = |name: &str, energy: f64| {
-            vec![name.to_owned(), format!("{energy:.1}"), format!("{:.2}", 100.0 * energy / total)]
+            let percent = if total > 0.0 { 100.0 * energy / total } else { 0.0 };
+            vec![name.to_owned(), format!("{energy:.1}"), format!("{percent:.2}")]
         };
         let mut rows: Vec<_> = self.components().iter().map(|part| row(&part.name, part.energy_pj)).collect();
         rows.push(row("total", total));
@@ -213,6 +214,14 @@ pub fn sweep_table(points: &[Point]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_energy_has_no_share() {
+        let empty = core_tensor::workload::Workload::new("empty", Vec::new());
+        let cost = crate::Accelerator::preset("tpu-like").unwrap().cost(&empty).unwrap();
+        let rows = cost.energy_table().rows;
+        assert_eq!((rows.len(), rows[0][0].as_str(), rows[0][2].as_str()), (1, "total", "0.00"));
+    }
 
     #[test]
     fn a_table_is_aligned_quoted_and_piped() {

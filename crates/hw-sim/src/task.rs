@@ -1,6 +1,6 @@
 //! One pass of one layer as loop bounds: what every engine runs.
 
-use core_tensor::workload::{Layer, Operand, Operator, Pass, Role, Workload};
+use core_tensor::workload::{FULL_PRECISION_BITS, Layer, Operand, Operator, Pass, Role, Workload};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{HwError, narrow};
@@ -147,9 +147,12 @@ impl Task {
     /// pixels.
     ///
     /// # Errors
-    /// A layer that does not validate, or sizes past 64 bits.
+    /// A layer that does not validate, a batch of 0, or sizes past 64 bits.
     pub fn new(layer: &Layer, batch: u64, pass: Pass) -> Result<Self, HwError> {
         layer.validate()?;
+        if batch == 0 {
+            return Err(HwError::field(format!("layer `{}`", layer.name), "batch", "at least 1", batch));
+        }
         let forward = forward_shape(layer, batch)?;
         let shape = match pass {
             Pass::Forward => forward,
@@ -178,7 +181,7 @@ impl Task {
             Pass::Forward => (first, second, layer.activation.bits),
             Pass::InputGradient => (first, second, layer.gradient.bits),
             // Weight gradients are accumulated and kept in full precision.
-            Pass::WeightGradient => (second, first, core_tensor::workload::FULL_PRECISION_BITS),
+            Pass::WeightGradient => (second, first, FULL_PRECISION_BITS),
         };
         Ok(Self {
             name: layer.name.clone(),
@@ -192,6 +195,50 @@ impl Task {
         })
     }
 
+    /// Checks loop bounds, words, bit widths and densities. What [`new`](Self::new) makes passes, until a field is
+    /// changed.
+    ///
+    /// # Errors
+    /// The first field that makes no sense, or sizes past 64 bits.
+    pub fn validate(&self) -> Result<(), HwError> {
+        let fail = |field: &str, expected: &str, found: String| {
+            Err(HwError::field(format!("layer `{}`", self.name), field, expected, found))
+        };
+        let Shape { groups, n, k, c, y, x, r, s, stride, dilation, words } = self.shape;
+        let bounds = [groups, n, k, c, y, x, r, s];
+        let steps = [
+            ("vertical stride", stride[0]),
+            ("horizontal stride", stride[1]),
+            ("vertical dilation", dilation[0]),
+            ("horizontal dilation", dilation[1]),
+        ];
+        for (field, size) in ["groups", "n", "k", "c", "y", "x", "r", "s"].into_iter().zip(bounds).chain(steps) {
+            if size == 0 {
+                return fail(field, "at least 1", size.to_string());
+            }
+        }
+        product(&self.name, &bounds, "MACs")?;
+        for (quantity, count) in ["input words", "weight words", "output words"].into_iter().zip(words) {
+            if count == 0 {
+                return fail(quantity, "at least 1", count.to_string());
+            }
+            product(&self.name, &[count], quantity)?;
+        }
+        let widths =
+            [("input bits", self.input.bits), ("weight bits", self.weight.bits), ("output bits", self.output_bits)];
+        for (field, bits) in widths {
+            if !(1..=FULL_PRECISION_BITS).contains(&bits) {
+                return fail(field, "1 to 32", bits.to_string());
+            }
+        }
+        for (field, density) in [("input density", self.input.density), ("weight density", self.weight.density)] {
+            if !(0.0..=1.0).contains(&density) {
+                return fail(field, "a number in [0, 1]", density.to_string());
+            }
+        }
+        Ok(())
+    }
+
     /// The passes of every layer, layer by layer.
     ///
     /// # Errors
@@ -203,12 +250,15 @@ impl Task {
     }
 }
 
+/// A product of sizes that engines can count with.
+fn product(layer: &str, factors: &[u64], quantity: &'static str) -> Result<u128, HwError> {
+    let total = factors.iter().try_fold(1_u128, |total, &factor| total.checked_mul(u128::from(factor)));
+    total.filter(|&total| total <= MAX_WORDS).ok_or_else(|| HwError::Overflow { layer: layer.to_owned(), quantity })
+}
+
 fn forward_shape(layer: &Layer, batch: u64) -> Result<Shape, HwError> {
     let name = &layer.name;
-    let wide = |factors: &[u64], quantity| {
-        let total = factors.iter().try_fold(1_u128, |total, &factor| total.checked_mul(u128::from(factor)));
-        total.filter(|&total| total <= MAX_WORDS).ok_or_else(|| HwError::Overflow { layer: name.clone(), quantity })
-    };
+    let wide = |factors: &[u64], quantity: &'static str| product(name, factors, quantity);
     let [y, x] = layer.op.output_size();
     let shape = match layer.op {
         Operator::Conv2d { in_channels, out_channels, kernel, stride, dilation, groups, input, .. } => {
@@ -296,6 +346,12 @@ mod tests {
         assert!(matches!(error, HwError::Overflow { .. }), "{error}");
     }
 
+    #[test]
+    fn a_task_of_no_sample_is_refused() {
+        let error = Task::new(&Layer::new("fc", Operator::linear(4, 4)), 0, Pass::Forward).unwrap_err();
+        assert_eq!(error.to_string(), "layer `fc`: batch is 0, expected at least 1");
+    }
+
     proptest! {
         #[test]
         fn any_sizes_give_a_task_or_an_error(sizes in proptest::array::uniform8(any::<u64>()), shrink in 0_u32..64) {
@@ -304,7 +360,9 @@ mod tests {
                 padding: [g, h], dilation: [1, g], groups: 1, input: [a, d] };
             for op in [conv, Operator::MatMul { m: a, n: b, k: c, count: d }, Operator::Linear { in_features: a, out_features: b, rows: c }] {
                 for pass in Pass::TRAINING {
-                    let _ = Task::new(&Layer::new("l", op.clone()), h, pass);
+                    if let Ok(task) = Task::new(&Layer::new("l", op.clone()), h, pass) {
+                        prop_assert_eq!(task.validate(), Ok(()));
+                    }
                 }
             }
         }

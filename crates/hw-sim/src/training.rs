@@ -49,7 +49,8 @@ pub struct TrainingCost {
     pub effective_macs: f64,
 }
 
-/// What a method saves against a baseline, each in `(−∞, 1]`.
+/// What a method saves against a baseline, each in `[−∞, 1]`: 0 where both cost the same, also nothing, and `−∞` where
+/// the baseline alone costs nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Saving {
@@ -76,12 +77,18 @@ pub fn step(accelerator: &Accelerator, workload: &Workload) -> Result<NetworkCos
 /// The sum over phases.
 ///
 /// # Errors
-/// Steps that are negative or not finite, or a layer that the accelerator cannot run.
+/// No phase, one without layers, steps that are negative or not finite, or a layer that the accelerator cannot run.
 pub fn schedule(accelerator: &Accelerator, phases: &[Phase]) -> Result<TrainingCost, HwError> {
+    if phases.is_empty() {
+        return Err(HwError::field("schedule", "phases", "at least 1", 0));
+    }
     let mut total = TrainingCost::default();
     for (index, phase) in phases.iter().enumerate() {
         if !(phase.steps.is_finite() && phase.steps >= 0.0) {
             return Err(HwError::field(format!("phase {index}"), "steps", "finite and not negative", phase.steps));
+        }
+        if phase.workload.layers.is_empty() {
+            return Err(HwError::field(format!("phase {index}"), "layers", "at least 1", 0));
         }
         let cost = step(accelerator, &phase.workload)?;
         total.cycles += phase.steps * cost.cycles() as f64;
@@ -98,7 +105,7 @@ pub fn schedule(accelerator: &Accelerator, phases: &[Phase]) -> Result<TrainingC
 /// A precision schedule of one network: [`schedule`] with the network's bits replaced in each phase.
 ///
 /// # Errors
-/// Bits outside what the accelerator takes, or shares that are negative.
+/// No precision, a network without layers, bits outside what the accelerator takes, or shares that are negative.
 pub fn precision_schedule(
     accelerator: &Accelerator,
     network: &Workload,
@@ -114,7 +121,7 @@ pub fn precision_schedule(
 impl TrainingCost {
     /// What this saves against a baseline.
     pub fn saving(&self, baseline: &Self) -> Saving {
-        let saved = |ours: f64, theirs: f64| 1.0 - ours / theirs;
+        let saved = |ours: f64, theirs: f64| if ours == theirs { 0.0 } else { 1.0 - ours / theirs };
         Saving {
             effective_macs: saved(self.effective_macs, baseline.effective_macs),
             energy: saved(self.joules, baseline.joules),
@@ -163,6 +170,26 @@ mod tests {
         let low = [Precision { bits: [3, 3, 6], share: 1.0 }];
         let saving = precision_schedule(&accelerator, &net, &low).unwrap().saving(&baseline);
         assert!(0.0 < saving.energy && saving.energy < saving.effective_macs, "{saving:?}");
+    }
+
+    #[test]
+    fn a_baseline_that_costs_nothing_leaves_nothing_to_save() {
+        let all = |saving: Saving| [saving.effective_macs, saving.energy, saving.latency];
+        let nothing = TrainingCost::default();
+        let some = TrainingCost { effective_macs: 2.0, joules: 3.0, seconds: 4.0, ..nothing };
+        assert_eq!(all(nothing.saving(&nothing)), [0.0; 3]);
+        assert_eq!(all(some.saving(&some)), [0.0; 3]);
+        assert_eq!(all(nothing.saving(&some)), [1.0; 3]);
+        assert_eq!(all(some.saving(&nothing)), [f64::NEG_INFINITY; 3]);
+    }
+
+    #[test]
+    fn a_schedule_of_nothing_is_refused() {
+        let accelerator = Accelerator::preset("tpu-like").unwrap();
+        let refused = |phases: &[Phase]| schedule(&accelerator, phases).unwrap_err().to_string();
+        assert_eq!(refused(&[]), "schedule: phases is 0, expected at least 1");
+        let empty = Phase { workload: Workload::new("empty", Vec::new()), steps: 1.0 };
+        assert_eq!(refused(&[empty]), "phase 0: layers is 0, expected at least 1");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use core_tensor::workload::{Layer, Operator, Pass, Workload};
 use hw_sim::engine::Engine;
 use hw_sim::networks::{builtin, with_bits, with_densities};
 use hw_sim::task::{OperandKind, Task};
-use hw_sim::{Accelerator, LayerCost, NetworkCost};
+use hw_sim::{Accelerator, LayerCost, NetworkCost, explain};
 use proptest::prelude::*;
 
 fn presets() -> Vec<Accelerator> {
@@ -270,6 +270,33 @@ fn impossible_accelerators_are_refused_by_field_or_line() {
     refuse("name = \"activations\"", "name = \"activations", "a.toml:");
     refuse("kind = \"diannao\"", "kind = \"abacus\"", "abacus");
     refuse("filters = 64", "filters = 64\nrows = 3", "rows");
+}
+
+#[test]
+fn impossible_tasks_are_refused_by_name_and_field() {
+    let good = Task::new(&even().layers[0], 1, Pass::Forward).unwrap();
+    let refuse = |change: fn(&mut Task), needle: &str| {
+        let mut task = good.clone();
+        change(&mut task);
+        for accelerator in presets() {
+            let cost = accelerator.cost_tasks("one", std::slice::from_ref(&task)).map(drop);
+            for found in [cost, explain(&accelerator, &task).map(drop)] {
+                let message = found.unwrap_err().to_string();
+                assert!(message.contains("layer `conv`") && message.contains(needle), "{message}");
+            }
+        }
+    };
+    refuse(|task| task.input.bits = 0, "input bits is 0");
+    refuse(|task| task.weight.bits = 33, "weight bits is 33");
+    refuse(|task| task.output_bits = 0, "output bits is 0");
+    refuse(|task| task.input.density = f64::NAN, "input density is NaN");
+    refuse(|task| task.weight.density = -0.5, "weight density is -0.5");
+    refuse(|task| task.shape.groups = 0, "groups is 0");
+    refuse(|task| task.shape.s = 0, "s is 0");
+    refuse(|task| task.shape.stride[1] = 0, "horizontal stride is 0");
+    refuse(|task| task.shape.words[1] = 0, "weight words is 0");
+    refuse(|task| task.shape.words[2] = u64::MAX, "its output words do not fit");
+    refuse(|task| task.shape.n = u64::MAX, "its MACs do not fit");
 }
 
 #[test]

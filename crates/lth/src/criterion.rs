@@ -40,6 +40,12 @@ pub trait Criterion {
     /// # Errors
     /// What keeps the weights from being scored.
     fn score(&self, weights: &[NamedTensor], mask: Option<&MaskSet>) -> Result<Scores>;
+
+    /// How many consecutive weights of a tensor of this shape share a score. With it [`Imp`](crate::Imp) counts what a
+    /// round on disk keeps. Default: `None`, not known before there are scores, and nothing is counted.
+    fn unit(&self, _shape: &[i64]) -> Option<usize> {
+        None
+    }
 }
 
 /// Scores of several tensors.

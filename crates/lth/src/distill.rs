@@ -57,21 +57,33 @@ impl DistillConfig {
     /// # Errors
     /// The first setting outside its range.
     pub fn validate(&self) -> Result<()> {
+        match self.outside() {
+            Some((setting, range, found)) => Err(Error::setting(setting, range, found)),
+            None => Ok(()),
+        }
+    }
+
+    /// The first setting outside its range, with the range and its value.
+    fn outside(&self) -> Option<(&'static str, &'static str, f64)> {
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
-            return Err(Error::setting("temperature", "finite and above 0", self.temperature));
+            return Some(("temperature", "finite and above 0", self.temperature));
         }
         if !(0.0..=1.0).contains(&self.alpha) {
-            return Err(Error::setting("alpha", "in [0, 1]", self.alpha));
+            return Some(("alpha", "in [0, 1]", self.alpha));
         }
-        Ok(())
+        None
     }
 
     /// The loss for logits `[batch, classes]` of student and teacher and labels `[batch]`. No gradient flows to the
     /// teacher. Parts: `cross_entropy`, `divergence` (the KL term before weighting), `train_accuracy` (%).
     ///
     /// # Errors
-    /// Logits of different shapes.
+    /// [`core_tensor::Error::Setting`] for the first setting outside its range, [`core_tensor::Error::Tensor`] for
+    /// logits of different shapes, or what libtorch refuses.
     pub fn loss(&self, student: &Tensor, teacher: &Tensor, target: &Tensor) -> core_tensor::Result<Loss> {
+        if let Some((setting, range, found)) = self.outside() {
+            return Err(core_tensor::Error::setting(setting, range, found));
+        }
         if student.size() != teacher.size() {
             let expected = format!("{:?} as the student's", student.size());
             return Err(core_tensor::Error::tensor("teacher logits", expected, format!("{:?}", teacher.size())));

@@ -1,5 +1,7 @@
 //! Iterative magnitude pruning, one resumable round at a time.
 
+mod count;
+
 use crate::criterion::Criterion;
 use crate::mask::{MaskRecord, MaskSet};
 use crate::prunable::{NamedTensor, Prunable};
@@ -97,7 +99,8 @@ impl<'a> Imp<'a> {
     /// Rounds that rewind a model to `start` each time.
     ///
     /// # Errors
-    /// A setting outside its range, nothing to prune, or start weights of another architecture.
+    /// A setting outside its range, a selector with densities of its own ([`Selector::layer_densities`]), nothing to
+    /// prune, or start weights of another architecture.
     pub fn new(
         config: ImpConfig,
         store: &'a nn::VarStore,
@@ -107,6 +110,7 @@ impl<'a> Imp<'a> {
         if !(0.0..1.0).contains(&config.rate) {
             return Err(Error::setting("rate", "in [0, 1)", config.rate));
         }
+        config.selector.takes(Amount::Rate(config.rate))?;
         let weights = config.prunable.select_from(store)?;
         let mask = MaskSet::ones_like(&weights);
         if config.first_round == FirstRound::TrainFirst {
@@ -117,6 +121,12 @@ impl<'a> Imp<'a> {
 
     /// Keeps each round's ticket as `round-{n}.safetensors` in a folder, and takes rounds that are already there from it
     /// instead of computing them again.
+    ///
+    /// A round on disk must have this search's record, start weights and counts: as many weights (or filters) as the
+    /// rate leaves of the round before, no layer with less than its minimum or emptied where that is refused. What a
+    /// file does not tell is not checked: [`FirstRound`], a criterion's settings that its name leaves out (a seed, a
+    /// batch), a minimum that was higher, the training. Put those into [`ImpConfig::source`], or take another folder. A
+    /// criterion without a [`unit`](Criterion::unit) is not counted.
     #[must_use]
     pub fn in_folder(self, folder: impl Into<PathBuf>) -> Self {
         Self { folder: Some(folder.into()), ..self }
@@ -200,6 +210,7 @@ impl<'a> Imp<'a> {
         if !ticket.mask().is_subset_of(&self.mask).map_err(|error| error.to_string())? {
             return Err("its mask keeps weights that the round before dropped".into());
         }
+        count::check(&self.config, self.criterion, &self.mask, ticket.mask())?;
         for (name, tensor) in ticket.start() {
             // Files are read into CPU memory, wherever the start weights live.
             if self.start.get(name).is_none_or(|start| !start.equal(&tensor.to_device(start.device()))) {

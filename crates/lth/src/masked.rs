@@ -42,8 +42,8 @@ impl MaskObserver {
     /// Holds `mask` on the variables of a store, and applies it to their present values.
     ///
     /// # Errors
-    /// [`Mismatch`](crate::Error::Mismatch) for a masked tensor that is absent or of another shape; nothing is changed
-    /// then.
+    /// [`Mismatch`](crate::Error::Mismatch) for a masked tensor that is absent, frozen or of another shape; nothing is
+    /// changed then.
     pub fn new(mask: &MaskSet, store: &nn::VarStore) -> Result<Self> {
         Self::on(mask, &trainable_variables(store))
     }

@@ -14,6 +14,9 @@ pub type NamedTensor = (String, Tensor);
 /// A tensor is a weight if its name's last component is `weight` and it has two axes (linear) or more (convolution).
 /// Biases and norms are never chosen unless a pattern asks for them.
 ///
+/// An embedding table has two axes too, and counts as a linear weight. `.except(["*embeddings*"])` leaves out those of
+/// a BERT; in other models put their own names in, since each pattern must fit some tensor.
+///
 /// ```
 /// use lth::Prunable;
 /// use tch::{Device, Kind, Tensor};
@@ -63,12 +66,12 @@ impl Default for Prunable {
 }
 
 impl Prunable {
-    /// Convolution and linear weights except the last in order. The default.
+    /// Convolution and linear weights, embedding tables among them, except the last in order. The default.
     pub fn conv_and_linear_except_last() -> Self {
         Self { choose: Choice::ConvAndLinearExceptLast, except: Vec::new() }
     }
 
-    /// All convolution and linear weights.
+    /// All convolution and linear weights; embedding tables are among them.
     pub fn conv_and_linear() -> Self {
         Self { choose: Choice::ConvAndLinear, except: Vec::new() }
     }
@@ -206,6 +209,22 @@ mod tests {
         assert_eq!(chosen.len(), 1);
         assert_eq!(chosen[0].0, "features.weight");
         drop((features, classifier));
+    }
+
+    #[test]
+    fn embedding_tables_are_linear_weights_unless_a_pattern_excepts_them() {
+        let model = [
+            zeros("bert.embeddings.word_embeddings.weight", &[40, 16]),
+            zeros("bert.embeddings.LayerNorm.weight", &[16]),
+            zeros("bert.encoder.layer.0.output.dense.weight", &[16, 64]),
+            zeros("classifier.weight", &[2, 16]),
+        ];
+        let names = |prunable: Prunable| -> Vec<String> {
+            prunable.select(&model).unwrap().into_iter().map(|(name, _)| name).collect()
+        };
+        let encoder = "bert.encoder.layer.0.output.dense.weight";
+        assert_eq!(names(Prunable::default()), ["bert.embeddings.word_embeddings.weight", encoder]);
+        assert_eq!(names(Prunable::default().except(["*embeddings*"])), [encoder]);
     }
 
     #[test]

@@ -96,10 +96,13 @@ impl PruningSchedule {
     /// Runs all rounds on weights that are not trained in between: one-shot pruning, SNIP, GraSP, SynFlow.
     ///
     /// # Errors
-    /// What the criterion or the selector refuses.
+    /// A setting outside its range, a selector with densities of its own ([`Selector::layer_densities`]), and what the
+    /// criterion or the selector refuses.
     pub fn prune(&self, weights: &[NamedTensor], criterion: &dyn Criterion, selector: &Selector) -> Result<MaskSet> {
+        let amounts = self.amounts()?;
+        amounts.iter().try_for_each(|amount| selector.takes(*amount))?;
         let mut mask = MaskSet::ones_like(weights);
-        for amount in self.amounts()? {
+        for amount in amounts {
             let scores = criterion.score(weights, Some(&mask))?;
             mask = selector.prune(&scores, amount, Some(&mask))?;
         }
@@ -110,6 +113,35 @@ impl PruningSchedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::criterion::Scores;
+
+    /// Must not be asked.
+    struct Unasked;
+
+    impl Criterion for Unasked {
+        fn name(&self) -> String {
+            "unasked".into()
+        }
+
+        fn score(&self, _: &[NamedTensor], _: Option<&MaskSet>) -> Result<Scores> {
+            panic!("scored")
+        }
+    }
+
+    #[test]
+    fn a_selector_with_densities_of_its_own_is_refused_before_anything_is_scored() {
+        let weights = [("w".to_owned(), tch::Tensor::from_slice(&[1_f32, 2.0]))];
+        let selector = Selector::layer_densities([("w".to_owned(), 0.5)].into_iter().collect());
+        let refuse = |schedule: PruningSchedule| schedule.prune(&weights, &Unasked, &selector).unwrap_err().to_string();
+        assert_eq!(
+            refuse(PruningSchedule::OneShot { density: 0.5 }),
+            "amount is Density(0.5), expected `AsScoped` with given densities"
+        );
+        assert_eq!(
+            refuse(PruningSchedule::Iterative { rate: 0.2, rounds: 3 }),
+            "amount is Rate(0.2), expected `AsScoped` with given densities"
+        );
+    }
 
     fn densities(schedule: PruningSchedule) -> Vec<f64> {
         let density = |amount| if let Amount::Density(density) = amount { density } else { f64::NAN };

@@ -37,7 +37,8 @@ pub enum Scope {
     /// Each tensor by itself, all to the same share.
     PerLayer,
     /// Each tensor by itself, to its own density, as with [`MaskSet::layer_densities`]. Takes no further amount than
-    /// [`Amount::AsScoped`].
+    /// [`Amount::AsScoped`]. So it is for [`Selector::prune`] alone: [`Imp`](crate::Imp) and
+    /// [`PruningSchedule`](crate::PruningSchedule) bring amounts of their own and refuse it.
     LayerDensities(IndexMap<String, f64>),
 }
 
@@ -77,7 +78,7 @@ impl Selector {
         Self { scope: Scope::PerLayer, ..Self::default() }
     }
 
-    /// Each tensor ranked by itself, pruned to its own density.
+    /// Each tensor ranked by itself, pruned to its own density: see [`Scope::LayerDensities`] for who takes it.
     pub fn layer_densities(densities: IndexMap<String, f64>) -> Self {
         Self { scope: Scope::LayerDensities(densities), ..Self::default() }
     }
@@ -112,9 +113,7 @@ impl Selector {
             Scope::Global => self.drop_together(&layers, scores, amount, Beyond::Refused)?,
             Scope::PerLayer => self.drop_each(&layers, scores, |_| Ok(amount))?,
             Scope::LayerDensities(densities) => {
-                if amount != Amount::AsScoped {
-                    return Err(Error::setting("amount", "`AsScoped` with given densities", format!("{amount:?}")));
-                }
+                self.takes(amount)?;
                 let known = || layers.iter().map(|layer| layer.name.to_owned()).collect();
                 if let Some(name) = densities.keys().find(|name| !layers.iter().any(|layer| layer.name == **name)) {
                     return Err(Error::UnknownName { pattern: name.clone(), known: known() });
@@ -138,6 +137,42 @@ impl Selector {
         Ok(mask)
     }
 
+    /// Checks that the scope can be asked for an amount.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for given densities with another amount than theirs.
+    pub(crate) fn takes(&self, amount: Amount) -> Result<()> {
+        if matches!(self.scope, Scope::LayerDensities(_)) && amount != Amount::AsScoped {
+            return Err(Error::setting("amount", "`AsScoped` with given densities", format!("{amount:?}")));
+        }
+        Ok(())
+    }
+
+    /// How many units [`prune`](Self::prune) drops in all, which can be told without scores.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for an amount that `prune` refuses, and for given densities.
+    pub(crate) fn dropped(&self, layers: &[Units], amount: Amount) -> Result<usize> {
+        self.takes(amount)?;
+        if self.scope == Scope::Global {
+            return self.count(layers, amount, Beyond::Refused);
+        }
+        layers.iter().map(|layer| self.count(std::slice::from_ref(layer), amount, Beyond::Spared)).sum()
+    }
+
+    /// How many units to drop from layers that are ranked together.
+    fn count(&self, layers: &[Units], amount: Amount, beyond: Beyond) -> Result<usize> {
+        let all: usize = layers.iter().map(|layer| layer.all).sum();
+        let alive: usize = layers.iter().map(|layer| layer.alive).sum();
+        let count = amount.dropped(all, alive)?;
+        let left: usize = layers.iter().map(|layer| layer.alive.saturating_sub(self.min_per_layer)).sum();
+        if count > left && beyond == Beyond::Refused {
+            let expected = format!("at most {left} to drop, with {} kept in each layer", self.min_per_layer);
+            return Err(Error::setting("amount", expected, count));
+        }
+        Ok(count.min(left))
+    }
+
     fn drop_each(
         &self,
         layers: &[Layer],
@@ -154,9 +189,9 @@ impl Selector {
 
     /// Drops from all layers together, but for the protected best of each.
     fn drop_together(&self, layers: &[Layer], scores: &Scores, amount: Amount, beyond: Beyond) -> Result<Vec<Bits>> {
-        let alive: usize = layers.iter().map(Layer::alive_units).sum();
-        let all: usize = layers.iter().map(|layer| layer.units).sum();
-        let count = amount.dropped(all, alive)?;
+        let units: Vec<Units> =
+            layers.iter().map(|layer| Units { all: layer.units, alive: layer.alive_units() }).collect();
+        let count = self.count(&units, amount, beyond)?;
         let rank = |candidates: &[Candidates], count: usize| {
             drop_smallest(candidates, scores.rank, count).map_err(|found| {
                 let Layer { name, values, .. } = &layers[found.tensor];
@@ -184,19 +219,21 @@ impl Selector {
                 None => protected.complement(),
             })
             .collect();
-        let left: usize = open.iter().map(Bits::count_ones).sum();
-        if count > left && beyond == Beyond::Refused {
-            let expected = format!("at most {left} to drop, with {} kept in each layer", self.min_per_layer);
-            return Err(Error::setting("amount", expected, count));
-        }
         let candidates: Vec<_> = candidates
             .iter()
             .zip(&open)
             .map(|(candidate, open)| Candidates { values: candidate.values, alive: Some(open) })
             .collect();
-        let kept = rank(&candidates, count.min(left))?;
+        let kept = rank(&candidates, count)?;
         Ok(kept.iter().zip(&protected).map(|(kept, protected)| kept.zip(protected, |a, b| a | b)).collect())
     }
+}
+
+/// How many units a layer has, and how many an earlier mask left.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Units {
+    pub(crate) all: usize,
+    pub(crate) alive: usize,
 }
 
 /// What becomes of an amount that would leave a layer less than its minimum.

@@ -4,6 +4,7 @@ mod file;
 
 use crate::mask::{MaskRecord, MaskSet, hexadecimal};
 use crate::masked::MaskObserver;
+use crate::prunable::trainable_variables;
 use crate::rewind::{Rewind, copies};
 use crate::{Error, Result};
 use core_tensor::optim::NamedTensors;
@@ -121,10 +122,14 @@ impl Ticket {
     /// Sets all variables of a model to the masked weights, and returns the observer that keeps the mask in training.
     ///
     /// # Errors
-    /// [`Error::OtherArchitecture`] unless the model has exactly the ticket's names and shapes; nothing is changed then.
+    /// [`Error::OtherArchitecture`] unless the model has exactly the ticket's names and shapes, [`Error::Mismatch`] for
+    /// a masked variable that is frozen; nothing is changed then.
     pub fn apply(&self, store: &nn::VarStore) -> Result<MaskObserver> {
-        restore(&self.start, store)?;
-        MaskObserver::new(&self.mask, store)
+        let fitted = fitted(&self.start, store)?;
+        let trainable = trainable_variables(store);
+        self.mask.matched(&trainable)?;
+        copy(fitted)?;
+        MaskObserver::on(&self.mask, &trainable)
     }
 }
 
@@ -133,6 +138,11 @@ impl Ticket {
 /// # Errors
 /// [`Error::OtherArchitecture`] unless names and shapes are exactly the model's; nothing is changed then.
 pub fn restore(weights: &NamedTensors, store: &nn::VarStore) -> Result<()> {
+    copy(fitted(weights, store)?)
+}
+
+/// A model's variables, each with the weight it is to be set to.
+fn fitted(weights: &NamedTensors, store: &nn::VarStore) -> Result<Vec<(Tensor, Tensor)>> {
     let weights: NamedTensors = weights
         .iter()
         .filter(|(name, _)| !is_counter(name))
@@ -146,7 +156,11 @@ pub fn restore(weights: &NamedTensors, store: &nn::VarStore) -> Result<()> {
             difference,
         });
     }
-    no_grad(|| variables.into_iter().try_for_each(|(name, mut variable)| variable.f_copy_(&weights[&name])))?;
+    Ok(variables.into_iter().map(|(name, variable)| (variable, weights[&name].shallow_clone())).collect())
+}
+
+fn copy(fitted: Vec<(Tensor, Tensor)>) -> Result<()> {
+    no_grad(|| fitted.into_iter().try_for_each(|(mut variable, weight)| variable.f_copy_(&weight)))?;
     Ok(())
 }
 

@@ -5,10 +5,10 @@ use core_tensor::data::{Batch, BatchSource};
 use core_tensor::networks::{Architecture, ConvNetConfig};
 use core_tensor::nn::{Network, trace_workload};
 use core_tensor::optim::{Schedule, Sgd, SgdConfig, named_trainable, parameters};
-use core_tensor::train::{Control, CrossEntropy, EachEpoch, EpochReport, TrainConfig, Trainer};
+use core_tensor::train::{Control, CrossEntropy, EachEpoch, EpochReport, Progress, TrainConfig, Trainer};
 use quant::fractrain::{
-    AtEpochs, CostController, CostLedger, CpTarget, Cyclic, DfqConfig, DfqOption, FollowTarget, Gates, Pfq, Precision,
-    PrecisionController, QuantConfig, QuantFactory, QuantHandle, WithGateCost,
+    AtEpochs, ByProgress, CostController, CostLedger, CpTarget, Cyclic, DfqConfig, DfqOption, FollowTarget, Gates,
+    GridKind, Pfq, Precision, PrecisionController, QuantConfig, QuantFactory, QuantHandle, WithGateCost,
 };
 use tch::{Device, Kind, Tensor, nn};
 
@@ -143,6 +143,51 @@ fn a_cycle_is_evaluated_at_the_precision_of_its_epochs_last_step() {
     trainer.observe(&mut control).fit(&Images).unwrap();
     assert_eq!(net.handle.precision(), Precision::new(cyclic.forward_bits(3), 8).unwrap());
     assert!(cyclic.forward_bits(3) > 6);
+}
+
+#[test]
+fn a_cycle_that_cannot_run_is_refused_before_the_first_step() {
+    let cyclic = Cyclic { low: 3, high: 8, gradient: 8, steps: 8, cycles: 2 };
+    for (broken, named) in [
+        (Cyclic { cycles: 0, ..cyclic }, "`cycles`"),
+        (Cyclic { cycles: 9, ..cyclic }, "`cycles`"),
+        (Cyclic { low: 9, ..cyclic }, "`low`"),
+        (Cyclic { high: 99, ..cyclic }, "99 bits"),
+        (Cyclic { gradient: 0, ..cyclic }, "0 bits"),
+    ] {
+        let net = plain();
+        let mut objective = CrossEntropy::new(net.network.as_ref());
+        let mut optimizer = Sgd::new(parameters(&net.store, 0.0), SgdConfig::default()).unwrap();
+        let mut control = PrecisionController::new(&net.handle, broken);
+        let mut trainer = Trainer::new(train_config(1), &mut objective, &mut optimizer).unwrap();
+        let error = trainer.observe(&mut control).fit(&Images).unwrap_err().to_string();
+        assert!(error.starts_with("observer `precision`") && error.contains(named), "{broken:?}: {error}");
+        assert_eq!(trainer.progress(), Progress::default());
+    }
+}
+
+#[test]
+fn a_precision_that_a_grid_cannot_have_is_refused_before_its_step() {
+    let store = nn::VarStore::new(Device::Cpu);
+    let symmetric = QuantConfig { activation_grid: GridKind::Symmetric, ..QuantConfig::default() };
+    let factory = QuantFactory::new(symmetric, Precision::FULL).unwrap();
+    let network = architecture().build(&store.root(), &factory).unwrap();
+    fill(&store);
+    let two = Precision::new(2, 8).unwrap();
+    let one = Precision::new(1, 8).unwrap();
+    // One bit from the third step on, or from the first.
+    for (first, last_step, last) in [(2, 1, two), (0, 0, one)] {
+        let handle = factory.handle();
+        let schedule = ByProgress(move |progress: Progress| if progress.step < first { two } else { one });
+        let mut control = PrecisionController::new(&handle, schedule);
+        let mut objective = CrossEntropy::new(network.as_ref());
+        let mut optimizer = Sgd::new(parameters(&store, 0.0), SgdConfig::default()).unwrap();
+        let mut trainer = Trainer::new(train_config(1), &mut objective, &mut optimizer).unwrap();
+        let error = trainer.observe(&mut control).fit(&Images).unwrap_err().to_string();
+        let expected = "observer `precision`: `activation_grid`: expected 2 bits at least on a symmetric grid";
+        assert_eq!(error, format!("{expected}, found 1"));
+        assert_eq!((trainer.progress().step, handle.precision()), (last_step, last));
+    }
 }
 
 #[test]

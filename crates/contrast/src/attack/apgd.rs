@@ -162,6 +162,10 @@ impl Attack for Apgd {
         Box::new(Self { ball: self.ball.with_radius(radius), ..self.clone() })
     }
 
+    fn check(&self) -> Result<()> {
+        self.validate()
+    }
+
     fn run(&self, model: &dyn Classifier, images: &Tensor, goal: &Goal, seed: u64) -> Result<Adversarial> {
         self.validate()?;
         in_parts(model, &self.ball, images, goal, |subject, images, goal| {
@@ -207,12 +211,17 @@ impl Attack for ApgdTargeted {
         Box::new(Self { apgd: Apgd { ball, ..self.apgd.clone() }, ..self.clone() })
     }
 
-    /// A goal with targets of its own is attacked on those alone, as by [`Apgd`].
-    fn run(&self, model: &dyn Classifier, images: &Tensor, goal: &Goal, seed: u64) -> Result<Adversarial> {
+    fn check(&self) -> Result<()> {
         self.apgd.validate()?;
         if self.targets == 0 {
             return Err(Error::setting("targets", "at least 1", self.targets));
         }
+        Ok(())
+    }
+
+    /// A goal with targets of its own is attacked on those alone, as by [`Apgd`].
+    fn run(&self, model: &dyn Classifier, images: &Tensor, goal: &Goal, seed: u64) -> Result<Adversarial> {
+        self.check()?;
         if goal.targets().is_some() {
             return self.apgd.run(model, images, goal, seed);
         }

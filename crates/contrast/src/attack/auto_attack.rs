@@ -111,7 +111,7 @@ impl AutoAttack {
     /// Runs the ensemble and tells what each attack contributed.
     ///
     /// # Errors
-    /// As [`Attack::run`].
+    /// As [`Attack::run`]; a setting of any attack outside its range before the first one runs.
     pub fn run_in_stages(
         &self,
         model: &dyn Classifier,
@@ -119,9 +119,7 @@ impl AutoAttack {
         goal: &Goal,
         seed: u64,
     ) -> Result<(Adversarial, Vec<Stage>)> {
-        if self.batch == 0 {
-            return Err(Error::setting("batch", "at least 1", self.batch));
-        }
+        self.check()?;
         let subject = Subject::new(model, &self.ball, images, goal)?;
         let images = images.detach();
         let count = images.size()[0];
@@ -192,6 +190,14 @@ impl Attack for AutoAttack {
     fn with_radius(&self, radius: f64) -> Box<dyn Attack> {
         let attacks = self.attacks.iter().map(|attack| attack.with_radius(radius)).collect();
         Box::new(Self { ball: self.ball.with_radius(radius), version: self.version, attacks, batch: self.batch })
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.batch == 0 {
+            return Err(Error::setting("batch", "at least 1", self.batch));
+        }
+        self.ball.validate()?;
+        self.attacks.iter().try_for_each(|attack| attack.check())
     }
 
     fn run(&self, model: &dyn Classifier, images: &Tensor, goal: &Goal, seed: u64) -> Result<Adversarial> {

@@ -132,15 +132,7 @@ impl Ball {
     /// [`Error::Images`] for another kind or fewer than two dimensions, [`Error::InputOutOfBounds`] for pixels outside the
     /// box or NaN.
     pub fn check_images(&self, images: &Tensor) -> Result<()> {
-        let kind = images.f_kind()?;
-        if !matches!(kind, Kind::Float | Kind::Double) {
-            let expected = "single or double precision".to_owned();
-            return Err(Error::Images { expected, found: format!("{kind:?}") });
-        }
-        if images.dim() < 2 {
-            let expected = "a batch of at least one dimension each".to_owned();
-            return Err(Error::Images { expected, found: format!("{:?}", images.size()) });
-        }
+        let kind = check_batch(images)?;
         if images.numel() == 0 {
             return Ok(());
         }
@@ -162,8 +154,12 @@ impl Ball {
     /// to an L2 or L1 size is taken back.
     ///
     /// # Errors
-    /// [`Error::Images`] when the shapes differ.
+    /// As [`Ball::validate`], and [`Error::Images`] for another kind than single or double precision, fewer than two
+    /// dimensions, or shapes that differ. That `images` are in the box is not checked.
     pub fn project(&self, images: &Tensor, moved: &Tensor) -> Result<Tensor> {
+        self.validate()?;
+        check_batch(images)?;
+        check_batch(moved)?;
         if images.size() != moved.size() {
             let expected = format!("{:?} as the clean images", images.size());
             return Err(Error::Images { expected, found: format!("{:?}", moved.size()) });
@@ -175,7 +171,7 @@ impl Ball {
             }
             Norm::L2 => {
                 let perturbation = moved.f_sub(images)?;
-                let length = perturbation.flatten(1, -1).linalg_norm(2, [1].as_slice(), false, images.kind());
+                let length = perturbation.flatten(1, -1).f_linalg_norm(2, [1].as_slice(), false, images.kind())?;
                 let scale = (length.clamp_min(1e-30).reciprocal() * self.radius).clamp_max(1.0);
                 let scaled = images + perturbation * broadcast(&scale, images.dim());
                 self.settle(images, scaled.clamp(self.low, self.high))
@@ -267,6 +263,20 @@ impl Ball {
         }
         Ok(from_rows(&values, &moved).clamp(self.low, self.high))
     }
+}
+
+/// Refuses what is no batch of images in single or double precision, and gives the precision.
+fn check_batch(images: &Tensor) -> Result<Kind> {
+    let kind = images.f_kind()?;
+    if !matches!(kind, Kind::Float | Kind::Double) {
+        let expected = "single or double precision".to_owned();
+        return Err(Error::Images { expected, found: format!("{kind:?}") });
+    }
+    if images.dim() < 2 {
+        let expected = "a batch of at least one dimension each".to_owned();
+        return Err(Error::Images { expected, found: format!("{:?}", images.size()) });
+    }
+    Ok(kind)
 }
 
 /// Half of the 1e-6 that is promised may be kept of a budget's excess, so that a double's last digit decides nothing …

@@ -37,6 +37,9 @@ impl Classifier for EvalMode<'_> {
 }
 
 /// A model that wants normalised images: `(x − mean) / deviation` per channel goes into it.
+///
+/// # Panics
+/// A pass does, on images of another number of channels than there are means and deviations; one of each does for all.
 #[derive(Debug)]
 pub struct Normalized<M> {
     model: M,
@@ -46,6 +49,9 @@ pub struct Normalized<M> {
 
 impl<M: Classifier> Normalized<M> {
     /// With one mean and one standard deviation a channel of `[batch, channels, height, width]`.
+    ///
+    /// Means are finite, deviations finite and above 0. It is not checked here: an attack on a model with others finds
+    /// logits that are not finite, and refuses it.
     pub fn new(model: M, mean: &[f32], deviation: &[f32]) -> Self {
         let channels = |values: &[f32]| Tensor::from_slice(values).reshape([1, -1, 1, 1]);
         Self { model, mean: channels(mean), deviation: channels(deviation) }

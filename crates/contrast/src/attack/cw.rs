@@ -181,6 +181,10 @@ impl Attack for CwL2 {
         Box::new(Self { ball: self.ball.with_radius(radius), ..self.clone() })
     }
 
+    fn check(&self) -> Result<()> {
+        self.validate()
+    }
+
     /// The seed is not used: nothing here is random.
     fn run(&self, model: &dyn Classifier, images: &Tensor, goal: &Goal, _seed: u64) -> Result<Adversarial> {
         self.validate()?;

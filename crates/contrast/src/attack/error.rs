@@ -44,10 +44,10 @@ pub enum Error {
         /// What was found.
         found: String,
     },
-    /// Labels or targets of a wrong number, kind or range.
+    /// Labels or targets of a wrong number, kind or range, or on another device.
     #[error("labels: expected {expected}, found {found}")]
     LabelMismatch {
-        /// The expected number, kind or range.
+        /// The expected number, kind, range or device.
         expected: String,
         /// What was found.
         found: String,

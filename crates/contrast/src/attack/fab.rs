@@ -269,6 +269,10 @@ impl Attack for Fab {
         Box::new(Self { ball: self.ball.with_radius(radius), ..self.clone() })
     }
 
+    fn check(&self) -> Result<()> {
+        self.validate()
+    }
+
     fn run(&self, model: &dyn Classifier, images: &Tensor, goal: &Goal, seed: u64) -> Result<Adversarial> {
         self.validate()?;
         in_parts(model, &self.ball, images, goal, |subject, images, goal| self.attack(subject, images, goal, seed))

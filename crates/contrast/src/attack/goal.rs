@@ -1,10 +1,10 @@
 //! What an attack is to achieve.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{Error, Result};
 
-/// What an attack is to achieve on every example; tensors are `[batch]` of 64-bit integers.
+/// What an attack is to achieve on every example; tensors are `[batch]` of 64-bit integers, on the images' device.
 #[derive(Debug)]
 pub enum Goal {
     /// Any class but the label.
@@ -56,6 +56,9 @@ impl Goal {
     }
 
     /// Which of the logits' examples `[batch]` achieve it.
+    ///
+    /// # Panics
+    /// On logits of another batch or on another device.
     pub fn reached(&self, logits: &Tensor) -> Tensor {
         let predicted = logits.argmax(-1, false);
         match self {
@@ -82,11 +85,11 @@ impl Goal {
         }
     }
 
-    /// Checks numbers, kinds and ranges.
-    pub(crate) fn check(&self, examples: i64, classes: i64) -> Result<()> {
-        check_classes("labels", self.labels(), examples, classes)?;
+    /// Checks numbers, kinds, devices and ranges; `device` is the images'.
+    pub(crate) fn check(&self, examples: i64, classes: i64, device: Device) -> Result<()> {
+        check_classes("labels", self.labels(), examples, classes, device)?;
         let Some(targets) = self.targets() else { return Ok(()) };
-        check_classes("targets", targets, examples, classes)?;
+        check_classes("targets", targets, examples, classes, device)?;
         let same = targets.eq_tensor(self.labels()).to_kind(Kind::Int64);
         if examples > 0 && same.max().int64_value(&[]) != 0 {
             let example = same.argmax(0, false).int64_value(&[]);
@@ -96,11 +99,15 @@ impl Goal {
     }
 }
 
-fn check_classes(name: &str, values: &Tensor, examples: i64, classes: i64) -> Result<()> {
+fn check_classes(name: &str, values: &Tensor, examples: i64, classes: i64, device: Device) -> Result<()> {
     let (shape, kind) = (values.size(), values.f_kind()?);
     if shape != [examples] || kind != Kind::Int64 {
         let expected = format!("{name} [{examples}] of kind Int64");
         return Err(Error::LabelMismatch { expected, found: format!("{shape:?} of kind {kind:?}") });
+    }
+    if values.device() != device {
+        let expected = format!("{name} on {device:?}, where images and logits are");
+        return Err(Error::LabelMismatch { expected, found: format!("{:?}", values.device()) });
     }
     if examples == 0 {
         return Ok(());

@@ -75,7 +75,7 @@ impl Loss {
             let expected = format!("clean logits {shape:?}");
             return Err(Error::LogitsShape { expected, found: format!("{:?}", clean.size()) });
         }
-        goal.check(examples, classes)?;
+        goal.check(examples, classes, logits.device())?;
         self.values(logits, goal, clean)
     }
 

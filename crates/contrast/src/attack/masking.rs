@@ -12,7 +12,7 @@ use super::report::{Accuracy, chunks, standing_of};
 use super::run::Subject;
 use super::{Adversarial, Apgd, ApgdTargeted, Attack, Ball, Error, Goal, Norm, Pgd, RandomPoints, Result, Square};
 
-/// How much work the checks may do.
+/// How much work the checks may do; every number is at least 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MaskingConfig {
     /// Steps of PGD, also run with twice as many. 20 by default.
@@ -32,6 +32,27 @@ pub struct MaskingConfig {
 impl Default for MaskingConfig {
     fn default() -> Self {
         Self { steps: 20, restarts: 5, queries: 1000, points: 100, apgd_steps: 100, batch: 250 }
+    }
+}
+
+impl MaskingConfig {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// The first setting that is 0.
+    pub fn validate(&self) -> Result<()> {
+        let settings = [
+            ("batch", self.batch),
+            ("steps", self.steps),
+            ("restarts", self.restarts),
+            ("queries", self.queries),
+            ("points", self.points),
+            ("apgd_steps", self.apgd_steps),
+        ];
+        match settings.into_iter().find(|(_, value)| *value == 0) {
+            Some((setting, value)) => Err(Error::setting(setting, "at least 1", value)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -96,7 +117,7 @@ impl Looks<'_> {
 /// Robust accuracies are compared to half a point or one example, whichever is more; other thresholds are AutoAttack's.
 ///
 /// # Errors
-/// As [`Attack::run`].
+/// As [`Attack::run`]; a setting outside its range before the first look.
 pub fn gradient_masking(
     model: &dyn Classifier,
     undefended: Option<&dyn Classifier>,
@@ -106,9 +127,7 @@ pub fn gradient_masking(
     config: &MaskingConfig,
     seed: u64,
 ) -> Result<Vec<Check>> {
-    if config.batch == 0 {
-        return Err(Error::setting("batch", "at least 1", config.batch));
-    }
+    config.validate()?;
     let goal = Goal::untargeted(labels);
     let subject = Subject::new(model, &ball, images, &goal)?;
     if images.numel() == 0 {

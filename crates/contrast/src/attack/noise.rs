@@ -38,10 +38,15 @@ impl Attack for RandomPoints {
         Box::new(Self { ball: self.ball.with_radius(radius), ..self.clone() })
     }
 
-    fn run(&self, model: &dyn Classifier, images: &Tensor, goal: &Goal, seed: u64) -> Result<Adversarial> {
+    fn check(&self) -> Result<()> {
         if self.points == 0 {
             return Err(Error::setting("points", "at least 1", self.points));
         }
+        self.ball.validate()
+    }
+
+    fn run(&self, model: &dyn Classifier, images: &Tensor, goal: &Goal, seed: u64) -> Result<Adversarial> {
+        self.check()?;
         in_parts(model, &self.ball, images, goal, |subject, images, goal| self.attack(subject, images, goal, seed))
     }
 }

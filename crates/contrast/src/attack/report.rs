@@ -160,11 +160,10 @@ impl<'a> Evaluator<'a> {
     /// Runs everything on `images [batch, …]` with `labels [batch]`.
     ///
     /// # Errors
-    /// As [`Attack::run`].
+    /// As [`Attack::run`]; a setting of any attack, look or budget outside its range, and images outside any box,
+    /// before the first attack runs.
     pub fn run(&self, images: &Tensor, labels: &Tensor) -> Result<RobustnessReport> {
-        if self.batch == 0 {
-            return Err(Error::setting("batch", "at least 1", self.batch));
-        }
+        self.check(images)?;
         let goal = Goal::untargeted(labels);
         // Only its box matters here.
         let ball = self.attacks.first().map(|attack| attack.ball());
@@ -228,6 +227,24 @@ impl<'a> Evaluator<'a> {
             warnings: self.attacks.iter().filter_map(|attack| attack.ball().advice()).collect(),
             attacks,
         })
+    }
+
+    /// Refuses what would otherwise be refused only after earlier attacks have run, and take their results with it.
+    fn check(&self, images: &Tensor) -> Result<()> {
+        if self.batch == 0 {
+            return Err(Error::setting("batch", "at least 1", self.batch));
+        }
+        for attack in &self.attacks {
+            attack.check()?;
+            attack.ball().check_images(images)?;
+            self.radii.iter().try_for_each(|&radius| attack.with_radius(radius).check())?;
+        }
+        if let Some((ball, config)) = &self.masking {
+            config.validate()?;
+            ball.validate()?;
+            ball.check_images(images)?;
+        }
+        Ok(())
     }
 
     fn curves(&self, images: &Tensor, labels: &Tensor, clean: &[bool]) -> Result<Vec<CurvePoint>> {

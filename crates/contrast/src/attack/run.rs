@@ -20,11 +20,20 @@ pub trait Attack: std::fmt::Debug {
     /// The same attack with another budget, steps in proportion: what a curve over budgets is drawn with.
     fn with_radius(&self, radius: f64) -> Box<dyn Attack>;
 
+    /// Checks the settings without running: what a series of attacks asks first, so that no result is lost to a later
+    /// attack's setting. By default the ball alone.
+    ///
+    /// # Errors
+    /// The first setting outside its range.
+    fn check(&self) -> Result<()> {
+        self.ball().validate()
+    }
+
     /// Attacks `images`, `[batch, …]` inside the box.
     ///
     /// # Errors
-    /// Settings outside their range, images outside the box, labels that do not fit, a model that is in training mode,
-    /// returns no logits or none that are finite.
+    /// Settings outside their range, images outside the box, labels that do not fit or are on another device, a model
+    /// that is in training mode, returns no logits or none that are finite.
     fn run(&self, model: &dyn Classifier, images: &Tensor, goal: &Goal, seed: u64) -> Result<Adversarial>;
 }
 
@@ -113,7 +122,7 @@ impl<'a> Subject<'a> {
         let mut subject = Self { model, classes: 0, forward: Cell::new(0), backward: Cell::new(0) };
         let examples = images.size()[0];
         if images.numel() == 0 {
-            goal.check(examples, i64::MAX)?;
+            goal.check(examples, i64::MAX, images.device())?;
             return Ok(subject);
         }
         // One image alone, and beside its negative: a batch norm in training mode tells them apart.
@@ -127,7 +136,7 @@ impl<'a> Subject<'a> {
         };
         subject.classes = classes;
         check_finite("logits", &logits, 0)?;
-        goal.check(examples, classes)?;
+        goal.check(examples, classes, images.device())?;
         if !model.is_random() {
             let by_itself = subject.logits(&alone, 0)?;
             let difference = (logits.narrow(0, 0, 1) - by_itself).abs().max().double_value(&[]);

@@ -162,14 +162,21 @@ fn largest(counts: &[u64]) -> usize {
 }
 
 /// The radius `σ Φ⁻¹(p)` with `p` the lower confidence bound of the class's probability; `None` when `p < 1/2`.
+///
+/// `alpha` lies in `(0, 1)`, and `sigma` is a finite number above 0. Others certify nothing: `None`.
 pub fn certified_radius(count: u64, passes: u64, alpha: f64, sigma: f64) -> Option<f64> {
+    if !(sigma > 0.0 && sigma.is_finite()) {
+        return None;
+    }
     let bound = lower_confidence_bound(count, passes, alpha);
     (bound >= 0.5).then(|| sigma * Normal::standard().inverse_cdf(bound))
 }
 
 /// The one-sided Clopper-Pearson bound: the probability `p` at which `count` or more of `passes` are as rare as `alpha`.
+///
+/// `alpha` lies in `(0, 1)` and `count` is at most `passes`. Others bound nothing: 0.
 pub fn lower_confidence_bound(count: u64, passes: u64, alpha: f64) -> f64 {
-    if count == 0 || count > passes {
+    if count == 0 || count > passes || !(alpha > 0.0 && alpha < 1.0) {
         return 0.0;
     }
     let (a, b) = (count as f64, (passes - count) as f64 + 1.0);

@@ -91,7 +91,8 @@ impl Default for KnnConfig {
 
 /// Accuracy (%) of weighted nearest neighbours by cosine on frozen features (Wu et al., arXiv 1805.01978, section 3.4): each
 /// of the `neighbours` nearest training vectors votes for its class with weight `exp(cosine/τ)`; ties go to the lower
-/// class number. With fewer training vectors than `neighbours`, all vote.
+/// class number. With fewer training vectors than `neighbours`, all vote. Weights are taken relative to the nearest
+/// neighbour's, which changes no vote and keeps the nearest's own at 1.
 ///
 /// # Errors
 /// Settings outside their range, empty sets, features of different lengths, labels outside `0..classes`.
@@ -114,7 +115,9 @@ pub fn knn_accuracy(train: &Features, test: &Features, classes: i64, config: Knn
         let count = 512.min(test.len() - start);
         let queries = unit_rows(&test.vectors.narrow(0, start, count))?;
         let (similarity, index) = queries.f_mm(&bank)?.f_topk(neighbours, 1, true, false)?;
-        let weights = (similarity / config.temperature - 1.0 / config.temperature).f_exp()?;
+        // Relative to a cosine of 1 all weights would be 0 where even the nearest is far.
+        let nearest = similarity.f_amax([1].as_slice(), true)?;
+        let weights = ((similarity - nearest) / config.temperature).f_exp()?;
         let voted = train.labels.f_index_select(0, &index.f_view([-1])?)?.f_view_as(&index)?;
         let mut votes = Tensor::f_zeros([count, classes], (queries.kind(), queries.device()))?;
         let votes = votes.f_scatter_add_(1, &voted, &weights)?;
@@ -186,6 +189,17 @@ mod tests {
         // τ = .1: e^10 > 2·e^6. τ = 1: e < 2·e^.6 = 3.64.
         assert_eq!((accuracy(0.1), accuracy(1.0)), (100.0, 0.0));
         assert_eq!(knn_accuracy(&train, &test, 2, KnnConfig { neighbours: 1, temperature: 1.0 }).unwrap(), 100.0);
+    }
+
+    #[test]
+    fn neighbours_that_are_all_far_still_vote() {
+        // Cosines .1 and .2 with classes 0 and 1: e^(−900) and e^(−800) are both 0 in single precision.
+        let train = features(&[0.1, 0.99_f32.sqrt(), 0.2, 0.96_f32.sqrt()], 2, &[0, 1]);
+        let test = features(&[1.0, 0.0], 2, &[1]);
+        for temperature in [1e-3, 1e-6, 1e-30] {
+            let config = KnnConfig { neighbours: 2, temperature };
+            assert_eq!(knn_accuracy(&train, &test, 2, config).unwrap(), 100.0, "{temperature}");
+        }
     }
 
     #[test]

@@ -168,9 +168,11 @@ impl SemiConfig {
     /// Parts: `labelled`, `unlabelled` (the terms in brackets) and `robustness` (the divergence before weighting).
     ///
     /// # Errors
-    /// Shapes that do not fit.
+    /// A setting outside its range, or shapes that do not fit.
     pub fn loss(&self, clean: &Tensor, attacked: &Tensor, target: &Tensor, soft: &Tensor) -> Result<Loss> {
-        let (rows, labelled) = (clean.size()[0], target.size()[0]);
+        self.validate()?;
+        let rows_of = |tensor: &Tensor| tensor.size().first().copied().unwrap_or(0);
+        let (rows, labelled) = (rows_of(clean), rows_of(target));
         if soft.size() != clean.size() || labelled > rows {
             let expected = format!("{:?} as the logits, of which at most all are labelled", clean.size());
             return Err(Error::mismatch("soft labels", expected, format!("{:?} and {labelled} labels", soft.size())));

@@ -35,8 +35,12 @@ pub fn trace(name: &str, forward: impl FnOnce()) -> crate::Result<Workload> {
 
     let stop = Stop;
     RECORDING.set(Some(Vec::new()));
-    // tch turns libtorch's exceptions into panics; here they mean that the sample does not fit.
-    let forward = std::panic::AssertUnwindSafe(|| tch::no_grad(forward));
+    // tch turns libtorch's exceptions into panics; here they mean that the sample does not fit. The guard gives gradients
+    // back then too, which `tch::no_grad` does not.
+    let forward = std::panic::AssertUnwindSafe(|| {
+        let _no_gradients = tch::no_grad_guard();
+        forward();
+    });
     std::panic::catch_unwind(forward)
         .map_err(|_| crate::Error::setting("sample", "sizes that the network accepts", "others"))?;
     let layers = RECORDING.take().unwrap_or_default();
@@ -62,4 +66,17 @@ pub fn trace_workload(name: &str, network: &dyn Network, sample: &[i64], device:
     let zeros = Tensor::f_zeros(&shape, (Kind::Float, device))?;
     let traced = trace(name, || drop(network.forward(&zeros, false)));
     traced.map_err(|error| if matches!(error, crate::Error::Setting { .. }) { too_small() } else { error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_that_does_not_fit_leaves_gradients_as_they_were() {
+        let ones = || Tensor::ones([2, 3], (Kind::Float, Device::Cpu));
+        let refused = trace("network", || drop(ones().matmul(&ones())));
+        assert!(refused.is_err());
+        assert!((ones().set_requires_grad(true) * 2.0).requires_grad());
+    }
 }

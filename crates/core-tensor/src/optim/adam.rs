@@ -1,5 +1,6 @@
 //! Adam and AdamW.
 
+use super::parameters::check_parameters;
 use super::{NamedTensors, Optimizer, Parameter, check_state};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ pub struct AdamConfig {
     pub beta1: f64,
     /// Decay of the mean of squared gradients, in `[0, 1)`.
     pub beta2: f64,
-    /// Added to the root of the second moment.
+    /// Added to the root of the second moment, finite and above 0.
     pub epsilon: f64,
     /// Whether weight decay shrinks the weights directly (AdamW) or enters the gradient (Adam).
     pub decoupled: bool,
@@ -48,16 +49,19 @@ impl Adam {
     /// An optimizer that has taken no step.
     ///
     /// # Errors
-    /// A β outside `[0, 1)` or a negative ε.
+    /// A β outside `[0, 1)`, an ε that is not above 0, two parameters of one name, or a parameter's setting outside its
+    /// range.
     pub fn new(parameters: Vec<Parameter>, config: AdamConfig) -> Result<Self> {
         for (setting, beta) in [("beta1", config.beta1), ("beta2", config.beta2)] {
             if !(0.0..1.0).contains(&beta) {
                 return Err(Error::setting(setting, "in [0, 1)", beta));
             }
         }
-        if config.epsilon.is_nan() || config.epsilon < 0.0 {
-            return Err(Error::setting("epsilon", "at least 0", config.epsilon));
+        // At 0 an entry whose gradient has always been 0 would become NaN.
+        if !(config.epsilon > 0.0 && config.epsilon.is_finite()) {
+            return Err(Error::setting("epsilon", "finite and above 0", config.epsilon));
         }
+        check_parameters(&parameters)?;
         let zeros = || parameters.iter().map(|p| p.tensor.zeros_like().set_requires_grad(false)).collect();
         let (mean, square) = (zeros(), zeros());
         let steps = parameters.iter().map(|_| Tensor::from(0_i64)).collect();

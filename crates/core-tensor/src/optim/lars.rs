@@ -1,5 +1,6 @@
 //! Layer-wise adaptive rate scaling, for large batches.
 
+use super::parameters::check_parameters;
 use super::{NamedTensors, Optimizer, Parameter, Sgd, SgdConfig};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -34,11 +35,13 @@ impl Lars {
     /// An optimizer with zero momentum.
     ///
     /// # Errors
-    /// Momentum outside `[0, 1)`, or a trust coefficient that is not positive.
+    /// Momentum outside `[0, 1)`, a trust coefficient that is not positive, two parameters of one name, or a
+    /// parameter's setting outside its range.
     pub fn new(mut parameters: Vec<Parameter>, config: LarsConfig) -> Result<Self> {
         if config.trust.is_nan() || config.trust <= 0.0 {
             return Err(Error::setting("trust", "above 0", config.trust));
         }
+        check_parameters(&parameters)?;
         // The decay must be inside the ratio, so it is added here and not by SGD.
         let weight_decay = parameters.iter_mut().map(|parameter| std::mem::take(&mut parameter.weight_decay)).collect();
         let inner = Sgd::new(parameters, SgdConfig { momentum: config.momentum, nesterov: false })?;

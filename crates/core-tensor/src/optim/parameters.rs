@@ -1,17 +1,20 @@
 //! Named parameters with their own settings.
 
+use crate::{Error, Result};
+use std::collections::HashSet;
 use tch::{Tensor, nn};
 
 /// A trainable tensor with the settings that may differ between parameters.
 #[derive(Debug)]
 pub struct Parameter {
-    /// Its name in the `VarStore`.
+    /// Its name in the `VarStore`. An optimizer keeps its state by name: where variables come from two stores, rename
+    /// some.
     pub name: String,
     /// The live tensor.
     pub tensor: Tensor,
-    /// Weight decay (L2 for SGD and Adam, decoupled for AdamW).
+    /// Weight decay (L2 for SGD and Adam, decoupled for AdamW), finite and at least 0.
     pub weight_decay: f64,
-    /// Multiplies the learning rate; 1 unless a layer learns slower or faster.
+    /// Multiplies the learning rate, finite and at least 0; 1 unless a layer learns slower or faster.
     pub learning_rate_scale: f64,
     /// Whether LARS scales this parameter's step by its trust ratio.
     pub adapt: bool,
@@ -24,7 +27,23 @@ pub fn named_trainable(store: &nn::VarStore) -> Vec<(String, Tensor)> {
     named
 }
 
-/// All trainable variables with the same weight decay.
+/// Refuses a name that is there twice, whose states could not be told apart, and settings outside their range.
+pub(super) fn check_parameters(parameters: &[Parameter]) -> Result<()> {
+    let mut names = HashSet::new();
+    for Parameter { name, weight_decay, learning_rate_scale, .. } in parameters {
+        if !names.insert(name.as_str()) {
+            return Err(Error::tensor(name, "one parameter of that name", "two"));
+        }
+        for (setting, value) in [("weight_decay", *weight_decay), ("learning_rate_scale", *learning_rate_scale)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                return Err(Error::setting(setting, "finite and at least 0", format!("{value} for `{name}`")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// All trainable variables with the same weight decay, finite and at least 0.
 pub fn parameters(store: &nn::VarStore, weight_decay: f64) -> Vec<Parameter> {
     parameters_with(store, |parameter| parameter.weight_decay = weight_decay)
 }

@@ -1,5 +1,6 @@
 //! Stochastic gradient descent with momentum.
 
+use super::parameters::check_parameters;
 use super::{NamedTensors, Optimizer, Parameter, check_state};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -33,11 +34,13 @@ impl Sgd {
     /// An optimizer with zero momentum. A zero buffer gives the same first step as PyTorch's missing one.
     ///
     /// # Errors
-    /// Momentum outside `[0, 1)`, or Nesterov without momentum.
+    /// Momentum outside `[0, 1)`, Nesterov without momentum, two parameters of one name, or a parameter's setting
+    /// outside its range.
     pub fn new(parameters: Vec<Parameter>, config: SgdConfig) -> Result<Self> {
         if !(0.0..1.0).contains(&config.momentum) || (config.nesterov && config.momentum == 0.0) {
             return Err(Error::setting("momentum", "in [0, 1), above 0 for Nesterov", config.momentum));
         }
+        check_parameters(&parameters)?;
         let momentum = parameters.iter().map(|parameter| parameter.tensor.zeros_like().set_requires_grad(false));
         let momentum = if config.momentum > 0.0 { momentum.collect() } else { Vec::new() };
         Ok(Self { config, parameters, momentum })

@@ -183,6 +183,51 @@ fn clipping_scales_the_joint_norm() {
     // 3/5 and 4/5, up to the 1e-6 in the denominator.
     assert_close(&[a.grad().double_value(&[0]), b.grad().double_value(&[0])], &[0.6, 0.8]);
     assert!((clip_gradient_norm(&all, 10.0) - 1.0).abs() < 1e-6);
+    // Neither infinity nor NaN touches a gradient.
+    for unbounded in [f64::INFINITY, f64::NAN] {
+        assert!((clip_gradient_norm(&all, unbounded) - 1.0).abs() < 1e-6);
+        assert_close(&[a.grad().double_value(&[0]), b.grad().double_value(&[0])], &[0.6, 0.8]);
+    }
+}
+
+type New = fn(Vec<Parameter>) -> Result<()>;
+
+const ALL: [New; 3] = [
+    |parameters| Sgd::new(parameters, SgdConfig::default()).map(drop),
+    |parameters| Adam::new(parameters, AdamConfig::default()).map(drop),
+    |parameters| Lars::new(parameters, LarsConfig::default()).map(drop),
+];
+
+#[test]
+fn two_parameters_of_one_name_are_refused() {
+    let (first, second) = (nn::VarStore::new(Device::Cpu), nn::VarStore::new(Device::Cpu));
+    let _ = (first.root().ones("w", &[1]), second.root().ones("w", &[1]));
+    for new in ALL {
+        let both = parameters(&first, 0.0).into_iter().chain(parameters(&second, 0.0));
+        let refused = new(both.collect()).unwrap_err().to_string();
+        assert_eq!(refused, "`w`: expected one parameter of that name, found two");
+        // Under names of their own they go together.
+        let mut renamed = parameters(&second, 0.0);
+        renamed[0].name = "second.w".to_owned();
+        new(parameters(&first, 0.0).into_iter().chain(renamed).collect()).unwrap();
+    }
+}
+
+#[test]
+fn parameters_with_settings_outside_their_range_are_refused() {
+    let store = nn::VarStore::new(Device::Cpu);
+    let _ = store.root().ones("w", &[1]);
+    for new in ALL {
+        for wrong in [-1e-4, f64::NAN, f64::INFINITY] {
+            let refused = new(parameters(&store, wrong)).unwrap_err().to_string();
+            assert_eq!(refused, format!("weight_decay is {wrong} for `w`, expected finite and at least 0"));
+            let scaled = parameters_with(&store, |parameter| parameter.learning_rate_scale = wrong);
+            let refused = new(scaled).unwrap_err().to_string();
+            assert_eq!(refused, format!("learning_rate_scale is {wrong} for `w`, expected finite and at least 0"));
+        }
+        // No decay and no learning are settings like any other.
+        new(parameters_with(&store, |parameter| parameter.learning_rate_scale = 0.0)).unwrap();
+    }
 }
 
 #[test]
@@ -190,6 +235,10 @@ fn settings_outside_their_range_are_refused() {
     let refuse = |result: Result<()>| result.unwrap_err().to_string();
     let momentum = SgdConfig { momentum: 1.0, nesterov: false };
     assert!(refuse(Sgd::new(Vec::new(), momentum).map(drop)).contains("momentum is 1"));
+    let epsilon = |epsilon| refuse(Adam::new(Vec::new(), AdamConfig { epsilon, ..AdamConfig::default() }).map(drop));
+    for wrong in [0.0, -1e-8, f64::NAN, f64::INFINITY] {
+        assert_eq!(epsilon(wrong), format!("epsilon is {wrong}, expected finite and above 0"));
+    }
     let beta = AdamConfig { beta2: f64::NAN, ..AdamConfig::default() };
     assert!(refuse(Adam::new(Vec::new(), beta).map(drop)).contains("beta2 is NaN"));
     assert!(refuse(Lars::new(Vec::new(), LarsConfig { trust: 0.0, momentum: 0.9 }).map(drop)).contains("trust"));

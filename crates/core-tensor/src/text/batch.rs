@@ -18,6 +18,8 @@ pub struct TokenBatch {
 
 impl TokenBatch {
     /// Pads with `pad` to the longest sequence, and to at least `least` tokens.
+    ///
+    /// A token without a type is padded over: check sequences of your own with [`Encoded::check`], as the loaders do.
     pub fn pad(sequences: &[&Encoded], pad: u32, least: usize) -> Self {
         let longest = sequences.iter().map(|sequence| sequence.len()).max().unwrap_or(0).max(least);
         let values = sequences.len() * longest;

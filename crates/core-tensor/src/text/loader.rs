@@ -130,7 +130,8 @@ impl<E: Example> TokenLoader<E> {
     /// `pad` is the vocabulary's padding token, `seed` fixes the order.
     ///
     /// # Errors
-    /// A config out of range, a set without a sequence, or an epoch without a batch.
+    /// A config out of range, a set without a sequence, an epoch without a batch, or a sequence with another number of
+    /// types than of tokens.
     pub fn new(examples: impl Into<Arc<Vec<E>>>, pad: u32, config: TokenLoaderConfig, seed: u64) -> Result<Self> {
         config.validate()?;
         let examples = examples.into();
@@ -140,6 +141,10 @@ impl<E: Example> TokenLoader<E> {
         if config.batches(examples.len()) == 0 {
             let expected = format!("at most the set's {} sequences", examples.len());
             return Err(Error::setting("batch_size", expected, config.batch_size));
+        }
+        for (position, example) in examples.iter().enumerate() {
+            // Which embeddings will look the tokens up is not known here.
+            example.encoded().check(position, usize::MAX, usize::MAX)?;
         }
         Ok(Self { examples, pad, config, seed })
     }
@@ -244,6 +249,14 @@ mod tests {
         assert_eq!(refused(&[], training(1)), "the set of sequences is empty");
         let found = refused(&[1], TokenLoaderConfig { drop_last: true, ..training(2) });
         assert_eq!(found, "batch_size is 2, expected at most the set's 1 sequences");
+    }
+
+    #[test]
+    fn a_sequence_without_a_type_for_every_token_is_refused_rather_than_padded_over() {
+        let mut sequences = set(&[2, 3]);
+        sequences[1].encoded = Encoded { ids: vec![7; 3], ..Encoded::default() };
+        let refused = TokenLoader::new(sequences, 0, TokenLoaderConfig::training(1), 0).unwrap_err().to_string();
+        assert_eq!(refused, "sequence 1: 3 tokens, but types for 0");
     }
 
     proptest! {

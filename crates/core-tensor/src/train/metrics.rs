@@ -19,13 +19,16 @@ pub struct Evaluation {
 /// Runs the network in evaluation mode, without gradients, over epoch 0 of a source.
 ///
 /// # Errors
-/// Data that cannot be read. An empty source gives NaN figures over 0 samples.
+/// Data that cannot be read, or labels that do not fit the logits. An empty source gives NaN figures over 0 samples.
+///
+/// # Panics
+/// As [`Network::forward`], on images that the network cannot take: of other channels, say, or on another device.
 pub fn evaluate(network: &dyn Network, source: &dyn BatchSource<Batch = Batch>) -> Result<Evaluation> {
     let (mut correct, mut cross_entropy, mut samples) = (0_i64, 0.0, 0_i64);
     for batch in source.epoch(0)? {
         let batch = batch?;
         let logits = tch::no_grad(|| network.forward(&batch.input, false));
-        let hits = logits.argmax(-1, false).eq_tensor(&batch.target).sum(Kind::Int64);
+        let hits = logits.argmax(-1, false).f_eq_tensor(&batch.target)?.sum(Kind::Int64);
         let sum = logits.f_cross_entropy_loss(&batch.target, None::<Tensor>, Reduction::Sum, -100, 0.0)?;
         correct += hits.int64_value(&[]);
         cross_entropy += sum.double_value(&[]);
@@ -34,4 +37,38 @@ pub fn evaluate(network: &dyn Network, source: &dyn BatchSource<Batch = Batch>) 
     let count = samples as f64;
     let accuracy = 100.0 * correct as f64 / count;
     Ok(Evaluation { accuracy, cross_entropy: cross_entropy / count, samples: samples as u64 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+    use crate::networks::Architecture;
+    use crate::nn::Standard;
+    use tch::{Device, nn};
+
+    /// One batch of four images, with as many labels as it says.
+    struct Labels(i64);
+
+    impl BatchSource for Labels {
+        type Batch = Batch;
+
+        fn batches_per_epoch(&self) -> u64 {
+            1
+        }
+
+        fn epoch(&self, _: u64) -> Result<Box<dyn Iterator<Item = Result<Batch>> + '_>> {
+            let input = Tensor::zeros([4, 1, 28, 28], (Kind::Float, Device::Cpu));
+            let target = Tensor::zeros([self.0], (Kind::Int64, Device::Cpu));
+            Ok(Box::new(std::iter::once(Ok(Batch { input, target, index: (0..4).collect() }))))
+        }
+    }
+
+    #[test]
+    fn labels_that_do_not_fit_their_images_are_an_error() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let network = Architecture::LeNet300100 { classes: 10 }.build(&store.root(), &Standard).unwrap();
+        assert_eq!(evaluate(network.as_ref(), &Labels(4)).unwrap().samples, 4);
+        assert!(matches!(evaluate(network.as_ref(), &Labels(3)), Err(Error::Torch(_))));
+    }
 }

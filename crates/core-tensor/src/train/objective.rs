@@ -11,16 +11,21 @@ pub trait Objective<B> {
     /// The loss of one batch, with the network in training mode.
     ///
     /// # Errors
-    /// A batch that does not fit.
+    /// A batch that does not fit, as far as the objective can tell.
+    ///
+    /// # Panics
+    /// An objective that runs a [`Network`] panics where [`Network::forward`] does: on images of other channels or on
+    /// another device.
     fn loss(&mut self, batch: &B, progress: &Progress) -> Result<Loss>;
 }
 
-/// A scalar to minimise and the parts worth recording.
+/// A number to minimise and the parts worth recording, each a tensor of one value: `[]`, or `[1]` and the like. The
+/// trainer refuses any other shape.
 #[derive(Debug)]
 pub struct Loss {
-    /// The scalar whose gradient is taken.
+    /// The number whose gradient is taken.
     pub total: Tensor,
-    /// Scalars by name, averaged over the epoch in the metrics: the terms of `total`, training accuracy and the like.
+    /// Numbers by name, averaged over the epoch in the metrics: the terms of `total`, training accuracy and the like.
     pub parts: Vec<(&'static str, Tensor)>,
 }
 
@@ -34,10 +39,11 @@ impl Loss {
     /// The values of `total` and of the parts.
     ///
     /// # Errors
-    /// [`Error::NotFinite`], naming the first part that is NaN or infinite, or `total` if every part is finite.
+    /// [`Error::Tensor`], naming a part or `total` that is not one value. [`Error::NotFinite`], naming the first part
+    /// that is NaN or infinite, or `total` if every part is finite.
     pub(crate) fn values(&self, step: u64) -> Result<(f64, Vec<f64>)> {
-        let parts: Vec<f64> = self.parts.iter().map(|(_, part)| part.double_value(&[])).collect();
-        let total = self.total.double_value(&[]);
+        let parts = self.parts.iter().map(|(name, part)| value_of(name, part)).collect::<Result<Vec<f64>>>()?;
+        let total = value_of("total", &self.total)?;
         if total.is_finite() {
             return Ok((total, parts));
         }
@@ -45,6 +51,13 @@ impl Loss {
         let (part, value) = broken.map_or(("total", total), |((name, _), value)| (name, *value));
         Err(Error::NotFinite { step, part: part.to_owned(), value })
     }
+}
+
+fn value_of(name: &str, tensor: &Tensor) -> Result<f64> {
+    if tensor.numel() != 1 {
+        return Err(Error::tensor(name, "a loss of one value", format!("{:?}", tensor.size())));
+    }
+    Ok(tensor.f_double_value(&[])?)
 }
 
 /// Softmax cross-entropy on class labels.
@@ -77,7 +90,7 @@ impl Objective<Batch> for CrossEntropy<'_> {
         let logits = self.network.forward(&batch.input, true);
         let weight = None::<Tensor>;
         let loss = logits.f_cross_entropy_loss(&batch.target, weight, Reduction::Mean, -100, self.label_smoothing)?;
-        let correct = logits.argmax(-1, false).eq_tensor(&batch.target).to_kind(Kind::Float).mean(Kind::Float);
+        let correct = logits.argmax(-1, false).f_eq_tensor(&batch.target)?.to_kind(Kind::Float).mean(Kind::Float);
         let parts = vec![("cross_entropy", loss.detach()), ("train_accuracy", correct * 100.0)];
         Ok(Loss { total: loss, parts })
     }

@@ -62,8 +62,13 @@ impl<'a, B> Trainer<'a, B> {
     /// Trains from the current progress to the last epoch, or until an observer says stop.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] for a NaN or infinite loss, [`Error::Torch`] for a backward pass that fails (a hook that
-    /// panics, say), and whatever data, objective, optimizer or observers refuse.
+    /// [`Error::NotFinite`] for a NaN or infinite loss, [`Error::Tensor`] for a loss or a part of it that is not one
+    /// value, [`Error::Torch`] for a backward pass that fails (a hook that panics, say), and whatever data, objective,
+    /// optimizer or observers refuse.
+    ///
+    /// # Panics
+    /// Where the objective panics: a network's [`forward`](crate::nn::Network::forward) does on images of other
+    /// channels or on another device.
     pub fn fit(&mut self, source: &dyn BatchSource<Batch = B>) -> Result<Progress> {
         while self.progress.epoch < self.config.epochs {
             if self.fit_epoch(source)?.0 == Control::Stop {
@@ -77,6 +82,9 @@ impl<'a, B> Trainer<'a, B> {
     /// epoch came to.
     ///
     /// # Errors
+    /// As [`fit`](Self::fit).
+    ///
+    /// # Panics
     /// As [`fit`](Self::fit).
     pub fn fit_epoch(&mut self, source: &dyn BatchSource<Batch = B>) -> Result<(Control, EpochReport)> {
         let epoch = self.progress.epoch;

@@ -88,21 +88,29 @@ impl LoopNestEngine {
     /// The best mapping of a task.
     ///
     /// # Errors
-    /// A task that fits no mapping.
+    /// A machine or a task that does not validate, or a task that fits no mapping.
     pub fn map(&self, accelerator: &Accelerator, task: &Task) -> Result<Mapping, HwError> {
-        let problem = Problem::new(self, accelerator, task)?;
+        let problem = self.checked(accelerator, task)?;
         Ok(problem.describe(&problem.search(&task.name)?))
     }
 
     /// The mapping that everything is compared with: each loop at DRAM, tiles of one word, the array filled.
     ///
     /// # Errors
-    /// A level that does not hold one word of each operand.
+    /// A machine or a task that does not validate, or a level that does not hold one word of each operand.
     pub fn default_cycles(&self, accelerator: &Accelerator, task: &Task) -> Result<u64, HwError> {
-        let problem = Problem::new(self, accelerator, task)?;
+        let problem = self.checked(accelerator, task)?;
         let factors = problem.trivial();
         let counts = problem.count(&factors).ok_or_else(|| problem.no_fit(&task.name))?;
         Ok(problem.cycles_and_energy(&counts).0)
+    }
+
+    /// The problem of parts that nobody has checked yet.
+    fn checked<'a>(&'a self, accelerator: &'a Accelerator, task: &Task) -> Result<Problem<'a>, HwError> {
+        accelerator.validate()?;
+        self.validate()?;
+        task.validate()?;
+        Problem::new(self, accelerator, task)
     }
 
     pub(crate) fn activity(&self, accelerator: &Accelerator, task: &Task) -> Result<Activity, HwError> {

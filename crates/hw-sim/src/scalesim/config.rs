@@ -39,6 +39,9 @@ pub enum Interface {
     },
 }
 
+/// Words of 8 bits a cycle, at most: as many bits as an [`Accelerator`] takes.
+const MAX_BANDWIDTH: u64 = 1 << 29;
+
 /// Layer-wise N:M sparsity; the ratios are in the topology.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -216,8 +219,9 @@ impl<'a> Ini<'a> {
             Some("USER") => {
                 let text = self.require("architecture_presets", "bandwidth")?;
                 let first = text.split(',').next().unwrap_or_default().trim();
-                let words = first.parse().ok().filter(|&words: &u64| words > 0).ok_or_else(|| {
-                    let message = format!("a positive number of words a cycle expected, found `{text}`");
+                let fits = |words: &u64| (1..=MAX_BANDWIDTH).contains(words);
+                let words = first.parse().ok().filter(fits).ok_or_else(|| {
+                    let message = format!("1 to 2^29 words a cycle expected, found `{text}`");
                     self.error("architecture_presets", "bandwidth", &message)
                 })?;
                 Ok(Interface::User { words })
@@ -282,6 +286,15 @@ mod tests {
         refuse("OfmapSramSzkB:   8", "OfmapSramSzkB:   0", "a.cfg:9:18:", "KiB");
         refuse("ArrayHeight:    32\n", "", "a.cfg:12:1:", "missing");
         refuse("USER", "AUTO", "a.cfg:13:21:", "CALC or USER");
+        refuse("Bandwidth : 10", "Bandwidth : 0", "a.cfg:11:13:", "1 to 2^29 words");
+        refuse("Bandwidth : 10", "Bandwidth : 536870913", "a.cfg:11:13:", "1 to 2^29 words");
+    }
+
+    #[test]
+    fn the_widest_interface_that_is_read_makes_an_accelerator() {
+        let text = EXAMPLE.replace("Bandwidth : 10", "Bandwidth : 536870912");
+        let accelerator = ScaleSimConfig::parse("a.cfg", &text).unwrap().to_accelerator().unwrap();
+        assert_eq!(accelerator.memory[0].bandwidth_bits, Some(1 << 32));
     }
 
     proptest! {

@@ -69,6 +69,9 @@ fn run_layer(config: &ScaleSimConfig, layer: &TopologyLayer) -> Result<LayerRepo
     let array = &config.array;
     let mut operands = layer.operands();
     operands.sparsity = operands.sparsity.filter(|_| config.sparsity.is_some());
+    if let Some(ratio) = operands.sparsity {
+        ratio.validate(&layer.name)?;
+    }
     let [height, width] = layer.outputs();
     let overflow = |quantity| HwError::Overflow { layer: layer.name.clone(), quantity };
     let m = height.checked_mul(width).ok_or_else(|| overflow("output pixels"))?;
@@ -110,7 +113,8 @@ fn run_layer(config: &ScaleSimConfig, layer: &TopologyLayer) -> Result<LayerRepo
     let folds = cost.folds[0] * cost.folds[1];
     let os_excess = if array.dataflow == Dataflow::OutputStationary { folds * (array.rows + array.cols) } else { 0 };
     let dram_start = streams.input.dram_cycles[0].min(streams.weight.dram_cycles[0]);
-    let late = (stall_cycles - streams.stall_cycles) as i64;
+    // A wide interface may stall less than the write buffer does.
+    let late = stall_cycles as i64 - streams.stall_cycles as i64;
     let storage = config.sparsity.map(|sparsity| {
         let ratio = operands.sparsity.unwrap_or(crate::systolic::NmRatio { n: 1, m: 1 });
         ratio.storage(sparsity.format, dense_k, n)
@@ -287,6 +291,26 @@ fn float(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scalesim::{Sparsity, TopologyShape};
+    use crate::systolic::{NmRatio, SparseFormat};
+
+    #[test]
+    fn a_ratio_that_keeps_more_than_there_is_is_refused_by_layer() {
+        let shape = TopologyShape::Gemm { m: 4, n: 4, k: 4 };
+        let layer = TopologyLayer { name: "fc".into(), shape, sparsity: Some(NmRatio { n: 1, m: 0 }) };
+        let topology = Topology { name: "one".into(), layers: vec![layer] };
+        let config = ScaleSimConfig {
+            run_name: "run".into(),
+            array: SystolicArray::new(4, 4, Dataflow::OutputStationary),
+            buffer_kb: [1; 3],
+            interface: Interface::Calc,
+            sparsity: Some(Sparsity { format: SparseFormat::Csr }),
+        };
+        let message = run(&config, &topology).unwrap_err().to_string();
+        assert!(message.starts_with("layer `fc`: sparsity is 1:0"), "{message}");
+        // A run without sparsity does not look at it.
+        assert!(run(&ScaleSimConfig { sparsity: None, ..config }, &topology).is_ok());
+    }
 
     #[test]
     fn floats_are_printed_as_python_prints_them() {

@@ -194,7 +194,8 @@ impl TopologyLayer {
     pub fn outputs(&self) -> [u64; 2] {
         match self.shape {
             TopologyShape::Conv { input, kernel, stride, .. } => {
-                std::array::from_fn(|axis| input[axis].saturating_sub(kernel[axis]).div_ceil(stride.max(1)) + 1)
+                let steps = |axis: usize| input[axis].saturating_sub(kernel[axis]).div_ceil(stride.max(1));
+                std::array::from_fn(|axis| steps(axis).saturating_add(1))
             }
             TopologyShape::Gemm { m, .. } => [m, 1],
         }

@@ -50,9 +50,13 @@ impl NmRatio {
         Ok(())
     }
 
-    /// Window elements left of `k`: `⌊k/m⌋·n + min(k mod m, n)`.
+    /// Window elements left of `k`: `⌊k/m⌋·n + min(k mod m, n)`. None where `m` is 0, which
+    /// [`validate`](Self::validate) refuses.
     pub fn kept(self, k: u64) -> u64 {
-        (k / self.m) * self.n + (k % self.m).min(self.n)
+        if self.m == 0 {
+            return 0;
+        }
+        (k / self.m).saturating_mul(self.n).saturating_add((k % self.m).min(self.n))
     }
 
     /// The window element that the `index`-th kept one was.
@@ -100,5 +104,9 @@ mod tests {
     fn impossible_ratios_are_refused() {
         assert!(NmRatio { n: 5, m: 4 }.validate("l").is_err());
         assert!(NmRatio { n: 0, m: 0 }.validate("l").is_err());
+        // Asked all the same, they give a number.
+        assert_eq!(NmRatio { n: 1, m: 0 }.kept(8), 0);
+        assert_eq!(NmRatio { n: 1, m: 0 }.storage(SparseFormat::EllpackBlock, 8, 4).compressed, 0.0);
+        assert_eq!(NmRatio { n: u64::MAX, m: 1 }.kept(8), u64::MAX);
     }
 }

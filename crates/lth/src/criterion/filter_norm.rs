@@ -37,4 +37,8 @@ impl Criterion for FilterNorm {
         let norms = norms.collect::<Result<Vec<_>, _>>()?;
         Ok(Scores::of(weights, norms, Rank::Value))
     }
+
+    fn unit(&self, shape: &[i64]) -> Option<usize> {
+        Some(shape.iter().skip(1).product::<i64>() as usize)
+    }
 }

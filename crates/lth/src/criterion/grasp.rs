@@ -81,4 +81,8 @@ impl<F: Fn(usize, f64) -> Result<Tensor>> Criterion for Grasp<F> {
             scores.map(|(product, (_, weight))| no_grad(|| product.f_mul(weight))).collect::<Result<Vec<_>, _>>()?;
         Ok(Scores::of(weights, scores, Rank::Value))
     }
+
+    fn unit(&self, _shape: &[i64]) -> Option<usize> {
+        Some(1)
+    }
 }

@@ -20,4 +20,8 @@ impl Criterion for Magnitude {
         let values = weights.iter().map(|(_, weight)| weight.detach());
         Ok(Scores::of(weights, values, Rank::Magnitude))
     }
+
+    fn unit(&self, _shape: &[i64]) -> Option<usize> {
+        Some(1)
+    }
 }

@@ -31,4 +31,8 @@ impl Criterion for Random {
         let values: Vec<Tensor> = weights.iter().map(draw).collect();
         Ok(Scores::of(weights, values, Rank::Value))
     }
+
+    fn unit(&self, _shape: &[i64]) -> Option<usize> {
+        Some(1)
+    }
 }

@@ -66,6 +66,10 @@ impl<F: Fn(&Tensor) -> Tensor> Criterion for SynFlow<'_, F> {
         let scores = scores.iter().map(|score| score * scale);
         Ok(Scores::of(weights, scores, Rank::Value))
     }
+
+    fn unit(&self, _shape: &[i64]) -> Option<usize> {
+        Some(1)
+    }
 }
 
 /// All variables of a store as `f64` absolute values for as long as this lives; then they are as before.

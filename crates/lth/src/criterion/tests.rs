@@ -74,6 +74,24 @@ fn grasp_scores_are_weight_times_hessian_times_gradient() {
 }
 
 #[test]
+fn criteria_tell_how_many_weights_share_a_score() {
+    let weight = leaf(&[1.0, 0.5, -0.5, 1.0], &[2, 2]);
+    let loss = loss_of(&weight);
+    let weights = [("w".to_owned(), weight.shallow_clone())];
+    let (random, filters) = (Random { seed: 0 }, FilterNorm::default());
+    let (snip, grasp) = (Snip::new(1, |batch| loss(batch, 1.0)), Grasp::new(1, &loss));
+    let criteria: [(&dyn Criterion, usize); 5] =
+        [(&Magnitude, 1), (&random, 1), (&filters, 2), (&snip, 1), (&grasp, 1)];
+    for (criterion, unit) in criteria {
+        assert_eq!(criterion.unit(&[2, 2]), Some(unit), "{}", criterion.name());
+        let scores = criterion.score(&weights, None).unwrap();
+        assert_eq!(scores.layers[0].values.numel() * unit, 4, "{}", criterion.name());
+    }
+    let (store, weights) = two_layers(1.0);
+    assert_eq!(SynFlow::new(&store, &[2], forward(&weights)).unit(&[2, 2]), Some(1));
+}
+
+#[test]
 fn grasp_divides_logits_by_two_hundred_unless_told_otherwise() {
     let weight = leaf(&[1.0, 0.5, -0.5, 1.0], &[2, 2]);
     let weights = [("w".to_owned(), weight.shallow_clone())];

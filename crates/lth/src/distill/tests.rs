@@ -94,6 +94,19 @@ fn settings_and_logits_that_do_not_fit_are_refused() {
     assert!(refused.contains("expected [2, 3] as the student's, found [2, 4]"), "{refused}");
 }
 
+#[test]
+fn a_loss_of_settings_outside_their_range_is_refused() {
+    let refuse = |temperature, alpha| {
+        let config = config(temperature, alpha, Reduction::BatchMean);
+        let refused = config.loss(&student(), &teacher(), &target()).unwrap_err();
+        assert!(matches!(refused, core_tensor::Error::Setting { .. }));
+        refused.to_string()
+    };
+    assert_eq!(refuse(0.0, 0.9), "temperature is 0, expected finite and above 0");
+    assert_eq!(refuse(f64::NAN, 0.9), "temperature is NaN, expected finite and above 0");
+    assert_eq!(refuse(4.0, 1.5), "alpha is 1.5, expected in [0, 1]");
+}
+
 fn resnet() -> (nn::VarStore, Box<dyn Network>) {
     let store = nn::VarStore::new(Device::Cpu);
     let network = Architecture::cifar_resnet(8, 3).unwrap().build(&store.root(), &Standard).unwrap();

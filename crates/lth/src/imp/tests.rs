@@ -1,5 +1,5 @@
 use super::*;
-use crate::criterion::Magnitude;
+use crate::criterion::{FilterNorm, Magnitude, Rank, Scores};
 use crate::rewind::copies;
 use crate::schedule::PruningSchedule;
 use core_tensor::checkpoint::state_of;
@@ -133,6 +133,70 @@ fn rounds_of_another_search_are_refused() {
 }
 
 #[test]
+fn rounds_of_other_settings_are_refused() {
+    let store = lenet();
+    let start = copies(&state_of(&store));
+    let folder = tempfile::tempdir().unwrap();
+    let search = |config: ImpConfig| {
+        let mut imp = Imp::new(config, &store, &start, &Magnitude).unwrap().in_folder(folder.path());
+        collect(&mut imp, shift(&store)).map(|tickets| tickets.len())
+    };
+    assert_eq!(search(config(2)).unwrap(), 2);
+    let refused = search(ImpConfig { rate: 0.5, ..config(2) }).unwrap_err();
+    let said = refused.to_string();
+    assert!(matches!(refused, Error::File { .. }));
+    let expected = "round-1.safetensors: its mask keeps 212160 of 265200, expected 132600 at a rate of 0.5";
+    assert!(said.ends_with(expected), "{said}");
+    let selector = Selector { min_per_layer: 29_999, ..Selector::global() };
+    let said = search(ImpConfig { selector, ..config(2) }).unwrap_err().to_string();
+    assert!(said.ends_with("of `fc2.weight`, expected at least 29999"), "{said}");
+    // More rounds continue the same search.
+    assert_eq!(search(config(3)).unwrap(), 3);
+}
+
+/// Scores two neighbours as one, and does not tell.
+struct Pairs;
+
+impl Criterion for Pairs {
+    fn name(&self) -> String {
+        "pairs".into()
+    }
+
+    fn score(&self, weights: &[NamedTensor], _: Option<&MaskSet>) -> Result<Scores> {
+        let pairs = |weight: &tch::Tensor| weight.detach().abs().view([-1, 2]);
+        let sum = |(_, weight): &NamedTensor| pairs(weight).sum_dim_intlist(1_i64, false, tch::Kind::Float);
+        Ok(Scores::of(weights, weights.iter().map(sum), Rank::Value))
+    }
+}
+
+#[test]
+fn searches_by_groups_of_weights_go_on_and_are_counted_where_the_groups_are_known() {
+    let filters = FilterNorm::default();
+    // 300 and 100 filters.
+    let counted = "round-1.safetensors: its mask keeps 320 of 400, expected 200 at a rate of 0.5";
+    let criteria: [(&dyn Criterion, Option<&str>); 2] = [(&filters, Some(counted)), (&Pairs, None)];
+    for (criterion, refused) in criteria {
+        let store = lenet();
+        let start = copies(&state_of(&store));
+        let folder = tempfile::tempdir().unwrap();
+        let search = |rate| {
+            let config = ImpConfig { rate, selector: Selector::per_layer(), ..config(2) };
+            Imp::new(config, &store, &start, criterion).unwrap().in_folder(folder.path())
+        };
+        let found = collect(&mut search(0.2), shift(&store)).unwrap();
+        let again = collect(&mut search(0.2), |round, _| panic!("round {round} is on disk")).unwrap();
+        assert_eq!(again.len(), 2);
+        assert!(again.iter().zip(&found).all(|(a, b)| a.mask() == b.mask()));
+        let other = collect(&mut search(0.5), |round, _| panic!("round {round} is on disk"));
+        match (other, refused) {
+            (Err(error), Some(reason)) => assert!(error.to_string().ends_with(reason), "{error}"),
+            (Ok(tickets), None) => assert_eq!(tickets.len(), 2),
+            (other, _) => panic!("{}: {other:?}", criterion.name()),
+        }
+    }
+}
+
+#[test]
 fn a_first_round_that_prunes_at_once_ranks_the_weights_as_they_are() {
     let store = lenet();
     let start = copies(&state_of(&store));
@@ -153,6 +217,9 @@ fn settings_and_weights_that_do_not_fit_are_refused() {
     for rate in [-0.1, 1.0, f64::NAN] {
         assert!(Imp::new(ImpConfig { rate, ..config(2) }, &store, &start, &Magnitude).is_err());
     }
+    let selector = Selector::layer_densities([("fc1.weight".to_owned(), 0.5)].into_iter().collect());
+    let refused = Imp::new(ImpConfig { selector, ..config(2) }, &store, &start, &Magnitude).unwrap_err().to_string();
+    assert_eq!(refused, "amount is Rate(0.2), expected `AsScoped` with given densities");
     let other = NamedTensors::new();
     assert!(matches!(Imp::new(config(2), &store, &other, &Magnitude), Err(Error::OtherArchitecture { .. })));
 }

@@ -11,6 +11,10 @@ use tch::Tensor;
 /// `start` with the masked tensors drawn anew: each from `N(0, 2/n_eff)`, `n_eff` = survivors / input channels, the mean
 /// number of live weights that an input channel feeds (the reference code of KD tickets). All else is copied.
 ///
+/// Input channels are the tensor's second axis. In a convolution of `g` groups that is the channels of *one* group, so
+/// that `n_eff` comes out `g` times too large and the weights `√g` times too small; most of all in depthwise layers,
+/// with as many groups as channels.
+///
 /// The random-mask control is [`MaskSet::shuffle_within_layers`].
 ///
 /// # Errors

@@ -111,6 +111,29 @@ fn layer_by_layer_a_minimum_is_a_floor_and_not_an_error() {
 }
 
 #[test]
+fn how_many_are_dropped_is_known_without_scores() {
+    let weights = [layer("a", &distinct(40)), layer("b", &distinct(7))];
+    let scores = Magnitude.score(&weights, None).unwrap();
+    // 40 − round(0.3 · 40) and 7 − round(0.3 · 7).
+    let earlier = magnitude(&Selector::per_layer(), &weights, Amount::Rate(0.3)).unwrap();
+    let units = [Units { all: 40, alive: 28 }, Units { all: 7, alive: 5 }];
+    let mut counts = Vec::new();
+    for scope in [Scope::Global, Scope::PerLayer] {
+        for min_per_layer in [0, 4] {
+            let selector = Selector { scope: scope.clone(), min_per_layer, empty_layer: EmptyLayer::Allow };
+            let mask = selector.prune(&scores, Amount::Rate(0.5), Some(&earlier)).unwrap();
+            let dropped = selector.dropped(&units, Amount::Rate(0.5)).unwrap();
+            assert_eq!(earlier.survivors() - mask.survivors(), dropped);
+            counts.push(dropped);
+        }
+    }
+    // round(0.5 · 33); round(0.5 · 28) + round(0.5 · 5), of which the minimum spares one.
+    assert_eq!(counts, [16, 16, 16, 15]);
+    let given = Selector::layer_densities(IndexMap::from([("a".to_owned(), 0.5), ("b".to_owned(), 0.5)]));
+    assert!(given.dropped(&units, Amount::Rate(0.5)).unwrap_err().to_string().contains("AsScoped"));
+}
+
+#[test]
 fn filters_go_whole_and_by_their_norm() {
     // L1 norms of arange(8) as [4, 2, 1, 1]: 1, 5, 9, 13.
     let weights = [("w".to_owned(), Tensor::arange(8, (Kind::Float, tch::Device::Cpu)).view([4, 2, 1, 1]))];

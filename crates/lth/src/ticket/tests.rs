@@ -72,6 +72,22 @@ fn a_ticket_for_another_architecture_changes_nothing() {
 }
 
 #[test]
+fn a_ticket_for_a_frozen_model_changes_nothing() {
+    let ticket = ticket(&resnet(10));
+    let mut frozen = resnet(10);
+    frozen.freeze();
+    let before = copies(&state_of(&frozen));
+    let refused = ticket.apply(&frozen).unwrap_err();
+    let said = refused.to_string();
+    assert!(matches!(refused, Error::Mismatch { .. }));
+    assert_eq!(said, "`conv1.weight`: expected a tensor of shape [16, 3, 3, 3], found no such tensor");
+    assert!(frozen.variables().iter().all(|(name, tensor)| tensor.equal(&before[name])));
+    frozen.unfreeze();
+    ticket.apply(&frozen).unwrap();
+    assert!(!frozen.variables()["conv1.weight"].equal(&before["conv1.weight"]));
+}
+
+#[test]
 fn masks_and_weights_are_exchanged_one_at_a_time() {
     let store = resnet(10);
     let ticket = ticket(&store);

@@ -63,7 +63,8 @@ impl DetectionConfig {
 /// whether an object's centre lies in it, and how far its four edges are away, in cells.
 ///
 /// As an [`Objective`] it minimises the focal loss over cells and classes, divided by the number of objects, plus the mean
-/// of `1 − IoU` over the cells with an object.
+/// of `1 − IoU` over the cells with an object. A batch without an object teaches that there is none: its focal loss is
+/// divided by 1, and boxes cost nothing.
 pub struct Detector<'a> {
     backbone: &'a dyn Network,
     map: FeatureMap,
@@ -159,13 +160,11 @@ impl<'a> Detector<'a> {
                 wanted.extend([x - left, y - top, right - x, bottom - y].map(|edge| edge.max(0.0) as f32));
             }
         }
-        if places.is_empty() {
-            return Err(Error::setting("objects of a batch", "at least one", 0));
+        let (device, objects) = (classes.device(), places.len());
+        let mut target = classes.zeros_like().flatten(0, -1);
+        if objects > 0 {
+            target = target.f_index_fill(0, &Tensor::from_slice(&hot).to_device(device), 1.0)?;
         }
-        let device = classes.device();
-        let target = classes.zeros_like().flatten(0, -1);
-        let ones = Tensor::ones([hot.len() as i64], (Kind::Float, device));
-        let target = target.f_index_fill(0, &Tensor::from_slice(&hot).to_device(device), 1.0)?;
         let logits = classes.flatten(0, -1);
         let plain =
             logits.f_binary_cross_entropy_with_logits(&target, None::<Tensor>, None::<Tensor>, tch::Reduction::None)?;
@@ -174,10 +173,16 @@ impl<'a> Detector<'a> {
         let wrong: Tensor = &chance + &target - both * 2.0;
         let weight: Tensor = &target * (2.0 * self.config.balance - 1.0) + (1.0 - self.config.balance);
         let focal =
-            (weight * wrong.pow_tensor_scalar(self.config.focus) * plain).sum(Kind::Float) / places.len() as f64;
-        let found = edges.flatten(0, 1).f_index_select(0, &Tensor::from_slice(&places).to_device(device))?;
-        let wanted = Tensor::from_slice(&wanted).view([-1, 4]).to_device(device);
-        let overlap = (ones - iou_of_edges(&found, &wanted)).mean(Kind::Float);
+            (weight * wrong.pow_tensor_scalar(self.config.focus) * plain).sum(Kind::Float) / objects.max(1) as f64;
+        let overlap = if objects > 0 {
+            let found = edges.flatten(0, 1).f_index_select(0, &Tensor::from_slice(&places).to_device(device))?;
+            let wanted = Tensor::from_slice(&wanted).view([-1, 4]).to_device(device);
+            let ones = Tensor::ones([objects as i64], (Kind::Float, device));
+            (ones - iou_of_edges(&found, &wanted)).mean(Kind::Float)
+        } else {
+            // Edges stay part of the loss, with gradients of 0.
+            edges.sum(Kind::Float) * 0.0
+        };
         let parts = vec![("focal", focal.detach()), ("box", overlap.detach())];
         Ok(Loss { total: focal + overlap, parts })
     }
@@ -335,6 +340,27 @@ mod tests {
         assert!(losses.last().unwrap() < &losses[0], "{losses:?}");
         let found = detector.evaluate(&SceneLoader::evaluation(scenes, 16).unwrap()).unwrap();
         assert!((0.0..=1.0).contains(&found.ap) && found.ap <= found.ap50);
+    }
+
+    #[test]
+    fn a_batch_without_an_object_teaches_that_there_is_none() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let backbone = backbone(&store);
+        let detector = detector(&store, backbone.as_ref());
+        let scenes = SceneGenerator { side: 32, ..SceneGenerator::default() }.scenes(16, 0).unwrap();
+        let mut batch = SceneLoader::evaluation(scenes, 16).unwrap().epoch(0).unwrap().next().unwrap().unwrap();
+        batch.objects.iter_mut().for_each(Vec::clear);
+        let loss = detector.losses(&batch).unwrap();
+        let part = |name: &str| loss.parts.iter().find(|(found, _)| *found == name).unwrap().1.double_value(&[]);
+        // ¾·p²·−ln(1 − p) of every cell and class, divided by 1; −ln(1 − σ(z)) is softplus(z).
+        let logits = detector.maps(&batch.input, true).unwrap().classes.to_kind(Kind::Double);
+        let expected = (logits.sigmoid().square() * logits.softplus() * 0.75).sum(Kind::Double).double_value(&[]);
+        assert!((part("focal") / expected - 1.0).abs() < 1e-4, "{} {expected}", part("focal"));
+        assert_eq!(part("box"), 0.0);
+        loss.total.backward();
+        let gradient = |name: &str| store.variables()[name].grad();
+        assert_eq!(gradient("head.edges.bias").abs().max().double_value(&[]), 0.0);
+        assert!(gradient("head.classes.bias").min().double_value(&[]) > 0.0);
     }
 
     #[test]

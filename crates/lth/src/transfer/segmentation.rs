@@ -39,7 +39,8 @@ impl<'a> Segmenter<'a> {
     /// Makes a head of `width` channels under `path`, for images of `[channels, height, width]` and the feature map `tap`.
     ///
     /// # Errors
-    /// No feature map of that name, or less than two classes or one channel.
+    /// No feature map of that name, less than two classes or one channel, or so many classes that one of them would be
+    /// [`IGNORED`].
     pub fn new(
         path: &nn::Path,
         factory: &dyn LayerFactory,
@@ -49,6 +50,9 @@ impl<'a> Segmenter<'a> {
     ) -> Result<Self> {
         if width < 1 || classes < 2 {
             return Err(Error::setting("width and classes", "at least 1 and 2", format!("{width} and {classes}")));
+        }
+        if classes > IGNORED {
+            return Err(Error::setting("classes", format!("at most {IGNORED}, the label of ignored pixels"), classes));
         }
         let map = FeatureMap::probe(backbone, tap, image, path.device())?;
         let hidden = factory.conv2d(&(path / "hidden"), Conv2dConfig::new(map.channels, width, 3, 1));
@@ -106,7 +110,7 @@ pub struct Confusion {
 }
 
 impl Confusion {
-    /// Nothing seen yet.
+    /// Nothing seen yet. Of more than 255 classes, the one that is [`IGNORED`] never counts.
     pub fn new(classes: i64) -> Self {
         Self { classes, counts: vec![0; (classes * classes).max(0) as usize] }
     }
@@ -207,6 +211,20 @@ mod tests {
         assert!(confusion.mean_iou().is_err());
         confusion.add(&classes(&[7]), &classes(&[IGNORED])).unwrap();
         assert!(confusion.mean_iou().is_err());
+    }
+
+    #[test]
+    fn the_label_of_ignored_pixels_is_no_class() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let config = ConvNetConfig { in_channels: 1, widths: vec![4, 8], classes: 2 };
+        let backbone = Architecture::ConvNet(config).build(&(store.root() / "backbone"), &Standard).unwrap();
+        let build = |name: &str, classes| {
+            let path = store.root() / name;
+            Segmenter::new(&path, &Standard, backbone.as_ref(), ("conv2", [1, 32, 32]), (8, classes))
+        };
+        let error = build("wide", 256).unwrap_err().to_string();
+        assert_eq!(error, "classes is 256, expected at most 255, the label of ignored pixels");
+        assert_eq!(build("most", 255).unwrap().classes, 255);
     }
 
     #[test]

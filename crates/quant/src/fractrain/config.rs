@@ -1,6 +1,6 @@
 //! How a network's layers are quantised.
 
-use super::{Error, GridKind, Result};
+use super::{Error, GridKind, Precision, Result};
 use serde::{Deserialize, Serialize};
 
 /// Settings of a [`QuantFactory`](super::QuantFactory). The defaults are those of FracTrain's reference code unless said
@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuantConfig {
-    /// Grid of weights, which always have a range for each output channel.
+    /// Grid of weights, which always have a range for each output channel. A symmetric one needs 2 bits at least.
     pub weight_grid: GridKind,
-    /// Grid of activations, which have one range for the whole batch.
+    /// Grid of activations, which have one range for the whole batch. A symmetric one needs 2 bits at least.
     pub activation_grid: GridKind,
     /// Where the range of activations comes from. Published: the batch in training, a moving average in evaluation.
     pub activation_range: RangeRule,
@@ -99,6 +99,23 @@ impl QuantConfig {
         Ok(())
     }
 
+    /// Refuses a precision of fewer bits than a grid can have. Gradients are always on a grid that takes one bit.
+    ///
+    /// # Errors
+    /// [`Error::Config`], naming the grid.
+    pub(super) fn check_precision(&self, precision: Precision) -> Result<()> {
+        let grids = [
+            ("weight_grid", self.weight_grid, precision.weight),
+            ("activation_grid", self.activation_grid, precision.activation),
+        ];
+        for (name, grid, bits) in grids {
+            if let Some(bits) = bits.filter(|bits| grid == GridKind::Symmetric && bits.get() < 2) {
+                return Err(Error::config(name, "2 bits at least on a symmetric grid", bits.get()));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a layer stays in full precision by name.
     pub(super) fn leaves_out(&self, name: &str) -> bool {
         self.full_precision
@@ -118,6 +135,21 @@ mod tests {
         assert!(with(RangeRule::MovingAverage { momentum: f64::NAN }).is_err());
         assert!(with(RangeRule::Percentile { share: 0.5, momentum: 0.9 }).unwrap_err().to_string().contains("share"));
         assert!(QuantConfig::default().validate().is_ok());
+    }
+
+    #[test]
+    fn one_bit_is_refused_on_a_symmetric_grid_and_on_no_other() {
+        let one = Precision::new(1, 1).unwrap();
+        let with = |weight_grid, activation_grid, precision| {
+            let config = QuantConfig { weight_grid, activation_grid, ..QuantConfig::default() };
+            config.check_precision(precision).map_err(|error| error.to_string())
+        };
+        let refused = |grid: &str| Err(format!("`{grid}`: expected 2 bits at least on a symmetric grid, found 1"));
+        assert_eq!(with(GridKind::Symmetric, GridKind::MinMax, one), refused("weight_grid"));
+        assert_eq!(with(GridKind::MinMax, GridKind::Symmetric, one), refused("activation_grid"));
+        assert_eq!(with(GridKind::MinMax, GridKind::IntegerZeroPoint, one), Ok(()));
+        assert_eq!(with(GridKind::Symmetric, GridKind::Symmetric, Precision::new(2, 1).unwrap()), Ok(()));
+        assert_eq!(with(GridKind::Symmetric, GridKind::Symmetric, Precision::FULL), Ok(()));
     }
 
     #[test]

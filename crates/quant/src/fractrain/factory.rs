@@ -35,9 +35,10 @@ impl<'a> QuantFactory<'a> {
     /// Layers that all run at the handle's precision, which starts as `precision`.
     ///
     /// # Errors
-    /// A setting outside its range.
+    /// [`Error::Config`](super::Error::Config) for a setting outside its range, and for one bit on a symmetric grid.
     pub fn new(config: QuantConfig, precision: Precision) -> Result<Self> {
         config.validate()?;
+        config.check_precision(precision)?;
         let (config, handle) = (Arc::new(config), QuantHandle::new(precision));
         Ok(Self { config, handle, gates: None, made: RefCell::default() })
     }
@@ -47,11 +48,14 @@ impl<'a> QuantFactory<'a> {
     /// rule `store.root() / "gates"`.
     ///
     /// # Errors
-    /// A setting outside its range.
+    /// As [`new`](Self::new); one bit on a symmetric grid is refused in options too.
     pub fn gated(config: QuantConfig, dfq: DfqConfig, path: Path<'a>) -> Result<Self> {
         dfq.validate()?;
         let precision = Precision { weight: Some(dfq.weight), ..Precision::FULL };
         let config = QuantConfig { full_precision_stem: true, linear: false, ..config };
+        for option in &dfq.options {
+            config.check_precision(Precision { activation: option.activation(), ..precision })?;
+        }
         let factory = Self::new(config, precision)?;
         let gates = Gates::new(&path, dfq);
         Ok(Self { gates: Some((gates, path)), ..factory })

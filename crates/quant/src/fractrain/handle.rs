@@ -51,8 +51,24 @@ impl QuantHandle {
     }
 
     /// Changes the precision of all layers from the next forward pass on. Gated layers take only the weight's.
+    ///
+    /// # Panics
+    /// Not here, but in that pass: one bit on a [symmetric](super::GridKind::Symmetric) grid, which has no such width.
+    /// A [`PrecisionController`](super::PrecisionController) gives an error instead.
     pub fn set_precision(&self, precision: Precision) {
         self.lock().precision = precision;
+    }
+
+    /// Refuses a precision of fewer bits than a layer's grid can have.
+    ///
+    /// # Errors
+    /// [`Error::Config`], naming the grid.
+    pub(super) fn check_precision(&self, precision: Precision) -> Result<()> {
+        let check = |layer: &Layer| match layer.gated {
+            true => layer.config.check_precision(Precision { activation: None, ..precision }),
+            false => layer.config.check_precision(precision),
+        };
+        self.lock().layers.iter().try_for_each(check)
     }
 
     /// The quantised layers, in the order in which they were made.

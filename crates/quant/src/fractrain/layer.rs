@@ -27,7 +27,7 @@ pub(super) struct QuantLinear {
 
 impl nn::ModuleT for QuantConv2d {
     /// # Panics
-    /// Like every tch layer, on an input that does not fit.
+    /// Like every tch layer, on an input that does not fit; at one bit on a symmetric grid.
     fn forward_t(&self, input: &Tensor, train: bool) -> Tensor {
         record(self.conv.name(), || self.conv.operator(input));
         if let Some(link) = &self.site.gate {
@@ -39,7 +39,7 @@ impl nn::ModuleT for QuantConv2d {
 
 impl nn::ModuleT for QuantLinear {
     /// # Panics
-    /// Like every tch layer, on an input that does not fit.
+    /// Like every tch layer, on an input that does not fit; at one bit on a symmetric grid.
     fn forward_t(&self, input: &Tensor, train: bool) -> Tensor {
         record(self.linear.name(), || self.linear.operator(input));
         let bias = self.linear.bias.as_ref();

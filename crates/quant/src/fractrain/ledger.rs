@@ -42,11 +42,17 @@ impl CostLedger {
     /// For a network whose single sample has this workload, as [`trace_workload`](core_tensor::nn::trace_workload) finds it
     /// after building with the factory that `handle` and `gates` are from.
     ///
+    /// Quantised layers tell how many samples a step has, so that a network without one cannot be counted.
+    ///
     /// # Errors
-    /// A workload that makes no sense, or that lacks a quantised layer.
+    /// [`Error::Core`] for a workload that makes no sense; [`Error::Shape`] for one that lacks a quantised layer, and
+    /// for a network that has none.
     pub fn new(workload: &Workload, handle: &QuantHandle, gates: Option<&Gates>) -> Result<Self> {
         workload.validate().map_err(core_tensor::Error::from)?;
         let layers = handle.layers();
+        if layers.is_empty() {
+            return Err(Error::shape("quantised layers of the network", "at least 1, to count samples", "none"));
+        }
         let missing = layers.iter().find(|name| !workload.layers.iter().any(|layer| layer.name == **name));
         if let Some(name) = missing {
             return Err(Error::shape("workload", format!("a layer `{name}`"), "none"));
@@ -123,8 +129,7 @@ impl CostLedger {
         self.phases.iter().map(|(precision, samples)| samples * cost(precision) * self.quantised.all).sum()
     }
 
-    /// The mean cost so far as the paper counts it, in percent of full precision; 0 before the first step, and for a
-    /// network without quantised layers.
+    /// The mean cost so far as the paper counts it, in percent of full precision; 0 before the first step.
     pub fn cp(&self) -> f64 {
         let full = 3.0 * self.phases.values().sum::<f64>() * self.quantised.all;
         if full == 0.0 { 0.0 } else { 100.0 * self.reference_macs() / full }
@@ -220,7 +225,8 @@ impl Observer for CostLedger {
     }
 }
 
-/// The workload with the bits of a precision on the named layers, as hardware models price it.
+/// The workload with the bits of a precision on the named layers, as hardware models price it. Names must be whole; one
+/// that no layer of the workload has changes nothing.
 pub fn at_precision(workload: &Workload, layers: &[String], precision: Precision) -> Workload {
     let [weight, activation, gradient] = precision.widths();
     let mut changed = workload.clone();

@@ -12,6 +12,14 @@ pub trait PrecisionSchedule: Debug {
     /// The precision of the step at this progress.
     fn precision(&self, progress: Progress) -> Precision;
 
+    /// Refuses settings that cannot run. [`PrecisionController`] asks before every epoch.
+    ///
+    /// # Errors
+    /// A setting outside its range.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Takes the mean training loss of an epoch just finished; true if the precision changes for good now.
     ///
     /// # Errors
@@ -152,18 +160,21 @@ impl PrecisionSchedule for Pfq {
 
 /// Cyclic precision training (Fu et al., arXiv 2101.09868): `b = round(lo + ½·(hi − lo)·(1 − cos(π·(t mod T)/T)))`, a
 /// saw-tooth of half cosines, `T = steps / cycles` long, which need be no whole number.
+///
+/// Nothing is checked when one is made; [`validate`](Self::validate) does it, and a [`PrecisionController`] calls it
+/// before a training's first step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cyclic {
-    /// Forward bits at the start of a cycle. Published: 3.
+    /// Forward bits at the start of a cycle, 1 to `high`. Published: 3.
     pub low: u32,
-    /// Forward bits towards its end. Published: 8.
+    /// Forward bits towards its end, `low` to 24. Published: 8.
     pub high: u32,
-    /// Gradient bits throughout. Published: 8.
+    /// Gradient bits throughout, 1 to 24. Published: 8.
     pub gradient: u32,
-    /// Steps of the whole training.
+    /// Steps of the whole training, at least one a cycle.
     pub steps: u64,
-    /// Cycles of the whole training. Published: 32.
+    /// Cycles of the whole training, 1 to `steps`. Published: 32.
     pub cycles: u64,
 }
 
@@ -200,9 +211,16 @@ impl PrecisionSchedule for Cyclic {
         // Bits that are out of range were refused by `validate`; unvalidated, they mean full precision.
         Precision::new(self.forward_bits(progress.step), self.gradient).unwrap_or(Precision::FULL)
     }
+
+    fn check(&self) -> Result<()> {
+        self.validate()
+    }
 }
 
 /// Applies a schedule to a network, step by step, and stops a training in which a rounded value was not finite.
+///
+/// Before an epoch begins it refuses a schedule that cannot run ([`PrecisionSchedule::check`]), and before a step a
+/// precision of fewer bits than a layer's grid can have.
 ///
 /// Adds the metrics `forward_bits` and `gradient_bits` (of the epoch's last step, 32 for full precision) and `switched` (1
 /// where the precision changes for good after the epoch).
@@ -215,7 +233,7 @@ pub struct PrecisionController<S> {
 }
 
 impl<S: PrecisionSchedule> PrecisionController<S> {
-    /// Sets the precision of the first step already.
+    /// Sets the precision of the first step already. Nothing is refused here, but before the first step of a training.
     pub fn new(handle: &QuantHandle, schedule: S) -> Self {
         handle.set_precision(schedule.precision(Progress::default()));
         Self { handle: handle.clone(), schedule, resets_ranges: true, switches: Vec::new() }
@@ -237,6 +255,14 @@ impl<S: PrecisionSchedule> PrecisionController<S> {
     pub fn switches(&self) -> &[u64] {
         &self.switches
     }
+
+    /// Sets the precision of a step, unless a layer's grid cannot have it.
+    fn set_precision(&self, progress: Progress) -> core_tensor::Result<()> {
+        let precision = self.schedule.precision(progress);
+        self.handle.check_precision(precision).map_err(|error| error.into_core("precision"))?;
+        self.handle.set_precision(precision);
+        Ok(())
+    }
 }
 
 impl<S: PrecisionSchedule> Observer for PrecisionController<S> {
@@ -245,7 +271,8 @@ impl<S: PrecisionSchedule> Observer for PrecisionController<S> {
     }
 
     fn before_epoch(&mut self, progress: Progress, _: &mut dyn Optimizer) -> core_tensor::Result<()> {
-        self.handle.set_precision(self.schedule.precision(progress));
+        self.schedule.check().map_err(|error| error.into_core("precision"))?;
+        self.set_precision(progress)?;
         let switched = progress.epoch > 0 && self.switches.last() == Some(&(progress.epoch - 1));
         if switched && self.resets_ranges {
             self.handle.reset_ranges();
@@ -261,7 +288,7 @@ impl<S: PrecisionSchedule> Observer for PrecisionController<S> {
         let next = Progress { step: step.progress.step + 1, ..step.progress };
         // After an epoch's last step the precision stays, for evaluations between epochs.
         if !next.step.is_multiple_of(step.steps_per_epoch.max(1)) {
-            self.handle.set_precision(self.schedule.precision(next));
+            self.set_precision(next)?;
         }
         Ok(Control::Continue)
     }

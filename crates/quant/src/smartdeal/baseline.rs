@@ -58,7 +58,10 @@ impl Baseline {
     /// Approximates a layer with at most `budget` bits.
     ///
     /// # Errors
-    /// Weights that do not fit the shape or are not finite, a code width outside its range.
+    /// [`Error::Shape`] or [`Error::NotFinite`] for weights that do not fit the shape or are not finite;
+    /// [`Error::Config`] for a code width outside its range, and for a budget that the method's table alone exceeds: 32
+    /// bits a shared value, or 32 for the one scale. Low rank then gives zeros, which cost nothing. [`Error::Torch`]
+    /// for a decomposition that fails.
     pub fn approximate(self, weights: &[f32], shape: &LayerShape, budget: u64) -> Result<Approximation> {
         check_weights(weights, shape)?;
         let bits = match self {
@@ -72,7 +75,14 @@ impl Baseline {
             Self::PruneKMeans { .. } => 32u64 << bits,
             _ => 32,
         };
-        let (kept, cost) = keep_largest(weights, u64::from(bits), budget.saturating_sub(table));
+        let Some(rest) = budget.checked_sub(table) else {
+            return Err(Error::Config {
+                name: "budget",
+                expected: "at least the bits of the method's table",
+                found: format!("{budget} of {table} for {self:?}"),
+            });
+        };
+        let (kept, cost) = keep_largest(weights, u64::from(bits), rest);
         let mut approximated = kept;
         match self {
             Self::PruneKMeans { .. } => share_values(&mut approximated, 1 << bits),
@@ -287,6 +297,27 @@ mod tests {
         let budget = storage(&layer, IndexScheme::Bitmap).unwrap().total_bits();
         let plain = Baseline::PrunePowersOfTwo { bits: 4 }.approximate(&weights, &shape, budget).unwrap();
         assert!(layer.relative_error(&weights).unwrap() < plain.relative_error(&weights));
+    }
+
+    #[test]
+    fn a_budget_that_the_table_alone_exceeds_is_refused() {
+        let shape = LayerShape::Linear { out_features: 8, in_features: 30 };
+        let weights = random_weights(1, shape.weights());
+        for (baseline, table) in [
+            (Baseline::PruneKMeans { bits: 8 }, 8192),
+            (Baseline::PruneKMeans { bits: 1 }, 64),
+            (Baseline::PruneUniform { bits: 8 }, 32),
+            (Baseline::PrunePowersOfTwo { bits: 4 }, 32),
+        ] {
+            let with = |budget| baseline.approximate(&weights, &shape, budget);
+            assert!(matches!(with(table - 1), Err(Error::Config { name: "budget", .. })), "{baseline:?}");
+            // The table fits, and no weight beside it.
+            let least = with(table).unwrap();
+            assert_eq!((least.bits, least.weights.iter().all(|w| *w == 0.0)), (table, true), "{baseline:?}");
+        }
+        let refused = Baseline::PruneKMeans { bits: 8 }.approximate(&weights, &shape, 1000).unwrap_err().to_string();
+        let expected = "`budget`: expected at least the bits of the method's table, found 1000 of 8192";
+        assert_eq!(refused, format!("{expected} for PruneKMeans {{ bits: 8 }}"));
     }
 
     #[test]

@@ -71,6 +71,9 @@ impl DecomposeConfig {
     }
 
     /// Refuses what cannot run, naming the setting.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for the first setting outside its range; a `theta` above the highest rung is one.
     pub fn validate(&self) -> Result<()> {
         let check = |ok: bool, name: &'static str, expected: &'static str, found: String| {
             if ok { Ok(()) } else { Err(Error::Config { name, expected, found }) }

@@ -56,6 +56,9 @@ impl Ladder {
     }
 
     /// Refuses an empty window and exponents beyond ±63.
+    ///
+    /// # Errors
+    /// [`Error::Config`], named `ladder`.
     pub fn validate(&self) -> Result<()> {
         if self.p_min < -MAX_EXPONENT || self.p_max > MAX_EXPONENT || self.p_min > self.p_max {
             return Err(Error::Config {
@@ -72,7 +75,9 @@ impl Ladder {
         (self.p_max - self.p_min + 1).max(0) as usize
     }
 
-    /// The rung nearest to `value`.
+    /// The rung nearest to `value`, on a ladder that [`validate`](Self::validate) accepts. A NaN is near to none: what
+    /// comes back is a rung all the same, so that callers look for NaNs first, as [`decompose`](super::decompose())
+    /// does.
     #[inline(always)]
     pub fn project(&self, value: f64) -> f64 {
         let half = match self.tie {
@@ -86,7 +91,7 @@ impl Ladder {
         f64::from_bits(kept.to_bits() | (if kept == 0.0 { 0 } else { bits & SIGN_FIELD }))
     }
 
-    /// The rung nearest to `value`, as a code.
+    /// The rung nearest to `value`, as a code; all that [`project`](Self::project) says holds.
     #[inline]
     pub fn code(&self, value: f32) -> i8 {
         code_of_rung(self.project(f64::from(value)))
@@ -124,7 +129,12 @@ pub(crate) fn code_of_rung(rung: f64) -> i8 {
 }
 
 /// The code of `value`, or an error where it is no signed power of two within the ladder.
+///
+/// # Errors
+/// [`Error::OffLadder`] for a value that is no rung, a NaN among them; [`Error::Config`] for a ladder that
+/// [`Ladder::validate`] refuses.
 pub fn encode_coefficient(value: f64, ladder: &Ladder) -> Result<i8> {
+    ladder.validate()?;
     if ladder.project(value) != value {
         return Err(Error::OffLadder { value, p_min: ladder.p_min, p_max: ladder.p_max });
     }
@@ -192,6 +202,29 @@ mod tests {
         assert!(matches!(Ladder::new(3, 2).validate(), Err(Error::Config { name: "ladder", .. })));
         assert!(Ladder::new(-64, 0).validate().is_err());
         assert!(Ladder::new(0, 64).validate().is_err());
+    }
+
+    #[test]
+    fn a_ladder_beyond_the_codes_encodes_nothing() {
+        // 2^70 stands on it, but its code would be 134, which an `i8` reads as another number's.
+        for (value, ladder) in
+            [(2f64.powi(70), Ladder::new(0, 70)), (1.0, Ladder::new(0, 70)), (4.0, Ladder::new(3, 2))]
+        {
+            assert!(matches!(encode_coefficient(value, &ladder), Err(Error::Config { name: "ladder", .. })), "{value}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_finite_number_has_a_rung_but_no_code() {
+        for tie in [Tie::Down, Tie::Up] {
+            let ladder = Ladder { tie, ..Ladder::default() };
+            let rung = ladder.project(f64::NAN);
+            assert_eq!(encode_coefficient(rung, &ladder).map(decode_coefficient).unwrap(), rung as f32);
+            for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+                let refused = encode_coefficient(value, &ladder);
+                assert!(matches!(refused, Err(Error::OffLadder { p_min: -63, p_max: 5, .. })), "{value}");
+            }
+        }
     }
 
     #[test]

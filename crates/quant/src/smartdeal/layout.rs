@@ -31,7 +31,8 @@ pub enum LayerShape {
 }
 
 impl LayerShape {
-    /// The shape of a weight tensor: 2 dimensions are linear, 4 a convolution; anything else has no shape here.
+    /// The shape of a weight tensor: 2 dimensions are linear, a table of embeddings too, 4 a convolution; anything else
+    /// has no shape here.
     pub fn of_weight(dims: &[usize]) -> Option<Self> {
         match *dims {
             [out_features, in_features] => Some(Self::Linear { out_features, in_features }),
@@ -108,7 +109,11 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Cuts `shape` by `rule`; `Err(NotDecomposable)` tells why a layer has no cut.
+    /// Cuts `shape` by `rule`.
+    ///
+    /// # Errors
+    /// [`Error::NotDecomposable`] for a kernel of one column (unless it is 1×1) or more than 12, and for filters of
+    /// fewer rows than columns; [`Error::Shape`] for more entries than can be counted.
     pub fn new(shape: LayerShape, rule: BlockRule) -> Result<Self> {
         let columns = shape
             .columns()

@@ -43,7 +43,7 @@ pub struct CompressPolicy {
     pub kernels: Kernels,
     /// What to do with the rest. Published: kept dense.
     pub undecomposable: Undecomposable,
-    /// Name prefixes of layers to keep dense, such as `fc`. Published: none.
+    /// Name prefixes of layers to keep dense, such as `fc`; one that no name begins with is refused. Published: none.
     pub keep_dense: Vec<String>,
     /// Apply the row threshold to 1×1 and linear layers too, not only to spatial kernels. Published: no.
     pub threshold_vectors_everywhere: bool,
@@ -71,13 +71,32 @@ impl CompressPolicy {
         Self { decompose: DecomposeConfig::with_theta(theta), ..Self::default() }
     }
 
-    /// Refuses what cannot run.
+    /// Refuses what cannot run. Whether names begin with the prefixes of `keep_dense` is seen when a network is there.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for the first setting outside its range.
     pub fn validate(&self) -> Result<()> {
         self.decompose.validate()?;
         if let Some(bits) = self.basis_bits.filter(|bits| !(2..=16).contains(bits)) {
             return Err(Error::Config { name: "basis_bits", expected: "2 to 16, or none", found: bits.to_string() });
         }
         self.vector_pruning.map_or(Ok(()), |pruning| pruning.validate())
+    }
+
+    /// Refuses a prefix to keep dense that none of a network's names begins with: most likely a slip of the pen.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the first such prefix.
+    pub(super) fn check_prefixes<S: AsRef<str>>(&self, names: impl Iterator<Item = S> + Clone) -> Result<()> {
+        let fits = |prefix: &String| names.clone().any(|name| name.as_ref().starts_with(prefix.as_str()));
+        match self.keep_dense.iter().find(|prefix| !fits(prefix)) {
+            None => Ok(()),
+            Some(prefix) => Err(Error::Config {
+                name: "keep_dense",
+                expected: "prefixes that names of the network begin with",
+                found: format!("`{prefix}`"),
+            }),
+        }
     }
 
     /// Whether this policy decomposes a tensor, and if not, why.
@@ -116,6 +135,9 @@ impl CompressPolicy {
     }
 
     /// Decomposes one layer as this policy says.
+    ///
+    /// # Errors
+    /// As [`SdLayer::decompose`]; [`Error::Config`] also for vector pruning or basis bits outside their range.
     pub fn compress_layer(&self, mut weights: Vec<f32>, shape: LayerShape) -> Result<SdLayer> {
         if let Some(pruning) = self.vector_pruning {
             prune_vectors(&mut weights, &shape, pruning, PRUNING_GROUP)?;
@@ -186,6 +208,10 @@ impl CompressReport {
 
 /// Compresses every weight of a store; everything else is carried along dense.
 ///
+/// A weight is what is named `weight` and has four dimensions (a convolution) or two (a linear layer). A table of
+/// embeddings has two as well and is taken for a linear layer: name it in [`CompressPolicy::keep_dense`] unless that is
+/// wanted.
+///
 /// ```
 /// use quant::smartdeal::{compress, CompressPolicy};
 /// use tch::{nn, Device};
@@ -197,8 +223,9 @@ impl CompressReport {
 /// ```
 ///
 /// # Errors
-/// A setting outside its range; a weight that is not finite, by name; under [`Undecomposable::Refuse`], a layer without
-/// a useful decomposition.
+/// [`Error::Config`] for a setting outside its range, and for a prefix of [`CompressPolicy::keep_dense`] that no name
+/// begins with; [`Error::NotFinite`] for a weight that is not finite, by name; under [`Undecomposable::Refuse`],
+/// [`Error::NotDecomposable`] for a layer without a useful decomposition.
 pub fn compress(store: &VarStore, policy: &CompressPolicy) -> Result<(SdzModel, CompressReport)> {
     compress_tensors(store.variables(), policy)
 }
@@ -217,6 +244,7 @@ pub fn compress_tensors(
         let dims = tensor.size().iter().map(|d| *d as usize).collect();
         dense.push((name, DenseTensor { dims, values: floats(&tensor)? }));
     }
+    policy.check_prefixes(dense.iter().map(|(name, _)| name))?;
     dense.sort_by(|a, b| a.0.cmp(&b.0));
     let done: Vec<(String, Record, Done)> = dense
         .into_par_iter()
@@ -355,6 +383,30 @@ mod tests {
         assert_eq!(report.kept_dense.len(), 3);
         let strict = CompressPolicy { undecomposable: Undecomposable::Refuse, ..policy };
         assert!(matches!(compress(&store(), &strict), Err(Error::NotDecomposable { .. })));
+    }
+
+    #[test]
+    fn a_prefix_that_no_name_begins_with_is_refused() {
+        let with = |prefixes: &[&str]| {
+            let keep_dense = prefixes.iter().map(|prefix| (*prefix).to_owned()).collect();
+            compress(&store(), &CompressPolicy { keep_dense, ..CompressPolicy::with_theta(0.05) }).map(drop)
+        };
+        let refused = with(&["fc", "classifier"]).unwrap_err().to_string();
+        assert_eq!(refused, "`keep_dense`: expected prefixes that names of the network begin with, found `classifier`");
+        assert!(matches!(with(&["c.weight"]), Err(Error::Config { name: "keep_dense", .. })));
+        // A norm has no weight to decompose, but it is there.
+        assert!(with(&["bn1", "conv", "fc.weight"]).is_ok());
+    }
+
+    #[test]
+    fn a_table_of_embeddings_counts_as_a_linear_weight_unless_it_is_kept() {
+        let store = VarStore::new(Device::Cpu);
+        nn::embedding(store.root() / "words", 20, 12, nn::EmbeddingConfig::default());
+        let (model, _) = compress(&store, &CompressPolicy::with_theta(0.05)).unwrap();
+        let shape = LayerShape::Linear { out_features: 20, in_features: 12 };
+        assert_eq!(model.layer("words.weight").map(SdLayer::shape), Some(shape));
+        let keep = CompressPolicy { keep_dense: vec!["words".into()], ..CompressPolicy::with_theta(0.05) };
+        assert!(compress(&store, &keep).unwrap().0.layer("words.weight").is_none());
     }
 
     #[test]

@@ -18,6 +18,9 @@ pub enum VectorPruning {
 
 impl VectorPruning {
     /// Refuses shares outside [0, 1] and limits that are no numbers ≥ 0.
+    ///
+    /// # Errors
+    /// [`Error::Config`], named `vector_pruning`.
     pub fn validate(&self) -> Result<()> {
         let (ok, found) = match *self {
             Self::Share(share) => ((0.0..=1.0).contains(&share), share),

@@ -95,6 +95,9 @@ pub(crate) fn position_bits(entries: usize) -> u32 {
 /// assert_eq!(bits.basis_bits, 4 * 9 * 8);
 /// # Ok::<(), quant::Error>(())
 /// ```
+///
+/// # Errors
+/// [`Error::Config`] for `run_bits` outside 1 to 16.
 pub fn storage(layer: &SdLayer, scheme: IndexScheme) -> Result<Storage> {
     storage_given(layer, scheme, &layer.stats())
 }
@@ -128,6 +131,9 @@ fn storage_given(layer: &SdLayer, scheme: IndexScheme, stats: &LayerStats) -> Re
 }
 
 /// The cheapest scheme for a layer.
+///
+/// # Errors
+/// Only [`storage`]'s own, which the schemes that are tried never meet.
 pub fn smallest_scheme(layer: &SdLayer) -> Result<IndexScheme> {
     const CANDIDATES: [IndexScheme; 5] = [
         IndexScheme::RowBitmap,
@@ -149,6 +155,9 @@ pub fn smallest_scheme(layer: &SdLayer) -> Result<IndexScheme> {
 
 /// Refuses a layer whose codes need more than `bits` under `scheme`: the check an accelerator with a fixed code
 /// width makes.
+///
+/// # Errors
+/// [`Error::CodeTooWide`].
 pub fn require_code_bits(layer: &SdLayer, scheme: IndexScheme, bits: u32) -> Result<()> {
     let magnitudes = layer.exponents().len();
     let needed = code_bits(scheme, magnitudes);

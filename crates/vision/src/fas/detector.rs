@@ -137,6 +137,9 @@ impl Detector {
                 return refuse(name, "finite", value);
             }
         }
+        if darkest > brightest {
+            return refuse("brightness", "the least first", darkest);
+        }
         let threshold = Threshold::saved(config.threshold, config.criterion)?;
         let store = VarStore::new(Device::Cpu);
         let backbone = Box::new(PlainBackbone::new(&(store.root() / "backbone"), &Standard, config.width));
@@ -200,7 +203,7 @@ impl Detector {
         Ok(detector)
     }
 
-    /// Judges the face in a picture; without a box, the whole picture is the face's square.
+    /// Judges the face in a picture; without a box, the largest square in its middle is the face's.
     ///
     /// # Errors
     /// [`Error::BadShape`] for an empty picture or a box that is not finite, [`Error::BoxOutside`] for a box that does not
@@ -343,6 +346,7 @@ mod tests {
             DetectorConfig { network: ProxyConfig { features: 4097, ..config().network }, ..config() },
             DetectorConfig { smallest_face: f64::NAN, ..config() },
             DetectorConfig { least_sharpness: f64::NAN, ..config() },
+            DetectorConfig { brightness: [0.95, 0.05], ..config() },
             DetectorConfig { size: 18, ..config() },
             DetectorConfig { width: 0, ..config() },
             DetectorConfig { crop_scale: 0.0, ..config() },

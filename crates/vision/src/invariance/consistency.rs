@@ -65,22 +65,22 @@ impl CropConsistency {
     /// The share, 0 to 1. `classify` gives logits `[batch, classes]`.
     ///
     /// # Errors
-    /// Images that are not `[count, channels, height, width]` and large enough, empty settings, logits that are not finite,
-    /// and those of `classify`.
+    /// Images that are not `[count, channels, height, width]` and large enough, empty settings, logits that are not
+    /// finite or not one row an image, and those of `classify`.
     pub fn measure(
         &self,
         images: &Tensor,
         classify: &mut dyn FnMut(&Tensor) -> Result<Tensor>,
         seed: u64,
     ) -> Result<f64> {
+        if self.crop < 1 || self.range < 1 || self.passes < 1 || self.batch < 1 {
+            return Err(Error::setting("crop consistency", "numbers of at least 1", format!("{self:?}")));
+        }
         let size = images.size();
-        let needed = self.crop + self.range - 1;
+        let needed = self.crop.saturating_add(self.range - 1);
         if size.len() != 4 || size[0] < 1 || size[2] < needed || size[3] < needed {
             let expected = format!("[count, channels, {needed} or more, {needed} or more]");
             return Err(Error::shape("images for crops", expected, format!("{size:?}")));
-        }
-        if self.crop < 1 || self.range < 1 || self.passes < 1 || self.batch < 1 {
-            return Err(Error::setting("crop consistency", "numbers of at least 1", format!("{self:?}")));
         }
         let mut equal = 0.0;
         for pass in 0..self.passes {
@@ -90,7 +90,7 @@ impl CropConsistency {
                 let mut top = || {
                     let [row, column] = [0; 2].map(|_| rng.random_range(0..self.range));
                     let crop = some.f_narrow(2, row, self.crop)?.f_narrow(3, column, self.crop)?.f_contiguous()?;
-                    top1(&classify(&crop)?)
+                    top1(&classify(&crop)?, &some)
                 };
                 equal += top()?.f_eq_tensor(&top()?)?.f_sum(Kind::Float)?.double_value(&[]);
             }
@@ -112,7 +112,8 @@ pub struct RollChange {
 /// end left out as published with adaptive polyphase sampling (3 for CIFAR-10, 32 for ImageNet); one pair of rolls a batch.
 ///
 /// # Errors
-/// Images that are not `[count, channels, height, width]`, a shift or batch below 1, and those of `classify`.
+/// Images that are not `[count, channels, height, width]`, a shift or batch below 1, logits that are not finite or not
+/// one row an image, and those of `classify`.
 pub fn circular_consistency(
     images: &Tensor,
     max_shift: i64,
@@ -127,7 +128,7 @@ pub fn circular_consistency(
         let some = images.f_narrow(0, start, batch.min(count - start))?;
         let mut top = || {
             let shift = [0; 2].map(|_| rng.random_range(-max_shift..max_shift));
-            top1(&classify(&some.f_roll(shift, [2, 3])?)?)
+            top1(&classify(&some.f_roll(shift, [2, 3])?)?, &some)
         };
         equal += top()?.f_eq_tensor(&top()?)?.f_sum(Kind::Float)?.double_value(&[]);
     }
@@ -149,12 +150,12 @@ pub fn roll_change(
     for start in (0..count).step_by(batch as usize) {
         let some = images.f_narrow(0, start, batch.min(count - start))?;
         let still = classify(&some)?;
-        let class = top1(&still)?;
+        let class = top1(&still, &some)?;
         for row in -max_shift..max_shift {
             for column in -max_shift..max_shift {
                 let moved = classify(&some.f_roll([row, column], [2, 3])?)?;
-                equal += top1(&moved)?.f_eq_tensor(&class)?.f_sum(Kind::Float)?.double_value(&[]);
-                largest = largest.max((moved - &still).f_abs()?.f_max()?.double_value(&[]));
+                equal += top1(&moved, &some)?.f_eq_tensor(&class)?.f_sum(Kind::Float)?.double_value(&[]);
+                largest = largest.max(moved.f_sub(&still)?.f_abs()?.f_max()?.double_value(&[]));
             }
         }
     }
@@ -173,10 +174,11 @@ fn checked(images: &Tensor, smallest: i64) -> Result<i64> {
     Ok(size[0])
 }
 
-fn top1(logits: &Tensor) -> Result<Tensor> {
-    let size = logits.size();
-    if size.len() != 2 {
-        return Err(Error::shape("logits", "[batch, classes]", format!("{size:?}")));
+/// The class of each of these images.
+fn top1(logits: &Tensor, images: &Tensor) -> Result<Tensor> {
+    let (size, count) = (logits.size(), images.size()[0]);
+    if size.len() != 2 || size[0] != count {
+        return Err(Error::shape("logits", format!("[{count}, classes]"), format!("{size:?}")));
     }
     if logits.f_isfinite()?.f_all()?.int64_value(&[]) == 0 {
         return Err(Error::shape("logits", "finite numbers", "NaN or infinity"));
@@ -243,5 +245,20 @@ mod tests {
         assert!(circular_consistency(&images, 1, 1, &mut broken, 0).unwrap_err().to_string().contains("finite"));
         let mut flat = |images: &Tensor| Ok(images.flatten(0, -1));
         assert!(roll_change(&images, 1, 1, &mut flat).unwrap_err().to_string().contains("logits"));
+        // One answer for both images would count as one of them.
+        let mut one = |images: &Tensor| corner(&images.narrow(0, 0, 1));
+        let error = circular_consistency(&images, 1, 2, &mut one, 0).unwrap_err().to_string();
+        assert_eq!(error, "logits: expected [2, classes], found [1, 2]");
+        // Two classes at rest, three afterwards.
+        let mut calls = 1;
+        let mut wider = |images: &Tensor| {
+            calls += 1;
+            Ok(Tensor::zeros([images.size()[0], calls], (Kind::Float, Device::Cpu)))
+        };
+        assert!(matches!(roll_change(&images, 1, 2, &mut wider), Err(Error::Torch(_))));
+        let endless = CropConsistency { crop: i64::MAX, ..CropConsistency::small() };
+        assert!(matches!(endless.measure(&images, &mut |x| corner(x), 0), Err(Error::Shape { .. })));
+        let none = CropConsistency { range: 0, ..CropConsistency::small() };
+        assert!(matches!(none.measure(&images, &mut |x| corner(x), 0), Err(Error::Setting { .. })));
     }
 }

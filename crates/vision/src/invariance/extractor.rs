@@ -3,7 +3,8 @@
 use super::{Error, Result};
 use core_tensor::nn::Network;
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor, no_grad};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use tch::{Device, Kind, Tensor, no_grad_guard};
 
 /// Features of a batch of images: `[batch, length]` tensors by layer, the same layers in the same order for every batch.
 ///
@@ -90,12 +91,8 @@ impl<'a> NetworkProbe<'a> {
         }
         let mut names = Vec::new();
         let zeros = Tensor::f_zeros([1, sample[0], sample[1], sample[2]], (Kind::Float, device))?;
-        // tch turns libtorch's exceptions into panics; here they mean that the sample does not fit.
-        let run = std::panic::AssertUnwindSafe(|| {
-            let mut tap = |name: &str, _: &Tensor| names.push(name.to_owned());
-            no_grad(|| network.forward_tapped(&zeros, false, &mut tap))
-        });
-        let _ = std::panic::catch_unwind(run).map_err(|_| refused())?;
+        let mut tap = |name: &str, _: &Tensor| names.push(name.to_owned());
+        let _ = evaluated(network, &zeros, &mut tap).ok_or_else(refused)?;
         names.push(LOGITS.into());
         Ok(names)
     }
@@ -110,7 +107,8 @@ impl FeatureExtractor for NetworkProbe<'_> {
             }
         };
         let images = images.f_to_device(self.device)?;
-        let logits = no_grad(|| self.network.forward_tapped(&images, false, &mut keep));
+        let refused = || Error::shape("images", "sizes that the network accepts", format!("{:?}", images.size()));
+        let logits = evaluated(self.network, &images, &mut keep).ok_or_else(refused)?;
         keep(LOGITS, &logits);
         let named = self.layers.iter().zip(found).map(|(layer, tensor)| {
             let missing = || Error::UnknownLayer { name: layer.clone(), known: Vec::new() };
@@ -118,6 +116,17 @@ impl FeatureExtractor for NetworkProbe<'_> {
         });
         named.collect()
     }
+}
+
+/// The network's logits in evaluation mode, without gradients; nothing where it cannot take the images.
+fn evaluated(network: &dyn Network, images: &Tensor, tap: &mut dyn FnMut(&str, &Tensor)) -> Option<Tensor> {
+    // tch turns libtorch's exceptions into panics; here they mean that the images do not fit.
+    let run = AssertUnwindSafe(|| {
+        // Dropped by a panic too: `no_grad` would leave gradients off.
+        let _off = no_grad_guard();
+        network.forward_tapped(images, false, tap)
+    });
+    catch_unwind(run).ok()
 }
 
 fn vectors(tensor: &Tensor, maps: MapFeature) -> Result<Tensor> {
@@ -169,5 +178,17 @@ mod tests {
         assert!(NetworkProbe::new(network.as_ref(), &[], [1, 8, 8]).is_err());
         assert!(NetworkProbe::new(network.as_ref(), &["conv1"], [3, 8, 8]).unwrap_err().to_string().contains("sample"));
         assert!(NetworkProbe::new(network.as_ref(), &["conv1"], [1, 0, 8]).is_err());
+    }
+
+    #[test]
+    fn what_a_network_cannot_take_is_refused_and_leaves_gradients_on() {
+        let (_store, network) = network();
+        let probe = NetworkProbe::new(network.as_ref(), &["conv1"], [1, 8, 8]).unwrap();
+        let colour = Tensor::zeros([2, 3, 8, 8], (Kind::Float, Device::Cpu));
+        let error = probe.features(&colour).unwrap_err().to_string();
+        assert_eq!(error, "images: expected sizes that the network accepts, found [2, 3, 8, 8]");
+        assert!(NetworkProbe::new(network.as_ref(), &["conv1"], [3, 8, 8]).is_err());
+        let weight = Tensor::ones([1], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        assert!((&weight * 2.0).requires_grad());
     }
 }

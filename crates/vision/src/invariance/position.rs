@@ -96,12 +96,15 @@ impl LinearSvm {
     ///
     /// # Errors
     /// No object; features of another number of positions or lengths that differ; fewer than two positions a half; folds that
-    /// leave nothing to fit or test; a cost that is not above 0.
+    /// leave nothing to fit or test; a cost that is not above 0; no sweep.
     pub fn separability(&self, features: &[&Tensor], grid: &ShiftGrid, halves: Halves, folds: Folds) -> Result<f64> {
         let (values, length) = checked_features(features, grid)?;
         let objects: Vec<Vec<&[f32]>> = values.iter().map(|values| values.chunks_exact(length).collect()).collect();
         if self.cost.is_nan() || self.cost <= 0.0 {
             return Err(Error::setting("cost", "above 0", self.cost));
+        }
+        if self.sweeps == 0 {
+            return Err(Error::setting("sweeps", "at least 1", self.sweeps));
         }
         let along = if halves == Halves::TopBottom { grid.rows() } else { grid.columns() };
         let labels: Vec<bool> = (0..grid.len())
@@ -335,6 +338,9 @@ mod tests {
                 .separability(&[&features], &grid(), Halves::TopBottom, Folds::Contiguous(2))
                 .is_err()
         );
+        let idle = LinearSvm { sweeps: 0, ..svm };
+        let error = idle.separability(&[&features], &grid(), Halves::TopBottom, Folds::Contiguous(2)).unwrap_err();
+        assert_eq!(error.to_string(), "sweeps is 0, expected at least 1");
         let broken = features.copy();
         let _ = broken.get(9).fill_(f64::NAN);
         let found = arithmetic(&[&features, &broken], &grid(), 10, 0);

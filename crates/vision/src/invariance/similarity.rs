@@ -84,6 +84,7 @@ pub(crate) fn doubles(tensor: &Tensor) -> Result<Vec<f64>> {
 
 /// Similarity to the anchor at every position of a grid.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Written")]
 pub struct SimilarityMap {
     /// Rows and columns.
     pub size: [usize; 2],
@@ -91,6 +92,22 @@ pub struct SimilarityMap {
     pub anchor: [usize; 2],
     /// Row by row.
     pub values: Vec<f64>,
+}
+
+/// A map as it stands in a file, not yet checked.
+#[derive(Deserialize)]
+struct Written {
+    size: [usize; 2],
+    anchor: [usize; 2],
+    values: Vec<f64>,
+}
+
+impl TryFrom<Written> for SimilarityMap {
+    type Error = Error;
+
+    fn try_from(Written { size, anchor, values }: Written) -> Result<Self> {
+        Self::new(size, anchor, values)
+    }
 }
 
 /// A map's mean at one distance from the anchor.
@@ -110,7 +127,7 @@ impl SimilarityMap {
     /// # Errors
     /// Another number of values than positions, none at all, an anchor outside, values that are not finite.
     pub fn new(size: [usize; 2], anchor: [usize; 2], values: Vec<f64>) -> Result<Self> {
-        if values.len() != size[0] * size[1] || values.is_empty() {
+        if size[0].checked_mul(size[1]) != Some(values.len()) || values.is_empty() {
             let expected = format!("{size:?} values, at least one");
             return Err(Error::shape("similarity map", expected, format!("{} values", values.len())));
         }
@@ -243,10 +260,10 @@ impl SimilarityMap {
         let mut largest = 0.0_f64;
         for row in 0..rows {
             for column in 0..columns {
-                if row + period < rows {
+                if row.saturating_add(period) < rows {
                     largest = largest.max((self.at(row, column) - self.at(row + period, column)).abs());
                 }
-                if column + period < columns {
+                if column.saturating_add(period) < columns {
                     largest = largest.max((self.at(row, column) - self.at(row, column + period)).abs());
                 }
             }

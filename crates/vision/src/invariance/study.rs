@@ -347,13 +347,22 @@ impl MeanMaps {
     /// Adds an object's maps, as [`ShiftStudy::stream`] gives them for `anchors`.
     ///
     /// # Errors
-    /// Another number of maps than anchors, maps of another size than those before.
+    /// Another number of maps than anchors, maps of another size than those before. Nothing is added then.
     pub fn add(&mut self, maps: &IndexMap<String, Vec<SimilarityMap>>, anchors: &[Anchor]) -> Result<()> {
         for (layer, list) in maps {
             if list.len() != anchors.len() {
                 let (expected, found) = (format!("{}, one an anchor", anchors.len()), list.len().to_string());
                 return Err(Error::shape(format!("maps of layer `{layer}`"), expected, found));
             }
+            for (map, &anchor) in list.iter().zip(anchors) {
+                let before = self.sums.get(&(layer.clone(), anchor)).map(|sum| sum.map.size);
+                if let Some(size) = before.filter(|size| *size != map.size) {
+                    let (expected, found) = (format!("{size:?}"), format!("{:?}", map.size));
+                    return Err(Error::shape(format!("map of layer `{layer}`"), expected, found));
+                }
+            }
+        }
+        for (layer, list) in maps {
             for (map, &anchor) in list.iter().zip(anchors) {
                 let empty = || Sum {
                     map: SimilarityMap { values: vec![0.0; map.values.len()], ..map.clone() },
@@ -362,10 +371,6 @@ impl MeanMaps {
                     jaggedness: Vec::new(),
                 };
                 let sum = self.sums.entry((layer.clone(), anchor)).or_insert_with(empty);
-                if sum.map.size != map.size {
-                    let (expected, found) = (format!("{:?}", sum.map.size), format!("{:?}", map.size));
-                    return Err(Error::shape(format!("map of layer `{layer}`"), expected, found));
-                }
                 sum.map.values.iter_mut().zip(&map.values).for_each(|(sum, value)| *sum += value);
                 sum.means.push(map.mean());
                 sum.local.push(map.local_drop(1));
@@ -439,6 +444,19 @@ mod tests {
         assert_eq!(means[2].map.values, streamed["rows"][2].values);
         let (mean, deviation) = means[2].mean_similarity();
         assert!((mean - streamed["rows"][2].mean()).abs() < 1e-12 && deviation < 1e-12);
+    }
+
+    #[test]
+    fn an_object_whose_maps_do_not_fit_leaves_the_means_as_they_were() {
+        let map = |size: [usize; 2]| SimilarityMap::new(size, [0, 0], vec![1.0; size[0] * size[1]]).unwrap();
+        let maps = |second: [usize; 2]| {
+            IndexMap::from([("first".to_owned(), vec![map([2, 2])]), ("second".to_owned(), vec![map(second)])])
+        };
+        let mut means = MeanMaps::new();
+        means.add(&maps([2, 2]), &[Anchor::TopLeft]).unwrap();
+        let error = means.add(&maps([2, 3]), &[Anchor::TopLeft]).unwrap_err().to_string();
+        assert_eq!(error, "map of layer `second`: expected [2, 2], found [2, 3]");
+        assert!(means.finish().iter().all(|mean| mean.global_drops.len() == 1));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Every bad input has its error.
 
-use super::models::{linear, points};
-use crate::attack::{Apgd, Attack, Ball, Error, Goal, Loss, Pgd};
-use tch::{Kind, Tensor};
+use super::models::{SmallNet, linear, points};
+use crate::attack::{Apgd, Attack, Ball, Error, Goal, Loss, Normalized, Pgd};
+use tch::{Device, Kind, Tensor};
 
 fn run(attack: &Pgd, images: &Tensor, labels: &Tensor) -> Error {
     attack.run(&linear(images.kind()), images, &Goal::untargeted(labels), 0).unwrap_err()
@@ -61,6 +61,26 @@ fn labels_and_targets() {
     let targets = Tensor::from_slice(&[1_i64, 2]);
     let error = pgd.run(&linear(Kind::Double), &images, &Goal::targeted(&labels, &targets), 0).unwrap_err();
     assert!(error.to_string().contains("targets from 0 to 1"), "{error}");
+}
+
+#[test]
+fn labels_and_targets_on_another_device_than_the_images() {
+    let (_, labels) = points(Kind::Double);
+    let targets = Tensor::from_slice(&[1_i64, 0]);
+    for goal in [Goal::untargeted(&labels), Goal::targeted(&labels, &targets)] {
+        goal.check(2, 2, Device::Cpu).unwrap();
+        let error = goal.check(2, 2, Device::Cuda(0)).unwrap_err().to_string();
+        assert_eq!(error, "labels: expected labels on Cuda(0), where images and logits are, found Cpu");
+    }
+}
+
+#[test]
+fn a_deviation_of_zero_gives_logits_that_are_refused() {
+    let net = SmallNet::new(5, Kind::Float);
+    let (images, labels) = net.data(2, 6, Kind::Float);
+    let broken = Normalized::new(net.eval(), &[0.5], &[0.0]);
+    let error = Pgd::new(Ball::linf(0.1)).run(&broken, &images, &Goal::untargeted(&labels), 0).unwrap_err();
+    assert!(matches!(error, Error::NonFinite { what: "logits", .. }), "{error}");
 }
 
 #[test]
@@ -132,5 +152,24 @@ fn points_of_another_shape_than_their_images() {
     for ball in [Ball::linf(0.1), Ball::l2(0.1), Ball::l1(0.1)] {
         let refused = ball.project(&images, &images.narrow(0, 0, 1));
         assert!(matches!(refused, Err(Error::Images { .. })), "{ball:?}");
+    }
+}
+
+#[test]
+fn what_nothing_can_be_projected_onto() {
+    let (images, _) = points(Kind::Double);
+    for ball in [Ball::linf(0.1), Ball::l2(0.1), Ball::l1(0.1)] {
+        for wrong in [images.get(0), images.to_kind(Kind::Int64), images.to_kind(Kind::Half)] {
+            let refused = ball.project(&wrong, &wrong);
+            assert!(matches!(refused, Err(Error::Images { .. })), "{ball:?}");
+        }
+        let moved = ball.project(&images, &images.to_kind(Kind::Int64));
+        assert!(matches!(moved, Err(Error::Images { .. })), "{ball:?}");
+        for radius in [-0.1, f64::NAN, f64::INFINITY] {
+            let refused = ball.with_radius(radius).project(&images, &images);
+            assert!(matches!(refused, Err(Error::InvalidBudget { .. })), "{ball:?} {radius}");
+        }
+        let empty = ball.within(1.0, 0.0).project(&images, &images);
+        assert!(matches!(empty, Err(Error::Setting { setting: "box", .. })), "{ball:?}");
     }
 }

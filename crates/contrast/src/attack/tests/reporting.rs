@@ -6,8 +6,9 @@ use crate::attack::smoothing::{
     two_sided_binomial,
 };
 use crate::attack::{
-    Accuracy, Adversarial, Apgd, Attack, Ball, Classifier, Error, Evaluator, Goal, MaskingConfig, Pgd, Pictures,
-    RandomPoints, Result, RobustnessReport, Square, Stochastic, gradient_masking, to_bytes,
+    Accuracy, Adversarial, Apgd, ApgdTargeted, Attack, AutoAttack, Ball, Classifier, Error, Evaluator, Goal,
+    MaskingConfig, Pgd, Pictures, RandomPoints, Result, RobustnessReport, Square, Stochastic, gradient_masking,
+    to_bytes,
 };
 use tch::{Kind, Tensor};
 
@@ -100,6 +101,55 @@ fn numbers_beyond_what_a_tensor_counts_mean_all_and_a_batch_of_none_is_refused()
     let config = MaskingConfig { batch: 0, ..MaskingConfig::default() };
     let refused = gradient_masking(&model, None, &images, &labels, Ball::linf(0.1), &config, 0);
     assert!(matches!(refused, Err(Error::Setting { setting: "batch", .. })));
+}
+
+#[test]
+fn what_a_later_attack_would_refuse_is_refused_before_the_model_is_asked() {
+    let net = SmallNet::new(5, Kind::Double);
+    let (images, labels) = net.data(3, 6, Kind::Double);
+    let asked = std::cell::Cell::new(0);
+    let model = |x: &Tensor| {
+        asked.set(asked.get() + 1);
+        net.eval()(x)
+    };
+    let ball = Ball::linf(0.1);
+    let no_steps = || Pgd::new(ball).with_steps(0);
+    let ensemble = || AutoAttack::of(ball, vec![Box::new(Pgd::new(ball)), Box::new(no_steps())]).unwrap();
+    let begun = || Evaluator::new(&model, 0).attack(Pgd::new(ball));
+    let looking = |config| begun().look_for_masking(ball, config);
+    let usual = MaskingConfig::default;
+    let cases = [
+        ("batch", begun().batch(0)),
+        ("steps", begun().attack(no_steps())),
+        ("rho", begun().attack(Apgd { rho: 2.0, ..Apgd::new(ball) })),
+        ("targets", begun().attack(ApgdTargeted { targets: 0, ..ApgdTargeted::new(ball) })),
+        ("queries", begun().attack(Square::new(ball).with_queries(0))),
+        ("points", begun().attack(RandomPoints::new(ball, 0))),
+        ("steps", begun().attack(ensemble())),
+        ("batch", looking(MaskingConfig { batch: 0, ..usual() })),
+        ("steps", looking(MaskingConfig { steps: 0, ..usual() })),
+        ("restarts", looking(MaskingConfig { restarts: 0, ..usual() })),
+        ("queries", looking(MaskingConfig { queries: 0, ..usual() })),
+        ("points", looking(MaskingConfig { points: 0, ..usual() })),
+        ("apgd_steps", looking(MaskingConfig { apgd_steps: 0, ..usual() })),
+        ("box", begun().look_for_masking(ball.within(1.0, 0.0), usual())),
+    ];
+    for (name, evaluator) in cases {
+        let error = evaluator.run(&images, &labels).unwrap_err();
+        assert!(matches!(error, Error::Setting { setting, .. } if setting == name), "{name}: {error}");
+    }
+    for radius in [-0.1, f64::NAN, f64::INFINITY] {
+        let error = begun().curve(&[0.1, radius]).run(&images, &labels).unwrap_err();
+        assert!(matches!(error, Error::InvalidBudget { .. }), "{radius}: {error}");
+    }
+    let narrow = ball.within(0.49, 0.51);
+    for evaluator in [begun().attack(Pgd::new(narrow)), begun().look_for_masking(narrow, usual())] {
+        let error = evaluator.run(&images, &labels).unwrap_err();
+        assert!(matches!(error, Error::InputOutOfBounds { .. }), "{error}");
+    }
+    let error = ensemble().run(&model, &images, &Goal::untargeted(&labels), 0).unwrap_err();
+    assert!(matches!(error, Error::Setting { setting: "steps", .. }), "{error}");
+    assert_eq!(asked.get(), 0);
 }
 
 fn looks(model: &dyn Classifier, data: &(Tensor, Tensor)) -> RobustnessReport {
@@ -248,6 +298,17 @@ fn certificates_take_the_published_values() {
     assert!((two_sided_binomial(70, 100) - 7.85e-5).abs() < 1e-7);
     assert_eq!(two_sided_binomial(50, 100), 1.0);
     assert_eq!(two_sided_binomial(101, 100), 0.0);
+}
+
+#[test]
+fn without_a_confidence_or_noise_nothing_is_certified() {
+    for alpha in [0.0, 1.0, 5.0, -0.001, f64::NAN, f64::INFINITY] {
+        assert_eq!(lower_confidence_bound(60, 100, alpha), 0.0, "{alpha}");
+        assert_eq!(certified_radius(60, 100, alpha, 0.25), None, "{alpha}");
+    }
+    for sigma in [0.0, -0.25, f64::NAN, f64::INFINITY] {
+        assert_eq!(certified_radius(100, 100, 0.001, sigma), None, "{sigma}");
+    }
 }
 
 #[test]

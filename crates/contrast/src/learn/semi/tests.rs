@@ -32,6 +32,29 @@ fn soft_labels_are_softened_by_the_temperature() {
 }
 
 #[test]
+fn a_loss_with_settings_outside_their_range_is_refused() {
+    let (logits, target) = (matrix(&[1.0, 0.0, -1.0]), Tensor::from_slice(&[0_i64]));
+    let refused = |config: SemiConfig| config.loss(&logits, &logits, &target, &logits).unwrap_err();
+    let good = SemiConfig::default;
+    for temperature in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        let error = refused(SemiConfig { temperature, ..good() });
+        assert!(matches!(error, Error::InvalidTemperature { .. }), "{error}");
+    }
+    let cases = [
+        ("alpha", SemiConfig { alpha: f64::NAN, ..good() }),
+        ("soft_weight", SemiConfig { soft_weight: -1.0, ..good() }),
+        ("beta", SemiConfig { beta: f64::INFINITY, ..good() }),
+    ];
+    for (name, config) in cases {
+        let error = refused(config);
+        assert!(matches!(error, Error::Setting { setting, .. } if setting == name), "{name}: {error}");
+    }
+    let scalar = Tensor::from(1.0);
+    let error = good().loss(&scalar, &scalar, &target, &scalar).unwrap_err();
+    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+}
+
+#[test]
 fn batches_whose_parts_do_not_fit_are_refused() {
     let weight = Tensor::from_slice(&[1.0_f32, -1.0]).view([2, 1]);
     let logits: Logits = Box::new(|x, _| x.linear(&weight, None::<Tensor>));

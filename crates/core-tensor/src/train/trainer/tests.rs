@@ -86,6 +86,41 @@ fn a_loss_that_is_not_a_number_stops_with_its_step_and_part() {
 }
 
 #[test]
+fn a_total_or_a_part_that_is_not_one_value_is_refused_by_name() {
+    /// The shapes of the total and of its part.
+    struct Shaped(Vec<i64>, Vec<i64>);
+    impl Objective<Batch> for Shaped {
+        fn loss(&mut self, _: &Batch, _: &Progress) -> Result<Loss> {
+            let ones = |size: &[i64]| Tensor::ones(size, (Kind::Float, Device::Cpu));
+            Ok(Loss { total: ones(&self.0).set_requires_grad(true), parts: vec![("each", ones(&self.1))] })
+        }
+    }
+    let fit = |total: &[i64], part: &[i64]| {
+        let store = nn::VarStore::new(Device::Cpu);
+        let mut objective = Shaped(total.to_vec(), part.to_vec());
+        let mut optimizer = Sgd::new(parameters(&store, 0.0), SgdConfig::default()).unwrap();
+        let mut trainer = Trainer::new(config(1), &mut objective, &mut optimizer).unwrap();
+        trainer.fit(&Vectors)
+    };
+    assert_eq!(fit(&[8], &[]).unwrap_err().to_string(), "`total`: expected a loss of one value, found [8]");
+    assert_eq!(fit(&[], &[2, 3]).unwrap_err().to_string(), "`each`: expected a loss of one value, found [2, 3]");
+    assert_eq!(fit(&[], &[0]).unwrap_err().to_string(), "`each`: expected a loss of one value, found [0]");
+    // One value in a vector is one value.
+    assert_eq!(fit(&[1], &[1, 1]).unwrap(), Progress { epoch: 1, step: 4 });
+}
+
+#[test]
+fn targets_that_are_no_class_numbers_are_an_error() {
+    let (_store, network) = lenet();
+    let input = Tensor::zeros([8, 1, 28, 28], (Kind::Float, Device::Cpu));
+    // Shares of the classes: cross-entropy takes them, accuracy cannot.
+    let target = Tensor::full([8, 10], 0.1, (Kind::Float, Device::Cpu));
+    let batch = Batch { input, target, index: (0..8).collect() };
+    let refused = CrossEntropy::new(network.as_ref()).loss(&batch, &Progress::default());
+    assert!(matches!(refused, Err(Error::Torch(_))), "{refused:?}");
+}
+
+#[test]
 fn a_backward_pass_that_fails_is_an_error_and_moves_nothing() {
     struct Breaks(Tensor);
     impl Objective<Batch> for Breaks {

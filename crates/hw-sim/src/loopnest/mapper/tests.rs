@@ -81,6 +81,28 @@ fn a_level_too_small_for_a_word_is_named() {
     assert!(error.to_string().contains("rf"), "{error}");
 }
 
+#[test]
+fn machines_and_tasks_that_make_no_sense_are_refused() {
+    let (accelerator, engine) = accelerator();
+    let refused = |engine: LoopNestEngine, accelerator: &Accelerator, task: &Task| {
+        let both = [engine.map(accelerator, task).map(drop), engine.default_cycles(accelerator, task).map(drop)];
+        both.map(|found| found.unwrap_err().to_string())
+    };
+    let mut task = conv(4, 4, 8, 3, 1);
+    for error in refused(LoopNestEngine { rows: 0, ..engine }, &accelerator, &task) {
+        assert!(error.contains("rows is 0"), "{error}");
+    }
+    task.shape.groups = 0;
+    for error in refused(engine, &accelerator, &task) {
+        assert!(error.contains("groups is 0"), "{error}");
+    }
+    let mut deep = accelerator;
+    deep.memory = vec![deep.memory[0].clone(); 9];
+    for error in refused(engine, &deep, &conv(4, 4, 8, 3, 1)) {
+        assert!(error.contains("9 levels"), "{error}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::fractrain::{Affine, Bits, Error, RangeRule, Rounding};
+use crate::fractrain::{Affine, Bits, Error, GridKind, RangeRule, Rounding};
 use core_tensor::networks::{
     Architecture, ConvNetConfig, LanguageModel, LanguageModelConfig, MobileNetV2Config, ResNetConfig,
 };
@@ -283,6 +283,44 @@ fn other_networks_and_range_norms_run_too() {
         Precision::FULL,
     );
     assert!(error.is_err());
+}
+
+#[test]
+fn one_bit_on_a_symmetric_grid_is_refused_before_there_is_a_layer() {
+    fn named(made: Result<QuantFactory>) -> &'static str {
+        match made {
+            Err(Error::Config { name, .. }) => name,
+            other => panic!("{other:?}"),
+        }
+    }
+    let symmetric = QuantConfig { activation_grid: GridKind::Symmetric, ..QuantConfig::default() };
+    let one = Precision::new(1, 8).unwrap();
+    assert_eq!(named(QuantFactory::new(symmetric.clone(), one)), "activation_grid");
+    let weights = QuantConfig { weight_grid: GridKind::Symmetric, ..QuantConfig::default() };
+    assert_eq!(named(QuantFactory::new(weights.clone(), one)), "weight_grid");
+    assert!(QuantFactory::new(symmetric.clone(), Precision::new(2, 1).unwrap()).is_ok());
+
+    let store = nn::VarStore::new(Device::Cpu);
+    let gated = |config: &QuantConfig, dfq| QuantFactory::gated(config.clone(), dfq, store.root() / "gates");
+    let option = |bits| DfqConfig { options: vec![DfqOption::bits(bits, 1).unwrap()], ..DfqConfig::default() };
+    assert_eq!(named(gated(&symmetric, option(1))), "activation_grid");
+    assert_eq!(named(gated(&weights, DfqConfig { weight: bits(1), ..option(2) })), "weight_grid");
+    assert!(store.variables().is_empty());
+    assert!(gated(&symmetric, option(2)).is_ok());
+}
+
+#[test]
+fn layers_with_gates_may_be_given_one_bit_for_activations_that_they_do_not_take() {
+    let config = QuantConfig { activation_grid: GridKind::Symmetric, ..QuantConfig::default() };
+    let one = Precision::new(1, 8).unwrap();
+    let store = nn::VarStore::new(Device::Cpu);
+    let dfq = DfqConfig { hidden: 4, embedding: 4, ..DfqConfig::default() };
+    let gated = QuantFactory::gated(config.clone(), dfq, store.root() / "gates").unwrap();
+    let _net = network(&gated);
+    assert!(!gated.handle().layers().is_empty());
+    assert!(gated.handle().check_precision(one).is_ok());
+    let (_store, _net, plain) = quantised(config, Precision::FULL);
+    assert!(matches!(plain.check_precision(one), Err(Error::Config { name: "activation_grid", .. })));
 }
 
 #[test]

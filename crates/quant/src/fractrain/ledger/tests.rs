@@ -109,15 +109,32 @@ fn gates_whose_passes_nobody_finishes_are_an_error_and_not_a_static_training() {
 }
 
 #[test]
-fn a_network_without_quantised_layers_costs_nothing_by_the_papers_count() {
+fn a_network_without_quantised_layers_is_refused_since_nothing_would_count_its_samples() {
     let store = nn::VarStore::new(Device::Cpu);
     let config =
         QuantConfig { full_precision: vec!["conv1".into(), "conv2".into(), "fc".into()], ..Default::default() };
     let factory = QuantFactory::new(config, Precision::new(4, 8).unwrap()).unwrap();
     let net = architecture().build(&store.root(), &factory).unwrap();
     let workload = trace_workload("net", net.as_ref(), &[1, 8, 8], Device::Cpu).unwrap();
-    let mut ledger = CostLedger::new(&workload, &factory.handle(), None).unwrap();
-    ledger.add(5.0, Precision::FULL).unwrap();
-    assert_eq!((ledger.cp(), ledger.reference_macs()), (0.0, 0.0));
-    assert!(ledger.effective_macs() > 0.0);
+    let _ = net.forward(&images(5), true);
+    assert_eq!(factory.handle().last_forward().batch, 0);
+    let error = CostLedger::new(&workload, &factory.handle(), None).unwrap_err();
+    assert!(matches!(&error, Error::Shape { found, .. } if found == "none"), "{error}");
+    assert!(error.to_string().starts_with("quantised layers of the network"), "{error}");
+}
+
+#[test]
+fn a_layer_that_the_workload_lacks_is_left_out_of_its_precisions() {
+    let store = nn::VarStore::new(Device::Cpu);
+    let factory = QuantFactory::new(QuantConfig::default(), Precision::FULL).unwrap();
+    let net = architecture().build(&store.root(), &factory).unwrap();
+    let workload = trace_workload("net", net.as_ref(), &[1, 8, 8], Device::Cpu).unwrap();
+    let precision = Precision::new(4, 8).unwrap();
+    let of = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        at_precision(&workload, &names, precision)
+    };
+    assert_eq!(of(&["conv", "conv12"]), workload);
+    assert_eq!(of(&["conv2", "conv12"]), of(&["conv2"]));
+    assert_ne!(of(&["conv2"]), workload);
 }

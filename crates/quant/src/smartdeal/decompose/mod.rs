@@ -51,7 +51,11 @@ impl Factors {
         self.coefficients.dot(&self.basis)
     }
 
-    /// The coefficients as codes, row-major; an error where they were not projected onto powers of two.
+    /// The coefficients as codes, row-major.
+    ///
+    /// # Errors
+    /// [`Error::OffLadder`] where they were not projected onto powers of two, or onto other ones than `config` has;
+    /// [`Error::Config`] for a ladder that [`Ladder::validate`](super::Ladder::validate) refuses.
     pub fn codes(&self, config: &DecomposeConfig) -> Result<Vec<i8>> {
         let Projection::PowersOfTwo(ladder) = config.projection else {
             let value = self.coefficients.iter().copied().find(|c| *c != 0.0).unwrap_or(0.0);
@@ -83,6 +87,10 @@ impl Factors {
 /// assert!(factors.relative_error < 1e-14);
 /// # Ok::<(), quant::Error>(())
 /// ```
+///
+/// # Errors
+/// [`Error::Config`] for a setting outside its range; [`Error::Shape`] for a matrix without rows or columns;
+/// [`Error::NotFinite`] for an entry that is NaN or infinite.
 pub fn decompose(w: &ArrayView2<f64>, config: &DecomposeConfig) -> Result<Factors> {
     check(w, config)?;
     if w.ncols() == 3 && config.scale.is_none() {

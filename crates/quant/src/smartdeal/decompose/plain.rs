@@ -10,6 +10,9 @@ use crate::smartdeal::{DecomposeConfig, Projection};
 
 /// Decomposes one matrix step by step as published; the vectorised path of [`decompose`](super::decompose) is
 /// tested against it.
+///
+/// # Errors
+/// As [`decompose`](super::decompose()).
 pub fn decompose_plain(w: &ArrayView2<f64>, config: &DecomposeConfig) -> Result<Factors> {
     super::check(w, config)?;
     let matrix = DMatrix::from_fn(w.nrows(), w.ncols(), |i, j| w[[i, j]]);

@@ -40,6 +40,9 @@ pub struct SdLinearKernel {
 
 impl SdLinearKernel {
     /// Packs a linear layer.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a convolution.
     pub fn new(layer: &SdLayer) -> Result<Self> {
         let LayerShape::Linear { out_features, in_features } = layer.shape() else {
             return Err(wrong_shape("linear layer", "[out, in]", layer));
@@ -53,6 +56,9 @@ impl SdLinearKernel {
     }
 
     /// `[batch, in_features]` → `[batch, out_features]`, row-major.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a bias of another length, or inputs that are no whole number of vectors.
     pub fn forward(&self, inputs: &[f32], bias: Option<&[f32]>) -> Result<Vec<f32>> {
         check_len("bias", bias.map_or(self.out_features, <[f32]>::len), self.out_features)?;
         let batch = inputs.len().checked_div(self.in_features).unwrap_or(0);
@@ -153,6 +159,10 @@ enum Form {
 
 impl SdConv2dKernel {
     /// Packs a convolution.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a linear layer; [`Error::Config`] for a stride, a dilation or groups of 0, and for groups
+    /// that do not divide the filters.
     pub fn new(layer: &SdLayer, geometry: ConvGeometry) -> Result<Self> {
         let LayerShape::Conv { out_channels, in_channels, kernel } = layer.shape() else {
             return Err(wrong_shape("convolution", "[out, in, height, width]", layer));
@@ -183,6 +193,9 @@ impl SdConv2dKernel {
     }
 
     /// `[batch, groups·in_channels, height, width]` → `[batch, out_channels, out_height, out_width]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for images or a bias of another length, and for images that the kernel does not fit into.
     pub fn forward(&self, inputs: &[f32], batch: usize, size: [usize; 2], bias: Option<&[f32]>) -> Result<Vec<f32>> {
         let channels = self.in_channels * self.geometry.groups;
         check_len("images", inputs.len(), batch * channels * size[0] * size[1])?;

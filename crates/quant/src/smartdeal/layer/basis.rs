@@ -49,6 +49,9 @@ impl Basis {
     }
 
     /// Rounds to symmetric fixed point with one scale for the layer, the largest magnitude being full scale.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for `bits` outside 2 to 16.
     pub fn quantised(&self, bits: u8) -> Result<Self> {
         if !(2..=16).contains(&bits) {
             return Err(Error::Config { name: "basis_bits", expected: "2 to 16, or 32", found: bits.to_string() });

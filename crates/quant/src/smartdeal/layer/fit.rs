@@ -12,6 +12,11 @@ use crate::{Error, Result};
 impl SdLayer {
     /// Decomposes a layer's weights (row-major, the shape's dimensions), its filters in parallel. The result does
     /// not depend on the number of threads.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a setting outside its range, or [`Projection::Real`], which has no codes; as
+    /// [`Layout::new`] for a shape that has no cut; [`Error::Shape`] or [`Error::NotFinite`] for weights that do not
+    /// fit the shape or are not finite, and [`Error::NotFinite`] for a basis beyond single precision.
     pub fn decompose(weights: &[f32], shape: LayerShape, config: &DecomposeConfig) -> Result<Self> {
         config.validate()?;
         let layout = Layout::new(shape, config.block_rule)?;

@@ -33,6 +33,10 @@ pub struct SdLayer {
 
 impl SdLayer {
     /// A layer from its parts, refused where they do not fit one another.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another number of codes or basis entries than `layout` has; [`Error::OffLadder`] for −128,
+    /// which is no code; [`Error::NotFinite`] for a basis entry that is NaN or infinite.
     pub fn from_parts(layout: Layout, codes: Vec<i8>, basis: Basis) -> Result<Self> {
         let mismatch = |what: &str, expected: usize, found: usize| Error::Shape {
             what: format!("{what} of {:?}", layout.shape.dims()),
@@ -57,6 +61,9 @@ impl SdLayer {
     }
 
     /// The same layer with its bases rounded to `bits` (2 to 16) of fixed point. SmartExchange keeps 8.
+    ///
+    /// # Errors
+    /// As [`Basis::quantised`].
     pub fn with_basis_bits(self, bits: u8) -> Result<Self> {
         Ok(Self { basis: self.basis.quantised(bits)?, ..self })
     }
@@ -82,6 +89,9 @@ impl SdLayer {
     }
 
     /// `‖W − Ce·B‖_F / ‖W‖_F` against the given weights.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::NotFinite`] for weights that do not fit the shape or are not finite.
     pub fn relative_error(&self, weights: &[f32]) -> Result<f64> {
         check_weights(weights, &self.shape())?;
         let (mut rest, mut whole) = (0.0, 0.0);

@@ -76,6 +76,9 @@ pub struct SdzModel {
 
 impl SdzModel {
     /// Reads a whole file.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a file that cannot be opened; as [`SdzReader::new`] and [`SdzReader::next_record`].
     pub fn read(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|source| Error::File { path: path.into(), source })?;
         let mut reader = SdzReader::new(BufReader::with_capacity(1 << 20, file))?;
@@ -88,6 +91,9 @@ impl SdzModel {
 
     /// Writes a whole file, atomically, and returns its length in bytes. Without a scheme each layer takes its
     /// cheapest.
+    ///
+    /// # Errors
+    /// As [`SdzFile::create`], [`SdzWriter::layer`], [`SdzWriter::dense`] and [`SdzFile::finish`].
     pub fn write(&self, path: &Path, scheme: Option<IndexScheme>) -> Result<u64> {
         let mut file = SdzFile::create(path)?;
         for (name, record) in &self.records {

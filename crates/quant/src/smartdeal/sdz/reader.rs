@@ -22,6 +22,11 @@ const SLACK: usize = 8;
 
 impl<R: Read> SdzReader<R> {
     /// Reads and checks the header.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for another kind of file or reserved bytes in use; [`Error::Version`] for a version that is
+    /// not known; [`Error::Checksum`]; [`Error::Truncated`] for fewer than 12 bytes; [`Error::Stream`] for a stream
+    /// that refuses.
     pub fn new(stream: R) -> Result<Self> {
         let mut reader = Self { stream, offset: 0, names: HashSet::new(), ended: false };
         let header: [u8; 12] = reader.array("header")?;
@@ -40,6 +45,11 @@ impl<R: Read> SdzReader<R> {
     }
 
     /// The next record and its name, `None` after the last.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`] for a record that ends too early, or where the end record is missing; [`Error::Checksum`];
+    /// [`Error::Malformed`] for what no writer writes: an unknown kind, a name twice, contents that contradict one
+    /// another, bytes after the end; [`Error::Stream`] for a stream that refuses.
     pub fn next_record(&mut self) -> Result<Option<(String, Record)>> {
         if self.ended {
             return Ok(None);

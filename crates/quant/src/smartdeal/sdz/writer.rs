@@ -20,6 +20,9 @@ pub struct SdzWriter<W: Write> {
 
 impl<W: Write> SdzWriter<W> {
     /// Starts a file.
+    ///
+    /// # Errors
+    /// [`Error::Stream`] for a stream that refuses.
     pub fn new(mut stream: W) -> Result<Self> {
         let mut header = Vec::with_capacity(12);
         header.extend(SDZ_MAGIC);
@@ -31,6 +34,11 @@ impl<W: Write> SdzWriter<W> {
     }
 
     /// Writes a compressed layer; without a scheme the cheapest for it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a name that was written before or is longer than 65535 bytes, and for a scheme whose
+    /// `run_bits` lie outside 1 to 16; [`Error::Shape`] for more than 2^31 coefficients or a dimension of 2^32 or more;
+    /// [`Error::Stream`] for a stream that refuses.
     pub fn layer(&mut self, name: &str, layer: &SdLayer, scheme: Option<IndexScheme>) -> Result<()> {
         let scheme = match scheme {
             Some(scheme) => scheme,
@@ -41,6 +49,11 @@ impl<W: Write> SdzWriter<W> {
     }
 
     /// Writes a dense tensor.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for values that do not fit the dimensions, more than 255 dimensions, or one of 2^32 or more;
+    /// [`Error::Config`] for a name that was written before or is longer than 65535 bytes; [`Error::Stream`] for a
+    /// stream that refuses.
     pub fn dense(&mut self, name: &str, dims: &[usize], values: &[f32]) -> Result<()> {
         let expected: usize = dims.iter().product();
         if values.len() != expected || dims.len() > usize::from(u8::MAX) {
@@ -60,6 +73,9 @@ impl<W: Write> SdzWriter<W> {
     }
 
     /// Ends the file and gives the stream back.
+    ///
+    /// # Errors
+    /// [`Error::Stream`] for a stream that refuses.
     pub fn finish(mut self) -> Result<W> {
         let count = (self.names.len() as u64).to_le_bytes();
         self.record(END, &count)?;
@@ -111,6 +127,10 @@ pub struct SdzFile {
 
 impl SdzFile {
     /// Starts the file `path`; what is there stays until the new one is whole.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a folder that is not there or cannot be written to; [`Error::Stream`] for a header that
+    /// cannot be written.
     pub fn create(path: &Path) -> Result<Self> {
         let refuse = |source| Error::File { path: path.into(), source };
         let temporary = tempfile::Builder::new().prefix(".sdz-").tempfile_in(folder_of(path)).map_err(refuse)?;
@@ -124,6 +144,10 @@ impl SdzFile {
     }
 
     /// Ends, syncs and renames the file; returns its length in bytes.
+    ///
+    /// # Errors
+    /// [`Error::Stream`] for bytes that cannot be written, on a full disk for instance; [`Error::File`] for a file that
+    /// cannot be synced or renamed, or a folder that cannot be synced.
     pub fn finish(self) -> Result<u64> {
         let refuse = |source| Error::File { path: self.path.clone(), source };
         let buffered = self.writer.finish()?;

@@ -62,6 +62,9 @@ impl Default for UpdateConfig {
 
 impl UpdateConfig {
     /// Refuses what cannot run, naming the setting.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for the first setting outside its range.
     pub fn validate(&self) -> Result<()> {
         let check = |ok: bool, name: &'static str, expected: &'static str, found: f64| {
             if ok { Ok(()) } else { Err(Error::Config { name, expected, found: found.to_string() }) }

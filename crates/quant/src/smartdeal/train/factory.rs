@@ -57,6 +57,9 @@ impl SdTrainConfig {
     }
 
     /// Refuses what cannot run, naming the setting.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an empty ladder or one beyond 2^±63, and for bits outside 2 to 16.
     pub fn validate(&self) -> Result<()> {
         self.ladder.validate()?;
         for (name, bits) in [("activation_bits", self.activation_bits), ("gradient_bits", self.gradient_bits)] {
@@ -116,13 +119,16 @@ impl<'a> SdTrainingFactory<'a> {
     /// The network's weights in SmartDeal form. Starting from a model, loads its dense tensors into the store too.
     ///
     /// # Errors
-    /// The first layer that could not be made as asked; a dense tensor of the model without a variable.
+    /// The first layer that could not be made as asked; a dense tensor of the model without a variable; a prefix of
+    /// [`CompressPolicy::keep_dense`] that no name begins with.
     pub fn finish(self, store: &VarStore) -> Result<SdWeights> {
         if let Some(problem) = self.problems.into_inner().into_iter().next() {
             return Err(problem);
         }
-        if let Start::Model(model) = self.start {
-            model.write_dense_into(store)?;
+        match &self.start {
+            Start::Model(model) => model.write_dense_into(store)?,
+            // A layer that is kept dense has its `weight` in the store.
+            Start::Random(policy) => policy.check_prefixes(store.variables().keys())?,
         }
         Ok(SdWeights { weights: self.weights.into_inner() })
     }

@@ -12,7 +12,9 @@ use crate::smartdeal::{CompressPolicy, CompressReport, SdzModel, compress_tensor
 /// After each epoch decomposes every weight of a network and writes the rebuilt weights back in place.
 ///
 /// Adds the metrics `smartdeal/element_sparsity`, `smartdeal/vector_sparsity`, `smartdeal/compression_ratio` and, with
-/// an evaluation, `smartdeal/score`. Keeps the model with the best score after decomposition, or the last without one.
+/// an evaluation, `smartdeal/score`. Keeps the model with the best score after decomposition, or the last without one;
+/// a score that is NaN is worse than any other. The best model is not part of the observer's state: a resumed training
+/// knows only those of its own epochs.
 pub struct AlternateRetraining<'a> {
     variables: Vec<(String, Tensor)>,
     policy: CompressPolicy,
@@ -32,11 +34,13 @@ impl<'a> AlternateRetraining<'a> {
     /// Watches the variables of a store.
     ///
     /// # Errors
-    /// A policy that cannot run.
+    /// [`crate::Error::Config`] for a policy that cannot run, or one that keeps a prefix dense that no name begins
+    /// with.
     pub fn new(store: &VarStore, policy: CompressPolicy) -> Result<Self> {
         policy.validate()?;
         let mut variables: Vec<_> = store.variables().into_iter().collect();
         variables.sort_by(|a, b| a.0.cmp(&b.0));
+        policy.check_prefixes(variables.iter().map(|(name, _)| name))?;
         Ok(Self { variables, policy, evaluate: None, best: None })
     }
 
@@ -87,12 +91,67 @@ impl Observer for AlternateRetraining<'_> {
             metrics.insert("smartdeal/score".into(), score);
         }
         let is_best = match (&self.best, score) {
-            (Some((best, ..)), Some(score)) => score > *best,
+            (Some((best, ..)), Some(score)) => score > *best || (best.is_nan() && !score.is_nan()),
             _ => true,
         };
         if is_best {
             self.best = Some((score.unwrap_or(0.0), model, compressed));
         }
         Ok(Control::Continue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core_tensor::optim::{Sgd, SgdConfig, parameters};
+    use tch::{Device, nn};
+
+    fn store() -> VarStore {
+        let store = VarStore::new(Device::Cpu);
+        nn::linear(store.root() / "fc", 30, 10, Default::default());
+        store
+    }
+
+    /// The best score after each epoch, given each epoch's.
+    fn best_after(scores: &[f64]) -> Vec<f64> {
+        let store = store();
+        let mut next = scores.iter().copied();
+        let score = move || -> core_tensor::Result<f64> { Ok(next.next().unwrap_or(f64::NAN)) };
+        let mut retraining = AlternateRetraining::new(&store, CompressPolicy::default()).unwrap().scored_by(score);
+        let mut optimizer = Sgd::new(parameters(&store, 0.0), SgdConfig::default()).unwrap();
+        let after = |epoch: usize| {
+            let metrics = indexmap::IndexMap::new();
+            let mut report = EpochReport { epoch: epoch as u64, step: 0, learning_rate: 0.1, metrics };
+            retraining.after_epoch(&mut report, &mut optimizer).unwrap();
+            retraining.best().unwrap().0
+        };
+        (0..scores.len()).map(after).collect()
+    }
+
+    #[test]
+    fn a_score_that_is_nan_is_the_worst() {
+        assert_eq!(best_after(&[0.3, f64::NAN, 0.2, 0.4]), [0.3, 0.3, 0.3, 0.4]);
+        let first = best_after(&[f64::NAN, f64::NAN, -1.0, f64::NAN, -2.0]);
+        assert!(first[0].is_nan() && first[1].is_nan(), "{first:?}");
+        assert_eq!(first[2..], [-1.0; 3]);
+    }
+
+    #[test]
+    fn the_best_model_is_not_in_the_state() {
+        let store = store();
+        let mut retraining = AlternateRetraining::new(&store, CompressPolicy::default()).unwrap();
+        let mut optimizer = Sgd::new(parameters(&store, 0.0), SgdConfig::default()).unwrap();
+        let metrics = indexmap::IndexMap::new();
+        let mut report = EpochReport { epoch: 0, step: 0, learning_rate: 0.1, metrics };
+        retraining.after_epoch(&mut report, &mut optimizer).unwrap();
+        assert!(retraining.best().is_some() && retraining.state().is_empty());
+    }
+
+    #[test]
+    fn a_prefix_that_no_name_begins_with_is_refused_at_once() {
+        let policy = CompressPolicy { keep_dense: vec!["cf".into()], ..CompressPolicy::default() };
+        let refused = AlternateRetraining::new(&store(), policy).map(drop);
+        assert!(matches!(refused, Err(crate::Error::Config { name: "keep_dense", .. })));
     }
 }

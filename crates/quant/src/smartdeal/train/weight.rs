@@ -89,6 +89,9 @@ impl SdWeight {
     }
 
     /// The dense weight, with gradients to coefficients and bases.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] for what libtorch refuses, memory for instance.
     pub fn weight(&self) -> Result<Tensor> {
         let projected = straight_through(&self.coefficient, &project(&self.coefficient.detach(), &self.ladder)?);
         let product = (projected * &self.mask).f_bmm(&self.basis)?;

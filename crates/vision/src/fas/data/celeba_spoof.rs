@@ -40,6 +40,9 @@ pub fn celeba_spoof(root: &Path, labels: &Path) -> Result<Vec<Presentation>> {
         if !stays_below(&name) {
             return Err(refuse("expected a path below the data folder".into()));
         }
+        // `Data/train/<subject>/live/000001.jpg`.
+        let subject = Path::new(&name).iter().rev().nth(2).map(|part| part.to_string_lossy().into_owned());
+        let subject = subject.ok_or_else(|| refuse("expected `…/<person>/<live or spoof>/<picture>`".into()))?;
         if numbers.len() != 44 {
             return Err(refuse(format!("expected 44 numbers, found {}", numbers.len())));
         }
@@ -68,15 +71,13 @@ pub fn celeba_spoof(root: &Path, labels: &Path) -> Result<Vec<Presentation>> {
         let text = std::fs::read_to_string(&beside).map_err(Error::io(&beside, "read"))?;
         let scale = [f64::from(frame.0) / 224.0, f64::from(frame.1) / 224.0];
         let face = PixelBox::parse(&text, &beside, frame, scale)?;
-        // `Data/train/<subject>/live/000001.jpg`.
-        let subject = Path::new(&name).iter().rev().nth(2).map(|part| part.to_string_lossy().into_owned());
         found.push(Presentation {
             set: "celeba-spoof".into(),
             frames: vec![picture],
             faces: vec![face],
             bona_fide: live,
             species: (!live).then(|| species.to_owned()),
-            subject: subject.unwrap_or_default(),
+            subject,
             name,
         });
     }

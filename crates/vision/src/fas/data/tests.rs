@@ -205,6 +205,9 @@ fn celeba_spoof_is_read_with_its_boxes() {
     assert!(matches!(celeba_spoof(root.path(), &labels), Err(Error::MissingFiles { files }) if files == [beside]));
     fs::write(&labels, "{\"a.png\": [1, 2]}").unwrap();
     assert!(celeba_spoof(root.path(), &labels).unwrap_err().to_string().contains("a.png"));
+    // Whose picture it is cannot be told.
+    fs::write(&labels, serde_json::json!({ "live/1.png": vec![0; 44] }).to_string()).unwrap();
+    assert!(celeba_spoof(root.path(), &labels).unwrap_err().to_string().contains("<person>"));
 }
 
 #[test]

@@ -188,15 +188,23 @@ impl Scores {
         best
     }
 
-    /// Live as the positive class: the largest `1 − FRR` at a pooled FAR of at most `fpr`. As in FLIP.
+    /// Live as the positive class: the largest `1 − FRR` at a pooled FAR of at most `fpr`. As in FLIP. 0 where `fpr` is
+    /// no rate in [0, 1].
     pub fn tpr_at_fpr(&self, fpr: f64) -> f64 {
+        if !(0.0..=1.0).contains(&fpr) {
+            return 0.0;
+        }
         let allowed = |accepted: usize| accepted as f64 / self.attack.len() as f64 <= fpr;
         let rejected = self.operating_points().find(|(_, _, accepted)| allowed(*accepted)).map_or(0, |point| point.1);
         1.0 - rejected as f64 / self.live.len() as f64
     }
 
-    /// Spoof as the positive class: the largest `1 − FAR` at an FRR of at most `fpr`. As in CelebA-Spoof.
+    /// Spoof as the positive class: the largest `1 − FAR` at an FRR of at most `fpr`. As in CelebA-Spoof. 0 where `fpr`
+    /// is no rate in [0, 1].
     pub fn recall_at_fpr(&self, fpr: f64) -> f64 {
+        if !(0.0..=1.0).contains(&fpr) {
+            return 0.0;
+        }
         let allowed = |rejected: usize| rejected as f64 / self.live.len() as f64 <= fpr;
         let last = self.operating_points().take_while(|(_, rejected, _)| allowed(*rejected)).last();
         1.0 - last.map_or(self.attack.len(), |point| point.2) as f64 / self.attack.len() as f64

@@ -77,6 +77,10 @@ fn areas_and_rates_at_rates_are_those_worked_by_hand() {
     assert!(close(scores.auc(), 0.78));
     assert!(close(scores.tpr_at_fpr(0.1), 0.4) && close(scores.tpr_at_fpr(0.2), 0.6));
     assert!(close(scores.recall_at_fpr(0.2), 0.7) && close(scores.recall_at_fpr(0.0), 0.5));
+    assert_eq!([scores.tpr_at_fpr(1.0), scores.recall_at_fpr(1.0)], [1.0; 2]);
+    for no_rate in [f64::NAN, -0.1, 1.1, f64::INFINITY] {
+        assert_eq!([scores.tpr_at_fpr(no_rate), scores.recall_at_fpr(no_rate)], [0.0; 2], "{no_rate}");
+    }
     let test = TestScores::new(worked()).unwrap();
     assert!(close(test.bpcer_at_apcer(0.25).unwrap(), 0.6) && close(test.bpcer_at_apcer(0.05).unwrap(), 0.8));
     let dev = DevScores::new(worked()).unwrap();

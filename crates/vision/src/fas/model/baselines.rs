@@ -53,8 +53,9 @@ pub fn reverse_gradient(value: &Tensor, coefficient: f64) -> Tensor {
 }
 
 /// `2 / (1 + e^(−10 step / steps)) − 1`: how reversal sets in (Ganin and Lempitsky, arXiv 1409.7495).
+/// No `steps` count as one.
 pub fn reversal_coefficient(step: u64, steps: u64) -> f64 {
-    2.0 / (1.0 + (-10.0 * step as f64 / steps as f64).exp()) - 1.0
+    2.0 / (1.0 + (-10.0 * step as f64 / steps.max(1) as f64).exp()) - 1.0
 }
 
 /// A vector over `√(2 ‖f‖)`, as the published code of SSDG has it: the norm becomes `√(‖f‖ / 2)`, not 1.
@@ -66,7 +67,7 @@ pub fn ssdg_scale(features: &Tensor) -> Tensor {
 /// The asymmetric triplet loss of SSDG (Jia et al., arXiv 2004.14043): all live samples are one class, each domain's
 /// attacks are a class of their own; the mean over violating triplets of squared distances, 0 without any.
 ///
-/// Features `[batch, features]`, labels `[batch]` (1 live), domains `[batch]` of whole numbers.
+/// Features `[batch, features]`, labels `[batch]` (1 live), domains `[batch]` of whole numbers from 0.
 pub fn asymmetric_triplet(features: &Tensor, live: &Tensor, domains: &Tensor, margin: f64) -> Tensor {
     let class = (domains + 1) * live.lt(0.5).to_kind(Kind::Int64);
     let gaps = features.unsqueeze(0) - features.unsqueeze(1);
@@ -87,7 +88,7 @@ mod tests {
 
     #[test]
     fn reversal_sets_in_along_its_curve_and_turns_gradients_round() {
-        assert_eq!(reversal_coefficient(0, 100), 0.0);
+        assert_eq!([reversal_coefficient(0, 100), reversal_coefficient(0, 0)], [0.0; 2]);
         // tanh(½).
         assert!((reversal_coefficient(10, 100) - 0.462117).abs() < 1e-6);
         let x = Tensor::from(2.0_f64).set_requires_grad(true);

@@ -102,8 +102,8 @@ fn weight_of(weights: &LossWeights, proxy: Proxy) -> f64 {
 /// The terms by name, unweighted: `live`, then the cues that the network predicts, then `kl`.
 ///
 /// # Errors
-/// [`Error::MapShape`], [`Error::NotADistribution`], [`Error::BadLabel`], and [`Error::BadShape`] where a cue has no target or
-/// a depth map has no contrasts.
+/// [`Error::MapShape`], [`Error::NotADistribution`], [`Error::BadLabel`], and [`Error::BadShape`] where there is no
+/// label, a cue has no target or a depth map has no contrasts.
 pub fn proxy_loss(out: &ProxyOut, targets: &ProxyTargets, contrasts: bool) -> Result<IndexMap<&'static str, Tensor>> {
     check_labels(&targets.live)?;
     let mut terms = IndexMap::new();
@@ -132,6 +132,10 @@ pub fn proxy_loss(out: &ProxyOut, targets: &ProxyTargets, contrasts: bool) -> Re
 }
 
 fn check_labels(live: &Tensor) -> Result<()> {
+    if live.dim() != 1 || live.numel() == 0 {
+        let (expected, found) = ("[batch], at least one".into(), format!("{:?}", live.size()));
+        return Err(Error::BadShape { what: "labels", expected, found });
+    }
     let wrong = live.ne(0.0).logical_and(&live.ne(1.0));
     if wrong.any().int64_value(&[]) != 0 {
         let index = wrong.to_kind(Kind::Int64).argmax(0, false).int64_value(&[]);
@@ -294,6 +298,10 @@ mod tests {
         let labels = ProxyTargets { live: Tensor::from_slice(&[1.0_f32, 0.5]), maps: IndexMap::new() };
         let odd = proxy_loss(&out(IndexMap::new()), &labels, true);
         assert!(matches!(odd, Err(Error::BadLabel { index: 1, .. })));
+        for live in [live().narrow(0, 0, 0), live().view([2, 1]), live().get(0)] {
+            let refused = proxy_loss(&out(IndexMap::new()), &ProxyTargets { live, maps: IndexMap::new() }, true);
+            assert!(matches!(refused, Err(Error::BadShape { what: "labels", .. })), "{refused:?}");
+        }
     }
 
     #[test]

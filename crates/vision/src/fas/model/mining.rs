@@ -40,18 +40,21 @@ impl AttributeMiner {
     /// whole-numbered attributes `[batch, columns]`.
     ///
     /// # Errors
-    /// [`Error::BadShape`] and [`Error::BadParam`] for a column that does not exist.
+    /// [`Error::BadShape`] for tables that do not fit one another or have no row, [`Error::BadParam`] for a column that
+    /// does not exist.
     pub fn loss(&self, embedding: &Tensor, live: &Tensor, attributes: &Tensor) -> Result<(Tensor, MiningStats)> {
-        let batch = live.size()[0];
-        if embedding.dim() != 2
+        let batch = live.size().first().copied().unwrap_or(0);
+        if live.dim() != 1
+            || batch == 0
+            || embedding.dim() != 2
             || embedding.size()[0] != batch
             || attributes.dim() != 2
             || attributes.size()[0] != batch
         {
             return Err(Error::BadShape {
-                what: "embeddings and attributes",
-                expected: format!("{batch} rows each"),
-                found: format!("{:?} and {:?}", embedding.size(), attributes.size()),
+                what: "embeddings, labels and attributes",
+                expected: "[batch, features], [batch] and [batch, columns], at least one row".into(),
+                found: format!("{:?}, {:?} and {:?}", embedding.size(), live.size(), attributes.size()),
             });
         }
         if let Some(&key) = self.keys.iter().find(|key| !(0..attributes.size()[1]).contains(*key)) {
@@ -143,6 +146,11 @@ mod tests {
         let (embedding, live, attributes) = batch();
         let short = AttributeMiner::default().loss(&embedding.narrow(0, 0, 3), &live, &attributes);
         assert!(matches!(short, Err(Error::BadShape { .. })));
+        let single = AttributeMiner::default().loss(&embedding, &live.get(0), &attributes);
+        assert!(matches!(single, Err(Error::BadShape { .. })));
+        let none = |table: &Tensor| table.narrow(0, 0, 0);
+        let empty = AttributeMiner::default().loss(&none(&embedding), &none(&live), &none(&attributes));
+        assert!(matches!(empty, Err(Error::BadShape { .. })));
         let absent = AttributeMiner { keys: vec![4], margin: 0.3 }.loss(&embedding, &live, &attributes);
         assert!(matches!(absent, Err(Error::BadParam { name: "keys", .. })));
     }

@@ -242,13 +242,20 @@ impl ProxyFas {
     /// Weighs the branches' vectors and decides. In training, noise comes from libtorch's generator.
     ///
     /// # Errors
-    /// [`Error::BadShape`] for anything but one vector a task: liveness, then the cues in the configuration's order.
+    /// [`Error::BadShape`] for anything but one vector `[batch, features]` a task: liveness, then the cues in the
+    /// configuration's order.
     pub fn fuse(&self, branches: Branches, train: bool) -> Result<ProxyOut> {
         let Branches { vectors, maps } = branches;
         let tasks = self.config.tasks();
         if !vectors.keys().eq(&tasks) {
             let found = format!("{:?}", vectors.keys().collect::<Vec<_>>());
             return Err(Error::BadShape { what: "branches", expected: format!("{tasks:?}"), found });
+        }
+        let shape = [vectors[0].size().first().copied().unwrap_or(0), self.config.features];
+        let odd = vectors.iter().find(|(_, vector)| vector.size() != shape || vector.kind() != Kind::Float);
+        if let Some((task, vector)) = odd {
+            let found = format!("{:?} of {:?} for {}", vector.size(), vector.kind(), task.name());
+            return Err(Error::BadShape { what: "branches", expected: format!("{shape:?} of Float each"), found });
         }
         let mode = self.config.attention;
         let (mut weights, mut sigma, mut parts) = (IndexMap::new(), IndexMap::new(), Vec::new());

@@ -183,6 +183,9 @@ impl FasData {
     }
 
     /// The samples at some positions, as they are.
+    ///
+    /// # Panics
+    /// At a position that there is not.
     pub fn batch(&self, positions: &[i64]) -> FasBatch {
         let index = Tensor::from_slice(positions);
         let take = |tensor: &Tensor| tensor.index_select(0, &index);
@@ -194,6 +197,9 @@ impl FasData {
     }
 
     /// Labels and maps of the samples at some positions, without their pictures.
+    ///
+    /// # Panics
+    /// At a position that there is not.
     pub fn targets(&self, positions: &[i64]) -> ProxyTargets {
         let index = Tensor::from_slice(positions);
         let take = |tensor: &Tensor| tensor.index_select(0, &index);
@@ -217,6 +223,9 @@ impl FasData {
     }
 
     /// The attribute of a sample.
+    ///
+    /// # Panics
+    /// For a sample that there is not.
     pub fn attribute(&self, sample: usize, column: Columns) -> i64 {
         self.attributes.int64_value(&[sample as i64, column as i64])
     }
@@ -228,6 +237,9 @@ impl FasData {
     }
 
     /// Only the samples at some positions.
+    ///
+    /// # Panics
+    /// At a position that there is not.
     #[must_use]
     pub fn subset(&self, positions: &[i64]) -> Self {
         let index = Tensor::from_slice(positions);

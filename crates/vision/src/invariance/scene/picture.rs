@@ -17,8 +17,8 @@ impl Picture {
     /// # Errors
     /// An empty size, or another number of values.
     pub fn new(channels: usize, size: [usize; 2], values: Vec<f32>) -> Result<Self> {
-        let expected = channels * size[0] * size[1];
-        if expected == 0 || values.len() != expected {
+        let expected = size[0].checked_mul(size[1]).and_then(|pixels| pixels.checked_mul(channels));
+        if values.is_empty() || expected != Some(values.len()) {
             let found = format!("{} values", values.len());
             return Err(Error::shape("picture", format!("{channels} × {size:?} values, at least one"), found));
         }
@@ -86,5 +86,7 @@ mod tests {
     #[test]
     fn another_number_of_values_is_refused() {
         assert!(Picture::new(1, [2, 2], vec![0.0; 3]).is_err());
+        assert!(Picture::new(1, [0, 2], Vec::new()).is_err());
+        assert!(Picture::new(2, [usize::MAX, 2], vec![0.0; 4]).is_err());
     }
 }

@@ -16,12 +16,20 @@ impl Sprite {
     /// A picture and its opacity, one value a pixel.
     ///
     /// # Errors
-    /// Sizes that disagree; a mask below one half everywhere.
+    /// Sizes that disagree; an opacity outside 0 to 1; a mask below one half everywhere.
     pub fn new(picture: Picture, alpha: Vec<f32>) -> Result<Self> {
         let pixels = picture.size[0] * picture.size[1];
         if alpha.len() != pixels {
             return Err(Error::shape("mask", format!("{pixels} values"), format!("{} values", alpha.len())));
         }
+        if let Some(found) = alpha.iter().find(|opacity| !(0.0..=1.0).contains(*opacity)) {
+            return Err(Error::setting("opacity", "0 to 1", found));
+        }
+        Self::visible(picture, alpha)
+    }
+
+    /// Resized opacities may lie a rounding outside 0 to 1.
+    fn visible(picture: Picture, alpha: Vec<f32>) -> Result<Self> {
         if alpha.iter().all(|&opacity| opacity < 0.5) {
             return Err(Error::EmptyMask);
         }
@@ -61,7 +69,7 @@ impl Sprite {
             if opacity > 0.0 { value / opacity } else { 0.0 }
         };
         let values = weighted.values.iter().enumerate().map(unweigh).collect();
-        Self::new(Picture::new(weighted.channels, size, values)?, alpha)
+        Self::visible(Picture::new(weighted.channels, size, values)?, alpha)
     }
 
     /// The picture without its mask.
@@ -129,6 +137,10 @@ mod tests {
     fn masks_that_do_not_fit_or_show_nothing_are_refused() {
         assert!(matches!(Sprite::new(sprite(1, 2).picture, vec![0.0, 0.4]), Err(Error::EmptyMask)));
         assert!(Sprite::new(sprite(1, 2).picture, vec![1.0]).is_err());
+        for opacity in [f32::NAN, -0.1, 1.1] {
+            let refused = Sprite::new(sprite(1, 2).picture, vec![1.0, opacity]);
+            assert!(matches!(refused, Err(Error::Setting { setting: "opacity", .. })), "{refused:?}");
+        }
         assert!(Sprite::open(Path::new("no-such-file.png")).is_err());
     }
 }

@@ -19,6 +19,19 @@ fn similarities_of_two_small_vectors_by_hand() {
 }
 
 #[test]
+fn maps_survive_their_file_and_impossible_ones_are_refused() {
+    let map = SimilarityMap::new([1, 3], [0, 1], vec![0.5, 1.0, 0.25]).unwrap();
+    let text = serde_json::to_string(&map).unwrap();
+    assert_eq!(serde_json::from_str::<SimilarityMap>(&text).unwrap(), map);
+    for (from, to) in [("\"size\":[1,3]", "\"size\":[3,0]"), ("\"anchor\":[0,1]", "\"anchor\":[0,3]")] {
+        assert!(text.contains(from), "{text}");
+        assert!(serde_json::from_str::<SimilarityMap>(&text.replace(from, to)).is_err(), "{to}");
+    }
+    assert!(SimilarityMap::new([usize::MAX, 2], [0, 0], vec![1.0]).is_err());
+    assert_eq!(map.aperiodicity(usize::MAX), 0.0);
+}
+
+#[test]
 fn vectors_without_direction_are_refused_by_position() {
     let error = Similarity::Cosine.of(&[1.0, 0.0], &[0.0, 0.0]).unwrap_err();
     assert!(matches!(error, Error::ZeroNorm { position: [0, 1], .. }), "{error}");

@@ -326,6 +326,16 @@ fn bad_settings_are_named() {
     let config = SdTrainConfig { activation_bits: Some(1), ..SdTrainConfig::default() };
     let refused = SdTrainingFactory::from_scratch(CompressPolicy::default(), config);
     assert!(matches!(refused, Err(Error::Config { name: "activation_bits", .. })));
+    // A prefix that fits no layer, and one that does.
+    for (prefix, fits) in [("classifier", false), ("fc", true)] {
+        let policy = CompressPolicy { keep_dense: vec![prefix.into()], ..CompressPolicy::with_theta(0.02) };
+        let factory = SdTrainingFactory::from_scratch(policy, SdTrainConfig::default()).unwrap();
+        let store = VarStore::new(Device::Cpu);
+        let _network = architecture().build(&store.root(), &factory).unwrap();
+        let finished = factory.finish(&store).map(drop);
+        assert_eq!(finished.is_ok(), fits, "{finished:?}");
+        assert!(fits || matches!(finished, Err(Error::Config { name: "keep_dense", .. })));
+    }
     // A rung that the training's ladder lacks is found when the network is built.
     let (store, _) = dense();
     let (model, _) = compress(&store, &CompressPolicy::with_theta(0.01)).unwrap();

@@ -122,6 +122,17 @@ fn pictures_that_do_not_fit_are_refused() {
     let mut branches = network.branches(&pictures(1), false).unwrap();
     branches.vectors.shift_remove(&Task::Proxy(Proxy::Depth));
     assert!(matches!(network.fuse(branches, false), Err(Error::BadShape { what: "branches", .. })));
+    for (task, size, kind) in [
+        (Task::Live, vec![8], Kind::Float),
+        (Task::Proxy(Proxy::Depth), vec![2, 8], Kind::Float),
+        (Task::Proxy(Proxy::Material), vec![1, 7], Kind::Float),
+        (Task::Proxy(Proxy::Depth), vec![1, 8], Kind::Double),
+    ] {
+        let mut branches = network.branches(&pictures(1), false).unwrap();
+        branches.vectors.insert(task, Tensor::zeros(&size, (kind, Device::Cpu)));
+        let refused = network.fuse(branches, false);
+        assert!(matches!(refused, Err(Error::BadShape { what: "branches", .. })), "{task:?} {size:?}");
+    }
     let twice = ProxyConfig { proxies: vec![Proxy::Depth, Proxy::Depth], ..ProxyConfig::default() };
     assert!(matches!(twice.validate(), Err(Error::BadParam { name: "proxies", .. })));
 }
