@@ -4,7 +4,7 @@ use core_tensor::workload::{Pass, Workload};
 use serde::{Deserialize, Serialize};
 
 use crate::cost::NetworkCost;
-use crate::engine::{Engine, price};
+use crate::engine::{Engine, MAX_PJ, price};
 use crate::error::HwError;
 use crate::task::{OperandKind, Task};
 
@@ -26,9 +26,9 @@ pub struct Accelerator {
     pub name: String,
     /// Where the organisation comes from, and how well it is known.
     pub source: String,
-    /// Cycles per microsecond.
+    /// Cycles per microsecond, 1e-6 to 1e9.
     pub clock_mhz: f64,
-    /// Energy of an idle cycle, in pJ.
+    /// Energy of an idle cycle, in pJ; as all energies here, 0 to 1e12.
     #[serde(default)]
     pub static_pj_per_cycle: f64,
     /// What computes.
@@ -156,12 +156,13 @@ impl Accelerator {
         let fail = |field: &str, expected: &str, found: String| {
             Err(HwError::field(format!("accelerator `{}`", self.name), field, expected, found))
         };
-        if !(self.clock_mhz.is_finite() && self.clock_mhz > 0.0) {
-            return fail("clock_mhz", "positive", self.clock_mhz.to_string());
+        // Beyond these bounds, sums over 64-bit counts would not stay finite.
+        if !(1e-6..=1e9).contains(&self.clock_mhz) {
+            return fail("clock_mhz", "1e-6 to 1e9", self.clock_mhz.to_string());
         }
-        let not_negative = |value: f64| value.is_finite() && value >= 0.0;
-        if !not_negative(self.static_pj_per_cycle) {
-            return fail("static_pj_per_cycle", "not negative", self.static_pj_per_cycle.to_string());
+        let payable = |pj: f64| (0.0..=MAX_PJ).contains(&pj);
+        if !payable(self.static_pj_per_cycle) {
+            return fail("static_pj_per_cycle", "0 to 1e12 pJ", self.static_pj_per_cycle.to_string());
         }
         if self.memory.is_empty() || self.memory.len() > 8 {
             return fail("memory", "1 to 8 levels, outermost first", format!("{} levels", self.memory.len()));
@@ -185,8 +186,8 @@ impl Accelerator {
                 return fail(&field("access_bits"), "at least 1", "0".into());
             }
             for (name, energy) in [("read_pj", level.read_pj), ("write_pj", level.write_pj)] {
-                if !not_negative(energy) {
-                    return fail(&field(name), "finite and not negative", energy.to_string());
+                if !payable(energy) {
+                    return fail(&field(name), "0 to 1e12 pJ", energy.to_string());
                 }
             }
         }
@@ -194,12 +195,9 @@ impl Accelerator {
             return fail("mac_energy", "at least one entry", "none".into());
         }
         for entry in &self.mac_energy {
-            if !not_negative(entry.pj) || entry.bits.iter().any(|bits| !(1..=32).contains(bits)) {
-                return fail(
-                    "mac_energy",
-                    "bits 1 to 32, energy not negative",
-                    format!("{:?}: {}", entry.bits, entry.pj),
-                );
+            if !payable(entry.pj) || entry.bits.iter().any(|bits| !(1..=32).contains(bits)) {
+                let found = format!("{:?}: {}", entry.bits, entry.pj);
+                return fail("mac_energy", "bits 1 to 32, 0 to 1e12 pJ", found);
             }
         }
         self.engine.validate(self)
@@ -259,11 +257,24 @@ impl MemoryLevel {
     pub fn tile_bits(&self) -> u64 {
         let Some(bytes) = self.capacity_bytes else { return u64::MAX };
         let halves = if self.double_buffered { 2 } else { 1 };
-        bytes * 8 / (halves * self.holds.len().max(1) as u64)
+        bytes.saturating_mul(8) / (halves * self.holds.len().max(1) as u64)
     }
 
     /// Whether the level holds an operand.
     pub fn holds(&self, operand: OperandKind) -> bool {
         self.holds.contains(&operand)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_made_by_hand_offers_at_most_what_fits_64_bits() {
+        let mut level = Accelerator::preset("diannao-like").unwrap().memory.remove(1);
+        assert_eq!((level.holds.len(), level.tile_bits()), (2, 524_288 * 8 / 4));
+        level.capacity_bytes = Some(u64::MAX);
+        assert_eq!(level.tile_bits(), u64::MAX / 4);
     }
 }

@@ -51,7 +51,7 @@ pub enum Fusion {
     PowerOfTwo,
 }
 
-/// Energies in nJ. Defaults: 45 nm, 500 MHz, from the repository's synthesis and CACTI tables.
+/// Energies in nJ, 0 to 1e12. Defaults: 45 nm, 500 MHz, from the repository's synthesis and CACTI tables.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BitFusionEnergy {
@@ -219,8 +219,8 @@ impl BitFusion {
             e.output_write,
             e.dram,
         ];
-        if let Some(bad) = units.iter().find(|unit| !(unit.is_finite() && **unit >= 0.0)) {
-            return fail("energy", "finite and not negative", bad.to_string());
+        if let Some(bad) = units.iter().find(|unit| !(0.0..=1e12).contains(*unit)) {
+            return fail("energy", "0 to 1e12 nJ", bad.to_string());
         }
         Ok(())
     }
@@ -228,8 +228,9 @@ impl BitFusion {
     /// MACs that one fusion unit does a cycle at these widths.
     ///
     /// # Errors
-    /// Bits outside 1 to `max_bits`.
+    /// An array that does not validate, or bits outside 1 to `max_bits`.
     pub fn fused(&self, input_bits: u8, weight_bits: u8) -> Result<u64, HwError> {
+        self.validate()?;
         let side = |operand: &str, bits: u8| {
             if bits == 0 || bits > self.max_bits {
                 let expected = format!("1 to {} (the array's max_bits)", self.max_bits);

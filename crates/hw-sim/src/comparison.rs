@@ -27,10 +27,12 @@ pub struct Comparison {
     pub dram_bits: u64,
     /// Share of the energy that DRAM takes; 0 of none.
     pub dram_energy_share: f64,
-    /// The baseline's latency over this one's; 1 where neither takes any, infinite where this one alone takes none.
-    pub speedup: f64,
-    /// The baseline's energy over this one's; 1 where neither takes any, infinite where this one alone takes none.
-    pub energy_ratio: f64,
+    /// The baseline's latency over this one's; 1 where neither takes any, none (`null` in JSON) where this one alone takes
+    /// none.
+    pub speedup: Option<f64>,
+    /// The baseline's energy over this one's; 1 where neither takes any, none (`null` in JSON) where this one alone takes
+    /// none.
+    pub energy_ratio: Option<f64>,
 }
 
 /// Every network on every accelerator; ratios are to `accelerators[baseline]` on the same network.
@@ -46,9 +48,7 @@ pub fn compare(
         let expected = format!("an index below {}", accelerators.len());
         return Err(HwError::field("comparison", "baseline", expected, baseline));
     }
-    if let Some(empty) = networks.iter().find(|network| network.layers.is_empty()) {
-        return Err(HwError::field(format!("network `{}`", empty.name), "layers", "at least 1", 0));
-    }
+    networks.iter().try_for_each(has_layers)?;
     let mut rows = Vec::with_capacity(accelerators.len() * networks.len());
     for network in networks {
         let costs = accelerators.par_iter().map(|it| it.cost(network)).collect::<Result<Vec<_>, _>>()?;
@@ -77,9 +77,18 @@ pub fn compare(
     Ok(rows)
 }
 
-/// Theirs over ours; 1 of equal amounts, also where both are 0.
-fn ratio(theirs: f64, ours: f64) -> f64 {
-    if theirs == ours { 1.0 } else { theirs / ours }
+/// Nothing costs nothing anywhere, which no comparison can rank.
+fn has_layers(network: &Workload) -> Result<(), HwError> {
+    if network.layers.is_empty() {
+        return Err(HwError::field(format!("network `{}`", network.name), "layers", "at least 1", 0));
+    }
+    Ok(())
+}
+
+/// Theirs over ours; 1 of equal amounts, also where both are 0; none where it would be infinite.
+fn ratio(theirs: f64, ours: f64) -> Option<f64> {
+    let ratio = if theirs == ours { 1.0 } else { theirs / ours };
+    ratio.is_finite().then_some(ratio)
 }
 
 /// The axes of a sweep; an empty axis keeps what the accelerator or the network has.
@@ -119,11 +128,12 @@ impl Sweep {
     /// Every combination, in parallel; the order and the result do not depend on the number of threads.
     ///
     /// # Errors
-    /// A combination that makes no sense or cannot run.
+    /// A network without layers, or a combination that makes no sense or cannot run.
     pub fn run(&self, accelerator: &Accelerator, network: &Workload) -> Result<Vec<Point>, HwError> {
         fn axis<T: Copy>(values: &[T]) -> Vec<Option<T>> {
             if values.is_empty() { vec![None] } else { values.iter().copied().map(Some).collect() }
         }
+        has_layers(network)?;
         let mut machines = Vec::new();
         for array in axis(&self.arrays) {
             for scale in axis(&self.buffer_scales) {
@@ -209,29 +219,35 @@ mod tests {
         }
         let at = |density: f64| compare(&machines, &[with_densities(net.clone(), [density, 1.0])], 0).unwrap();
         let (at_80, at_50) = (at(0.2), at(0.5));
-        assert!(at_80[1].energy_ratio > at_50[1].energy_ratio && at_50[1].energy_ratio > 1.0, "{at_80:?} {at_50:?}");
+        assert!(
+            at_80[1].energy_ratio > at_50[1].energy_ratio && at_50[1].energy_ratio > Some(1.0),
+            "{at_80:?} {at_50:?}"
+        );
         let [_, compressed, dense] = &at_80[..] else { panic!("{at_80:?}") };
         assert!(compressed.energy_pj < dense.energy_pj && compressed.dram_bits < dense.dram_bits);
     }
 
     #[test]
-    fn a_network_without_layers_is_not_compared() {
+    fn a_network_without_layers_is_neither_compared_nor_swept() {
         let machines = [Accelerator::preset("diannao-like").unwrap()];
         let networks = [builtin("mlp").unwrap(), Workload::new("empty", Vec::new())];
-        let message = compare(&machines, &networks, 0).unwrap_err().to_string();
-        assert_eq!(message, "network `empty`: layers is 0, expected at least 1");
+        let compared = compare(&machines, &networks, 0).unwrap_err();
+        let swept = Sweep::default().run(&machines[0], &networks[1]).unwrap_err();
+        for error in [compared, swept] {
+            assert_eq!(error.to_string(), "network `empty`: layers is 0, expected at least 1");
+        }
     }
 
     #[test]
     fn machines_that_take_nothing_are_equal() {
-        assert_eq!([ratio(2.0, 1.0), ratio(0.0, 1.0), ratio(0.0, 0.0)], [2.0, 0.0, 1.0]);
-        assert_eq!(ratio(1.0, 0.0), f64::INFINITY);
+        assert_eq!([ratio(2.0, 1.0), ratio(0.0, 1.0), ratio(0.0, 0.0)], [Some(2.0), Some(0.0), Some(1.0)]);
+        assert_eq!([ratio(1.0, 0.0), ratio(1.0, 1e-320)], [None; 2]);
         let mut free = Accelerator::preset("diannao-like").unwrap();
         free.static_pj_per_cycle = 0.0;
         free.mac_energy.iter_mut().for_each(|entry| entry.pj = 0.0);
         free.memory.iter_mut().for_each(|level| (level.read_pj, level.write_pj) = (0.0, 0.0));
         let rows = compare(&[free], &[builtin("mlp").unwrap()], 0).unwrap();
-        assert_eq!((rows[0].energy_pj, rows[0].energy_ratio, rows[0].dram_energy_share), (0.0, 1.0, 0.0));
+        assert_eq!((rows[0].energy_pj, rows[0].energy_ratio, rows[0].dram_energy_share), (0.0, Some(1.0), 0.0));
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub enum HwError {
     TooLarge {
         /// The layer.
         layer: String,
-        /// Demands or addresses.
+        /// Demands, addresses or bytes.
         quantity: &'static str,
         /// How many there would be.
         found: u128,

@@ -121,7 +121,7 @@ fn nest(accelerator: &Accelerator, task: &Task) -> Result<Vec<String>, HwError> 
         Engine::RowStationary(engine) => {
             loop_over("passes of filters", shape.k, engine.filters_per_pass);
             loop_over("strips of output rows", shape.y, engine.cols);
-            let active = engine.active_elements(shape);
+            let active = engine.active_elements(shape)?;
             lines.push(format!(
                 "{} kernel rows × output rows over {}×{}: {active} active elements",
                 shape.r, engine.rows, engine.cols

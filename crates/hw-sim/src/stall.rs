@@ -18,13 +18,13 @@ pub struct DoubleBuffer {
 
 impl DoubleBuffer {
     /// Cycles beyond `compute`: `max(0, ⌈(D − d₀ − d₁)/b⌉ − compute) + ⌈d₀/b⌉ + ⌈d₁/b⌉` at `b` units a cycle.
-    /// `compute + stall` is never below `traffic / b`, nor does more bandwidth raise it.
+    /// `compute + stall` is never below `traffic / b`, nor does more bandwidth raise it. A bandwidth of 0 counts as 1, cycles
+    /// past 64 bits as `u64::MAX`.
     pub fn stall(&self, bandwidth: u64) -> u64 {
         let bandwidth = bandwidth.max(1);
         let middle = self.traffic.saturating_sub(self.first_load).saturating_sub(self.last_store);
-        middle.div_ceil(bandwidth).saturating_sub(self.compute)
-            + self.first_load.div_ceil(bandwidth)
-            + self.last_store.div_ceil(bandwidth)
+        let ends = self.first_load.div_ceil(bandwidth).saturating_add(self.last_store.div_ceil(bandwidth));
+        middle.div_ceil(bandwidth).saturating_sub(self.compute).saturating_add(ends)
     }
 }
 
@@ -38,6 +38,13 @@ mod tests {
         let layer = DoubleBuffer { compute: 100, traffic: 1000, first_load: 50, last_store: 30 };
         assert_eq!(layer.stall(10), 5 + 3); // 920/10 = 92 < 100: only the ends show
         assert_eq!(layer.stall(8), 15 + 7 + 4); // 920/8 = 115: 15 more than compute
+    }
+
+    #[test]
+    fn amounts_that_fill_64_bits_stall_as_long() {
+        let all = u64::MAX;
+        let layer = DoubleBuffer { compute: 0, traffic: all, first_load: all, last_store: all };
+        assert_eq!([0, 1].map(|bandwidth| layer.stall(bandwidth)), [all; 2]);
     }
 
     proptest! {

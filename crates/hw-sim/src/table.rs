@@ -37,7 +37,11 @@ impl Table {
     /// Comma-separated values, quoted where needed.
     pub fn to_csv(&self) -> String {
         let quote = |cell: &String| {
-            if cell.contains([',', '"', '\n']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.clone() }
+            if cell.contains([',', '"', '\n', '\r']) {
+                format!("\"{}\"", cell.replace('"', "\"\""))
+            } else {
+                cell.clone()
+            }
         };
         self.lines().map(|row| row.iter().map(quote).collect::<Vec<_>>().join(",") + "\n").collect()
     }
@@ -158,7 +162,7 @@ impl Reports {
     }
 }
 
-/// One row an accelerator and network.
+/// One row an accelerator and network; `inf` where there is no ratio because one alone takes nothing.
 pub fn comparison_table(rows: &[Comparison]) -> Table {
     let headers = [
         "network",
@@ -171,6 +175,7 @@ pub fn comparison_table(rows: &[Comparison]) -> Table {
         "speedup",
         "energy_ratio",
     ];
+    let times = |ratio: Option<f64>| format!("{:.3}", ratio.unwrap_or(f64::INFINITY));
     let cells = rows
         .iter()
         .map(|row| {
@@ -182,8 +187,8 @@ pub fn comparison_table(rows: &[Comparison]) -> Table {
                 format!("{:.2}", row.energy_pj * 1e-6),
                 format!("{:.2}", row.dram_bits as f64 * 1e-6),
                 format!("{:.1}", 100.0 * row.dram_energy_share),
-                format!("{:.3}", row.speedup),
-                format!("{:.3}", row.energy_ratio),
+                times(row.speedup),
+                times(row.energy_ratio),
             ]
         })
         .collect();
@@ -224,10 +229,29 @@ mod tests {
     }
 
     #[test]
+    fn a_ratio_to_nothing_is_inf_in_tables_and_null_in_json() {
+        let row = Comparison {
+            accelerator: "a".into(),
+            network: "n".into(),
+            cycles: 0,
+            latency_ms: 0.0,
+            energy_pj: 2.0,
+            dram_bits: 0,
+            dram_energy_share: 0.0,
+            speedup: None,
+            energy_ratio: Some(0.5),
+        };
+        let json = serde_json::to_value(&row).unwrap();
+        assert!(json["speedup"].is_null() && json["energy_ratio"] == 0.5, "{json}");
+        assert_eq!(comparison_table(&[row]).rows[0][7..], ["inf", "0.500"]);
+    }
+
+    #[test]
     fn a_table_is_aligned_quoted_and_piped() {
         let table = Table::new(&["name", "n"], vec![vec!["a,b".into(), "1".into()], vec!["c|d".into(), "22".into()]]);
         assert_eq!(table.to_text(), "name   n\na,b    1\nc|d   22\n");
         assert_eq!(table.to_csv(), "name,n\n\"a,b\",1\nc|d,22\n");
+        assert_eq!(Table::new(&["a\rb"], Vec::new()).to_csv(), "\"a\rb\"\n");
         assert_eq!(table.to_markdown(), "| name | n |\n|---|---|\n| a,b | 1 |\n| c\\|d | 22 |\n");
     }
 }

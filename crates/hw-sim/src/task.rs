@@ -33,6 +33,8 @@ impl OperandKind {
 }
 
 /// Loop bounds of a (grouped) convolution; a matrix product has `y = r = s = 1`.
+///
+/// Counts of a shape that [`validate`](Self::validate) refuses stop at `u64::MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shape {
@@ -81,24 +83,53 @@ pub struct Task {
     pub stored_weight_bits: Option<u64>,
 }
 
-/// Largest number of words of an operand.
+/// Largest number of words of an operand, and of MACs.
 const MAX_WORDS: u128 = 1 << 56;
 
 impl Shape {
-    /// Multiply-accumulates; fits 64 bits for every shape that a [`Task`] holds.
+    /// Checks loop bounds, strides, dilations and words; `layer` is named in errors. What a new [`Task`] holds passes, until a
+    /// field is changed.
+    ///
+    /// # Errors
+    /// The first size of 0, or MACs or words past 2^56, the most that engines count with.
+    pub fn validate(&self, layer: &str) -> Result<(), HwError> {
+        let nothing = |field: &str| HwError::field(format!("layer `{layer}`"), field, "at least 1", 0);
+        let Self { groups, n, k, c, y, x, r, s, stride, dilation, words } = *self;
+        let bounds = [groups, n, k, c, y, x, r, s];
+        let steps = [
+            ("vertical stride", stride[0]),
+            ("horizontal stride", stride[1]),
+            ("vertical dilation", dilation[0]),
+            ("horizontal dilation", dilation[1]),
+        ];
+        let names = ["groups", "n", "k", "c", "y", "x", "r", "s"];
+        if let Some((field, _)) = names.into_iter().zip(bounds).chain(steps).find(|&(_, size)| size == 0) {
+            return Err(nothing(field));
+        }
+        product(layer, &bounds, "MACs")?;
+        for (quantity, count) in ["input words", "weight words", "output words"].into_iter().zip(words) {
+            if count == 0 {
+                return Err(nothing(quantity));
+            }
+            product(layer, &[count], quantity)?;
+        }
+        Ok(())
+    }
+
+    /// Multiply-accumulates.
     pub fn macs(&self) -> u64 {
         let Self { groups, n, k, c, y, x, r, s, .. } = *self;
-        groups * n * k * c * y * x * r * s
+        [groups, n, k, c, y, x, r, s].into_iter().fold(1, u64::saturating_mul)
     }
 
     /// Each group as a matrix product over all samples.
     pub fn gemm(&self) -> Gemm {
-        Gemm { m: self.n * self.y * self.x, n: self.k, k: self.c * self.r * self.s }
+        Gemm { m: self.pixels(), n: self.k, k: self.c.saturating_mul(self.r).saturating_mul(self.s) }
     }
 
     /// Output pixels of all samples of a group.
     pub fn pixels(&self) -> u64 {
-        self.n * self.y * self.x
+        self.n.saturating_mul(self.y).saturating_mul(self.x)
     }
 
     /// How many output words the loops over samples, output channels and pixels stand for.
@@ -195,35 +226,15 @@ impl Task {
         })
     }
 
-    /// Checks loop bounds, words, bit widths and densities. What [`new`](Self::new) makes passes, until a field is
-    /// changed.
+    /// Checks the shape, bit widths and densities. What [`new`](Self::new) makes passes, until a field is changed.
     ///
     /// # Errors
-    /// The first field that makes no sense, or sizes past 64 bits.
+    /// The first field that makes no sense, or sizes past those of [`Shape::validate`].
     pub fn validate(&self) -> Result<(), HwError> {
+        self.shape.validate(&self.name)?;
         let fail = |field: &str, expected: &str, found: String| {
             Err(HwError::field(format!("layer `{}`", self.name), field, expected, found))
         };
-        let Shape { groups, n, k, c, y, x, r, s, stride, dilation, words } = self.shape;
-        let bounds = [groups, n, k, c, y, x, r, s];
-        let steps = [
-            ("vertical stride", stride[0]),
-            ("horizontal stride", stride[1]),
-            ("vertical dilation", dilation[0]),
-            ("horizontal dilation", dilation[1]),
-        ];
-        for (field, size) in ["groups", "n", "k", "c", "y", "x", "r", "s"].into_iter().zip(bounds).chain(steps) {
-            if size == 0 {
-                return fail(field, "at least 1", size.to_string());
-            }
-        }
-        product(&self.name, &bounds, "MACs")?;
-        for (quantity, count) in ["input words", "weight words", "output words"].into_iter().zip(words) {
-            if count == 0 {
-                return fail(quantity, "at least 1", count.to_string());
-            }
-            product(&self.name, &[count], quantity)?;
-        }
         let widths =
             [("input bits", self.input.bits), ("weight bits", self.weight.bits), ("output bits", self.output_bits)];
         for (field, bits) in widths {
@@ -350,6 +361,22 @@ mod tests {
     fn a_task_of_no_sample_is_refused() {
         let error = Task::new(&Layer::new("fc", Operator::linear(4, 4)), 0, Pass::Forward).unwrap_err();
         assert_eq!(error.to_string(), "layer `fc`: batch is 0, expected at least 1");
+    }
+
+    #[test]
+    fn a_shape_made_by_hand_is_checked_and_its_counts_stop_at_64_bits() {
+        let good = Task::new(&Layer::new("fc", Operator::linear(4, 5)), 1, Pass::Forward).unwrap().shape;
+        assert_eq!(good.validate("fc"), Ok(()));
+        let huge = Shape { n: 1 << 40, y: 1 << 40, ..good };
+        for (shape, message) in [
+            (Shape { r: 0, ..good }, "layer `fc`: r is 0, expected at least 1"),
+            (Shape { stride: [1, 0], ..good }, "layer `fc`: horizontal stride is 0, expected at least 1"),
+            (Shape { words: [4, 0, 5], ..good }, "layer `fc`: weight words is 0, expected at least 1"),
+            (huge, "layer `fc`: its MACs do not fit in 64 bits"),
+        ] {
+            assert_eq!(shape.validate("fc").unwrap_err().to_string(), message);
+        }
+        assert_eq!([huge.macs(), huge.pixels(), huge.gemm().m], [u64::MAX; 3]);
     }
 
     proptest! {

@@ -5,7 +5,7 @@
 //! bits, a ticket drawn early (You et al., arXiv 1909.11957) one that differs in densities.
 
 use core_tensor::workload::{Pass, Workload};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::accelerator::Accelerator;
 use crate::cost::NetworkCost;
@@ -19,7 +19,7 @@ use crate::task::Task;
 pub struct Phase {
     /// Bits and densities of every layer, and the batch.
     pub workload: Workload,
-    /// Steps, not necessarily whole: a share of a schedule will do.
+    /// Steps, 0 to 1e18, not necessarily whole: a share of a schedule will do.
     pub steps: f64,
 }
 
@@ -50,17 +50,27 @@ pub struct TrainingCost {
 }
 
 /// What a method saves against a baseline, each in `[−∞, 1]`: 0 where both cost the same, also nothing, and `−∞` where
-/// the baseline alone costs nothing.
+/// the baseline alone costs nothing. JSON, whose numbers are finite, has `null` for `−∞`, and is read back so.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Saving {
     /// Of effective MACs.
+    #[serde(deserialize_with = "share_or_null")]
     pub effective_macs: f64,
     /// Of energy.
+    #[serde(deserialize_with = "share_or_null")]
     pub energy: f64,
     /// Of latency.
+    #[serde(deserialize_with = "share_or_null")]
     pub latency: f64,
 }
+
+fn share_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NEG_INFINITY))
+}
+
+/// Most steps of a phase: costs of so many are still finite.
+const MAX_STEPS: f64 = 1e18;
 
 /// One training step of a workload: three passes of every layer but the first, whose input needs no gradient.
 ///
@@ -77,15 +87,15 @@ pub fn step(accelerator: &Accelerator, workload: &Workload) -> Result<NetworkCos
 /// The sum over phases.
 ///
 /// # Errors
-/// No phase, one without layers, steps that are negative or not finite, or a layer that the accelerator cannot run.
+/// No phase, one without layers, steps outside 0 to 1e18, or a layer that the accelerator cannot run.
 pub fn schedule(accelerator: &Accelerator, phases: &[Phase]) -> Result<TrainingCost, HwError> {
     if phases.is_empty() {
         return Err(HwError::field("schedule", "phases", "at least 1", 0));
     }
     let mut total = TrainingCost::default();
     for (index, phase) in phases.iter().enumerate() {
-        if !(phase.steps.is_finite() && phase.steps >= 0.0) {
-            return Err(HwError::field(format!("phase {index}"), "steps", "finite and not negative", phase.steps));
+        if !(0.0..=MAX_STEPS).contains(&phase.steps) {
+            return Err(HwError::field(format!("phase {index}"), "steps", "0 to 1e18", phase.steps));
         }
         if phase.workload.layers.is_empty() {
             return Err(HwError::field(format!("phase {index}"), "layers", "at least 1", 0));
@@ -105,7 +115,7 @@ pub fn schedule(accelerator: &Accelerator, phases: &[Phase]) -> Result<TrainingC
 /// A precision schedule of one network: [`schedule`] with the network's bits replaced in each phase.
 ///
 /// # Errors
-/// No precision, a network without layers, bits outside what the accelerator takes, or shares that are negative.
+/// No precision, a network without layers, bits outside what the accelerator takes, or shares outside 0 to 1e18.
 pub fn precision_schedule(
     accelerator: &Accelerator,
     network: &Workload,
@@ -181,6 +191,10 @@ mod tests {
         assert_eq!(all(some.saving(&some)), [0.0; 3]);
         assert_eq!(all(nothing.saving(&some)), [1.0; 3]);
         assert_eq!(all(some.saving(&nothing)), [f64::NEG_INFINITY; 3]);
+        for saving in [some.saving(&nothing), nothing.saving(&some)] {
+            let json = serde_json::to_string(&saving).unwrap();
+            assert_eq!(serde_json::from_str::<Saving>(&json).unwrap(), saving, "{json}");
+        }
     }
 
     #[test]
@@ -193,9 +207,13 @@ mod tests {
     }
 
     #[test]
-    fn negative_steps_are_refused() {
+    fn steps_below_0_or_without_a_finite_cost_are_refused() {
         let accelerator = Accelerator::preset("tpu-like").unwrap();
-        let workload = builtin("mlp").unwrap();
-        assert!(schedule(&accelerator, &[Phase { workload, steps: -1.0 }]).is_err());
+        for (steps, found) in [(-1.0, "-1"), (1e19, "10000000000000000000"), (f64::INFINITY, "inf"), (f64::NAN, "NaN")]
+        {
+            let phase = Phase { workload: builtin("mlp").unwrap(), steps };
+            let message = schedule(&accelerator, &[phase]).unwrap_err().to_string();
+            assert_eq!(message, format!("phase 0: steps is {found}, expected 0 to 1e18"));
+        }
     }
 }

@@ -263,7 +263,13 @@ fn impossible_accelerators_are_refused_by_field_or_line() {
     };
     refuse("filters = 64", "filters = 0", "filters is 0");
     refuse("filters = 64", "filters = -4", "a.toml:");
-    refuse("clock_mhz = 1000.0", "clock_mhz = 0.0", "clock_mhz");
+    refuse("clock_mhz = 1000.0", "clock_mhz = 0.0", "clock_mhz is 0, expected 1e-6 to 1e9");
+    // Finite, but no sum of them is.
+    refuse("clock_mhz = 1000.0", "clock_mhz = 1e-320", "expected 1e-6 to 1e9");
+    refuse("clock_mhz = 1000.0", "clock_mhz = 1000.0\nstatic_pj_per_cycle = 1e300", "static_pj_per_cycle");
+    refuse("read_pj = 2.45", "read_pj = 1e300", "expected 0 to 1e12 pJ");
+    refuse("read_pj = 2.45", "read_pj = nan", "memory `activations` read_pj is NaN");
+    refuse("pj = 0.143", "pj = 1e300", "expected bits 1 to 32, 0 to 1e12 pJ");
     refuse("pj = 0.143", "pj = -0.143", "mac_energy");
     refuse("read_pj = 2.45", "", "a.toml:");
     refuse("capacity_bytes = 524288", "capacity_bytes = 0", "capacity_bytes");

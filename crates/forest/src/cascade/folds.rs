@@ -207,6 +207,14 @@ impl FoldedForest {
         }
     }
 
+    /// The same with a pure leaf as the number of its class.
+    pub(super) fn least_scalars(&self) -> usize {
+        match self {
+            Self::Soft { forest, .. } => forest.complexity().scalars,
+            Self::Hard(parts) => parts.iter().map(HardForest::least_scalars).sum(),
+        }
+    }
+
     pub(super) fn trees(&self) -> usize {
         match self {
             Self::Soft { forest, .. } => forest.trees().len(),

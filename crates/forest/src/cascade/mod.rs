@@ -298,6 +298,12 @@ impl DeepForest {
         self.all_forests().map(FoldedForest::scalars).sum()
     }
 
+    /// The same with hard trees' pure leaves as the numbers of their classes, see [`HardForest::least_scalars`].
+    #[must_use]
+    pub fn least_scalars(&self) -> usize {
+        self.all_forests().map(FoldedForest::least_scalars).sum()
+    }
+
     fn all_forests(&self) -> impl Iterator<Item = &FoldedForest> {
         let layers = self.layers.iter().flat_map(|l| &l.forests);
         layers.chain(self.scanner.iter().flat_map(Scanner::forests))

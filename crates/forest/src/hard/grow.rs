@@ -59,6 +59,12 @@ impl HardTree {
         self.leaves.len() / self.classes
     }
 
+    /// Leaves with a single class.
+    pub(super) fn pure_leaves(&self) -> usize {
+        let shares = self.leaves.chunks_exact(self.classes);
+        shares.filter(|shares| shares.iter().filter(|share| **share > 0.0).count() == 1).count()
+    }
+
     pub(super) fn nodes(&self) -> usize {
         self.splits() + self.leaves()
     }

@@ -228,6 +228,14 @@ impl HardForest {
         self.trees.iter().map(|t| 4 * t.splits() + self.classes * t.leaves()).sum()
     }
 
+    /// The same of a model that names the class of a leaf with a single one, instead of every class's share: what these trees need
+    /// at least, where files of this crate spend [`scalars`](Self::scalars).
+    #[must_use]
+    pub fn least_scalars(&self) -> usize {
+        let spared = |tree: &HardTree| (self.classes - 1) * tree.pure_leaves();
+        self.scalars() - self.trees.iter().map(spared).sum::<usize>()
+    }
+
     /// Header and numbers of a file.
     pub(crate) fn parts(&self) -> (StoredHard, Vec<f32>) {
         let mut numbers = Vec::new();
@@ -310,6 +318,9 @@ mod tests {
         let forest = params.fit(x.view(), ndarray::aview1(&y))?;
         // 200 rows fall into 200 different bins of each column, so every leaf can be made pure.
         assert_eq!(forest.score(x.view(), ndarray::aview1(&y))?, 1.0);
+        // s splits have s + 1 leaves, of two shares in a file, of which the class's number would do.
+        let splits = (forest.nodes() - 1) / 2;
+        assert_eq!((forest.scalars(), forest.least_scalars()), (6 * splits + 2, 5 * splits + 1));
         Ok(())
     }
 
@@ -319,6 +330,10 @@ mod tests {
         let params = HardForestParams { trees: 3, max_depth: Some(2), ..HardForestParams::default() };
         let forest = params.fit(x.view(), ndarray::aview1(&y))?;
         assert!(forest.nodes() <= 3 * 7);
+        // No single split tells the two apart: leaves of a hundred rows have both classes and need both shares.
+        let one_split = HardForestParams { max_depth: Some(1), min_samples_leaf: 100, ..params };
+        let mixed = one_split.fit(x.view(), ndarray::aview1(&y))?;
+        assert_eq!((mixed.scalars(), mixed.least_scalars()), (3 * 8, 3 * 8));
         Ok(())
     }
 

@@ -48,6 +48,21 @@ fn narrower_operands_fuse_as_published() {
 }
 
 #[test]
+fn an_array_made_by_hand_is_refused_before_it_fuses() {
+    let refused = |array: BitFusion| array.fused(8, 8).unwrap_err().to_string();
+    for (min_bits, max_bits) in [(2, 255), (0, 8), (9, 8)] {
+        let array = BitFusion { min_bits, max_bits, fusion: Fusion::PowerOfTwo, ..BitFusion::default() };
+        let message = format!("bits is {min_bits} to {max_bits}, expected 1 ≤ min_bits ≤ max_bits ≤ 32");
+        assert_eq!(refused(array), format!("bit-composable array: {message}"));
+    }
+    for dram in [f64::NAN, f64::INFINITY, 1e300, -1.0] {
+        let energy = BitFusionEnergy { dram, ..BitFusionEnergy::default() };
+        let message = refused(BitFusion { energy, ..BitFusion::default() });
+        assert!(message.ends_with("expected 0 to 1e12 nJ"), "{message}");
+    }
+}
+
+#[test]
 fn compute_cycles_are_those_of_the_closed_form() {
     // 64→64, 3×3 on 8×8: ⌈64/32⌉·64·9·⌈64/(16·f)⌉ = 4608 at 8/8, 1152 at 4/4, 2304 at 3/6, 1152 at 2/2.
     let array = BitFusion::default();

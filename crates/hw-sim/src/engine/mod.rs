@@ -328,6 +328,16 @@ pub(crate) fn scaled(count: u128, share: f64) -> u128 {
     ((count as f64 * share).ceil() as u128).min(count)
 }
 
+/// Largest unit energy that is taken, in pJ: a joule, so that sums over 64-bit counts stay finite.
+pub(crate) const MAX_PJ: f64 = 1e12;
+
+pub(crate) fn unit_energy(engine: &str, field: &str, pj: f64) -> Result<(), HwError> {
+    if (0.0..=MAX_PJ).contains(&pj) {
+        return Ok(());
+    }
+    Err(HwError::field(format!("engine {engine}"), field, "0 to 1e12 pJ", pj))
+}
+
 pub(crate) fn side(engine: &str, fields: &[(&str, u64)]) -> Result<(), HwError> {
     for &(field, value) in fields {
         if !(1..=crate::systolic::MAX_SIDE).contains(&value) {

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::dense::through;
-use super::{Activity, Flow, dense_bits, passes, side, width};
+use super::{Activity, Flow, dense_bits, passes, side, unit_energy, width};
 use crate::accelerator::Accelerator;
 use crate::error::HwError;
 use crate::task::{OperandKind, Shape, Task};
@@ -28,7 +28,8 @@ pub struct RowStationary {
 }
 
 impl RowStationary {
-    pub(super) fn validate(&self, accelerator: &Accelerator) -> Result<(), HwError> {
+    /// Checks what is the array's own, whatever the memory.
+    fn check(&self) -> Result<(), HwError> {
         let fields = [
             ("rows", self.rows),
             ("cols", self.cols),
@@ -37,10 +38,11 @@ impl RowStationary {
         ];
         side("row_stationary", &fields)?;
         width("row_stationary", "multiplier_bits", self.multiplier_bits)?;
-        if !(self.hop_pj_per_bit.is_finite() && self.hop_pj_per_bit >= 0.0) {
-            let thing = "engine row_stationary";
-            return Err(HwError::field(thing, "hop_pj_per_bit", "finite and not negative", self.hop_pj_per_bit));
-        }
+        unit_energy("row_stationary", "hop_pj_per_bit", self.hop_pj_per_bit)
+    }
+
+    pub(super) fn validate(&self, accelerator: &Accelerator) -> Result<(), HwError> {
+        self.check()?;
         if accelerator.memory.len() != 3 {
             let expected = "DRAM, a global buffer and a register file";
             let found = format!("{} levels", accelerator.memory.len());
@@ -53,7 +55,17 @@ impl RowStationary {
     ///
     /// `E` output rows take `E/⌈E/W⌉` columns when they do not fit, else as many copies as fit; `R` kernel rows take
     /// `R·r` rows with `r = ⌊H/R⌋` copies over channels, reduced to what divides the channels.
-    pub fn active_elements(&self, shape: &Shape) -> f64 {
+    ///
+    /// # Errors
+    /// A field of the array outside its range, or a shape that does not validate.
+    pub fn active_elements(&self, shape: &Shape) -> Result<f64, HwError> {
+        self.check()?;
+        shape.validate("shape")?;
+        Ok(self.active(shape))
+    }
+
+    /// [`active_elements`](Self::active_elements) of an array and a shape that were checked: at least 1.
+    fn active(&self, shape: &Shape) -> f64 {
         let (outputs, kernel_rows) = (shape.y as f64, shape.r);
         let columns = if shape.y > self.cols {
             outputs / shape.y.div_ceil(self.cols) as f64
@@ -78,7 +90,7 @@ impl RowStationary {
         let macs = u128::from(shape.macs());
         let [inputs, _, outputs] = shape.words.map(u128::from);
         let repeats = passes(task, self.multiplier_bits);
-        let cycles = (macs as f64 / self.active_elements(shape)).ceil() as u128;
+        let cycles = (macs as f64 / self.active(shape)).ceil() as u128;
 
         // A pass holds some filters and channels; inputs return for the other filters, sums for the other channels.
         let filter_passes = u128::from(shape.k.div_ceil(self.filters_per_pass));
@@ -128,7 +140,17 @@ impl RowStationary {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::price;
     use core_tensor::workload::{Layer, Operator, Pass};
+
+    const CHIP: RowStationary = RowStationary {
+        rows: 12,
+        cols: 14,
+        filters_per_pass: 16,
+        channels_per_pass: 4,
+        hop_pj_per_bit: 0.125,
+        multiplier_bits: 16,
+    };
 
     #[test]
     fn active_elements_and_cycles_of_alexnet_are_those_of_nn_dataflow() {
@@ -140,19 +162,51 @@ mod tests {
             (192, 192, 3, 1, 1, 13, 156.0, 1_437_696.0),
             (192, 128, 3, 1, 1, 13, 156.0, 958_464.0),
         ];
-        let array = RowStationary {
-            rows: 12,
-            cols: 14,
-            filters_per_pass: 16,
-            channels_per_pass: 4,
-            hop_pj_per_bit: 0.125,
-            multiplier_bits: 16,
-        };
         for (c, k, kernel, stride, padding, input, active, cycles) in layers {
             let layer = Layer::new("c", Operator::conv2d(c, k, kernel, stride, padding, [input; 2]));
             let shape = Task::new(&layer, 4, Pass::Forward).unwrap().shape;
-            assert_eq!(array.active_elements(&shape), active);
-            assert_eq!(shape.macs() as f64 / array.active_elements(&shape), cycles);
+            assert_eq!(CHIP.active_elements(&shape), Ok(active));
+            assert_eq!(shape.macs() as f64 / active, cycles);
         }
+    }
+
+    /// 16 → 8 channels, 3 × 3, 13 × 13 outputs, at 8 bits.
+    fn task() -> Task {
+        let mut layer = Layer::new("c", Operator::conv2d(16, 8, 3, 1, 1, [13; 2]));
+        (layer.weight.bits, layer.activation.bits) = (8, 8);
+        Task::new(&layer, 1, Pass::Forward).unwrap()
+    }
+
+    #[test]
+    fn arrays_and_shapes_made_by_hand_are_refused_by_field() {
+        let good = task().shape;
+        let refused = |array: RowStationary, shape: Shape| array.active_elements(&shape).unwrap_err().to_string();
+        for (array, message) in [
+            (RowStationary { rows: 0, ..CHIP }, "engine row_stationary: rows is 0, expected 1 to 65536"),
+            (RowStationary { cols: 0, ..CHIP }, "engine row_stationary: cols is 0, expected 1 to 65536"),
+            (
+                RowStationary { hop_pj_per_bit: f64::NAN, ..CHIP },
+                "engine row_stationary: hop_pj_per_bit is NaN, expected 0 to 1e12 pJ",
+            ),
+        ] {
+            assert_eq!(refused(array, good), message);
+        }
+        for (shape, message) in [
+            (Shape { y: 0, ..good }, "layer `shape`: y is 0, expected at least 1"),
+            (Shape { r: 0, ..good }, "layer `shape`: r is 0, expected at least 1"),
+            (Shape { c: 0, ..good }, "layer `shape`: c is 0, expected at least 1"),
+            (Shape { k: u64::MAX, ..good }, "layer `shape`: its MACs do not fit in 64 bits"),
+        ] {
+            assert_eq!(refused(CHIP, shape), message);
+        }
+    }
+
+    #[test]
+    fn a_single_element_does_a_mac_a_cycle() {
+        let mut accelerator = Accelerator::preset("eyeriss-like").unwrap();
+        accelerator.engine.resize([1, 1]);
+        accelerator.memory[0].bandwidth_bits = None;
+        let cost = price(&accelerator, &task()).unwrap();
+        assert_eq!((cost.compute_cycles, cost.stall_cycles, cost.utilisation), (cost.macs, 0, 1.0));
     }
 }

@@ -7,7 +7,7 @@
 use core_tensor::workload::Pass;
 use serde::{Deserialize, Serialize};
 
-use super::{Activity, Flows, dense_bits, scaled, share, side, slowest_of, width};
+use super::{Activity, Flows, dense_bits, scaled, share, side, slowest_of, unit_energy, width};
 use crate::accelerator::Accelerator;
 use crate::error::HwError;
 use crate::task::{OperandKind, Shape, Task};
@@ -83,7 +83,7 @@ pub struct SmartDealStorage {
 impl SmartDealStorage {
     /// What is fetched.
     pub fn total_bits(&self) -> u64 {
-        self.coefficient_bits + self.index_bits + self.basis_bits
+        self.coefficient_bits.saturating_add(self.index_bits).saturating_add(self.basis_bits)
     }
 }
 
@@ -108,10 +108,7 @@ impl SmartDeal {
         {
             return Err(HwError::field("engine smartdeal", "digits", "0 to 32 steps", steps));
         }
-        if !(self.adder_pj.is_finite() && self.adder_pj >= 0.0) {
-            return Err(HwError::field("engine smartdeal", "adder_pj", "finite and not negative", self.adder_pj));
-        }
-        Ok(())
+        unit_energy("smartdeal", "adder_pj", self.adder_pj)
     }
 
     /// Rows of a filter's coefficient matrix, for the layers that are decomposed: 3 × 3 kernels by rows, 1 × 1 and
@@ -119,32 +116,34 @@ impl SmartDeal {
     pub fn rows_per_filter(&self, shape: &Shape) -> Option<u64> {
         let decomposed = shape.groups == 1 && !self.dense_weights;
         match (shape.r, shape.s) {
-            (3, 3) if decomposed => Some(shape.c * shape.r),
+            (3, 3) if decomposed => Some(shape.c.saturating_mul(shape.r)),
             (1, 1) if decomposed => Some(shape.c.div_ceil(BASIS)),
             _ => None,
         }
     }
 
-    /// Bits of a layer's weights at a row density; `None` for layers that stay dense.
+    /// Bits of a layer's weights at a row density in `[0, 1]`; `None` for layers that stay dense. Counts past 64 bits are
+    /// `u64::MAX`.
     pub fn storage(&self, shape: &Shape, row_density: f64, dense_width: u8) -> Option<SmartDealStorage> {
         let rows = self.rows_per_filter(shape)?;
         let filters = u128::from(shape.k);
         let all_rows = filters * u128::from(rows);
         let kept_rows = scaled(all_rows, row_density);
-        let nonzeros = scaled(kept_rows * u128::from(BASIS), self.row_fill);
+        let times = |count: u128, factor: u64| count.saturating_mul(u128::from(factor));
+        let nonzeros = scaled(times(kept_rows, BASIS), self.row_fill);
         let (entries, index) = match self.index {
-            IndexScheme::Bitmap => (nonzeros, all_rows * u128::from(BASIS)),
-            IndexScheme::RowBitmap => (kept_rows * u128::from(BASIS), all_rows),
+            IndexScheme::Bitmap => (nonzeros, times(all_rows, BASIS)),
+            IndexScheme::RowBitmap => (times(kept_rows, BASIS), all_rows),
         };
-        let blocks = filters * u128::from(rows.div_ceil(self.block_rows.saturating_mul(BASIS)));
-        let basis = blocks * u128::from(BASIS * BASIS) * u128::from(self.basis_bits);
+        let block = self.block_rows.saturating_mul(BASIS).max(1);
+        let basis = times(filters * u128::from(rows.div_ceil(block)), BASIS * BASIS);
         let narrow = |bits: u128| u64::try_from(bits).unwrap_or(u64::MAX);
         Some(SmartDealStorage {
-            coefficient_bits: narrow(entries * u128::from(self.coefficient_bits)),
+            coefficient_bits: narrow(times(entries, self.coefficient_bits.into())),
             index_bits: narrow(index),
-            basis_bits: narrow(basis),
+            basis_bits: narrow(times(basis, self.basis_bits.into())),
             dense_bits: narrow(u128::from(shape.words[1]) * u128::from(dense_width)),
-            rebuild_adds: narrow(nonzeros * u128::from(BASIS)),
+            rebuild_adds: narrow(times(nonzeros, BASIS)),
         })
     }
 
@@ -261,6 +260,18 @@ mod tests {
         // 19.2 rows are kept: 20 of them, 60 coefficients.
         assert_eq!((storage.coefficient_bits, storage.index_bits, storage.basis_bits), (60 * 4, 576, 72));
         assert_eq!(storage.dense_bits, 576 * 32);
+    }
+
+    #[test]
+    fn storage_of_a_shape_made_by_hand_stops_at_64_bits() {
+        let layer = Layer::new("c", Operator::conv2d(64, 1, 3, 1, 1, [8, 8]));
+        let shape = Task::new(&layer, 1, Pass::Forward).unwrap().shape;
+        let huge = Shape { k: u64::MAX, c: u64::MAX, words: [u64::MAX; 3], ..shape };
+        for index in [IndexScheme::Bitmap, IndexScheme::RowBitmap] {
+            let storage = SmartDeal { index, block_rows: 0, ..engine() }.storage(&huge, 1.0, 32).unwrap();
+            assert_eq!([storage.index_bits, storage.basis_bits, storage.total_bits()], [u64::MAX; 3]);
+            assert_eq!((storage.dense_bits, storage.rebuild_adds), (u64::MAX, u64::MAX));
+        }
     }
 
     /// 2 inputs and 7 filters of 1 × 1: one padded row a filter, 12 + 1 + 72 bits against 16. Found by the property test of

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Activity, Flows, dense_bits, passes, scaled, side, slowest_of, width};
+use super::{Activity, Flows, dense_bits, passes, scaled, side, slowest_of, unit_energy, width};
 use crate::accelerator::Accelerator;
 use crate::error::HwError;
 use crate::task::{OperandKind, Task};
@@ -108,15 +108,7 @@ impl Scnn {
         side("scnn", &fields)?;
         width("scnn", "multiplier_bits", self.multiplier_bits)?;
         width("scnn", "index_bits", self.index_bits)?;
-        if !(self.accumulator_pj.is_finite() && self.accumulator_pj >= 0.0) {
-            return Err(HwError::field(
-                "engine scnn",
-                "accumulator_pj",
-                "finite and not negative",
-                self.accumulator_pj,
-            ));
-        }
-        Ok(())
+        unit_energy("scnn", "accumulator_pj", self.accumulator_pj)
     }
 
     pub(super) fn activity(&self, accelerator: &Accelerator, task: &Task) -> Activity {

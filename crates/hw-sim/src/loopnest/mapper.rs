@@ -18,7 +18,7 @@ pub use mapping::{Factors, Mapping};
 use serde::{Deserialize, Serialize};
 
 use crate::accelerator::Accelerator;
-use crate::engine::{Activity, side, width};
+use crate::engine::{Activity, side, unit_energy, width};
 use crate::error::HwError;
 use crate::task::Task;
 use problem::Problem;
@@ -79,10 +79,7 @@ impl LoopNestEngine {
         if !(1..=10_000_000).contains(&self.candidates) {
             return Err(HwError::field("engine loop_nest", "candidates", "1 to 10 000 000", self.candidates));
         }
-        if !(self.hop_pj_per_bit.is_finite() && self.hop_pj_per_bit >= 0.0) {
-            return Err(HwError::field("engine loop_nest", "hop_pj_per_bit", "not negative", self.hop_pj_per_bit));
-        }
-        Ok(())
+        unit_energy("loop_nest", "hop_pj_per_bit", self.hop_pj_per_bit)
     }
 
     /// The best mapping of a task.

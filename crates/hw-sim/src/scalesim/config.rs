@@ -41,6 +41,8 @@ pub enum Interface {
 
 /// Words of 8 bits a cycle, at most: as many bits as an [`Accelerator`] takes.
 const MAX_BANDWIDTH: u64 = 1 << 29;
+/// KiB of a buffer, at most.
+const MAX_BUFFER_KB: u64 = 1 << 30;
 
 /// Layer-wise N:M sparsity; the ratios are in the topology.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +68,7 @@ impl ScaleSimConfig {
         let mut buffer_kb = [0; 3];
         for (slot, key) in buffer_kb.iter_mut().zip(["ifmapsramszkb", "filtersramszkb", "ofmapsramszkb"]) {
             *slot = ini.integer("architecture_presets", key)?;
-            if !(1..=1 << 30).contains(slot) {
+            if !(1..=MAX_BUFFER_KB).contains(slot) {
                 return Err(ini.error("architecture_presets", key, &format!("1 to 2^30 KiB expected, found {slot}")));
             }
         }
@@ -90,11 +92,33 @@ impl ScaleSimConfig {
 }
 
 impl ScaleSimConfig {
+    /// Checks the array, the buffers and the bandwidth. What [`parse`](Self::parse) reads passes, until a field is changed.
+    ///
+    /// # Errors
+    /// The first that is outside its range.
+    pub fn validate(&self) -> Result<(), HwError> {
+        self.array.validate()?;
+        let thing = || format!("configuration `{}`", self.run_name);
+        for (operand, kb) in OperandKind::ALL.into_iter().zip(self.buffer_kb) {
+            if !(1..=MAX_BUFFER_KB).contains(&kb) {
+                let field = format!("KiB of the {} buffer", operand.name());
+                return Err(HwError::field(thing(), field, "1 to 2^30", kb));
+            }
+        }
+        match self.interface {
+            Interface::User { words } if !(1..=MAX_BANDWIDTH).contains(&words) => {
+                Err(HwError::field(thing(), "words a cycle", "1 to 2^29", words))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The same array and buffers under this crate's own model, with the energies of the `tpu-like` preset.
     ///
     /// # Errors
-    /// Never for a configuration that was parsed.
+    /// Never for a configuration that was parsed; otherwise those of [`validate`](Self::validate).
     pub fn to_accelerator(&self) -> Result<Accelerator, HwError> {
+        self.validate()?;
         let mut accelerator = Accelerator::preset("tpu-like")?;
         let SystolicArray { rows, cols, dataflow, drain } = self.array;
         accelerator.name = self.run_name.clone();
@@ -102,14 +126,14 @@ impl ScaleSimConfig {
         accelerator.engine = Engine::Systolic(Systolic { rows, cols, dataflow, drain, multiplier_bits: 8 });
         accelerator.memory[0].bandwidth_bits = match self.interface {
             Interface::Calc => None,
-            Interface::User { words } => Some(words.saturating_mul(8)),
+            Interface::User { words } => Some(words * 8),
         };
         let chip = accelerator.memory[1].clone();
         accelerator.memory.truncate(1);
         for (operand, kb) in OperandKind::ALL.into_iter().zip(self.buffer_kb) {
             let mut level = chip.clone();
             (level.name, level.holds) = (format!("{} buffer", operand.name()), vec![operand]);
-            level.capacity_bytes = Some(kb.saturating_mul(1024));
+            level.capacity_bytes = Some(kb * 1024);
             accelerator.memory.push(level);
         }
         accelerator.validate()?;
@@ -119,8 +143,9 @@ impl ScaleSimConfig {
     /// The configuration of a systolic accelerator; its buffers are rounded down to whole KiB.
     ///
     /// # Errors
-    /// Another engine, or an operand without a buffer of at least 1 KiB.
+    /// An accelerator that does not validate, another engine, or an operand without a buffer of 1 to 2^30 KiB.
     pub fn from_accelerator(accelerator: &Accelerator) -> Result<Self, HwError> {
+        accelerator.validate()?;
         let Engine::Systolic(engine) = &accelerator.engine else {
             let (thing, reason) = (accelerator.name.clone(), "SCALE-Sim models systolic arrays alone".into());
             return Err(HwError::Unsupported { thing, reason });
@@ -131,9 +156,11 @@ impl ScaleSimConfig {
         for (operand, slot) in OperandKind::ALL.into_iter().zip(&mut buffer_kb) {
             let level = accelerator.memory.iter().skip(1).find(|level| level.holds(operand));
             let share = |level: &MemoryLevel| level.capacity_bytes.map(|bytes| bytes / level.holds.len() as u64 / 1024);
-            *slot = level.and_then(share).filter(|&kb| kb > 0).ok_or_else(|| {
-                let field = format!("buffer of {}", operand.name());
-                HwError::field(format!("accelerator `{}`", accelerator.name), field, "at least 1 KiB", "none")
+            let kb = level.and_then(share);
+            *slot = kb.filter(|kb| (1..=MAX_BUFFER_KB).contains(kb)).ok_or_else(|| {
+                let field = format!("KiB of the {} buffer", operand.name());
+                let found = kb.map_or_else(|| "none".to_owned(), |kb| kb.to_string());
+                HwError::field(format!("accelerator `{}`", accelerator.name), field, "1 to 2^30", found)
             })?;
         }
         let interface = match accelerator.memory[0].bandwidth_bits {
@@ -173,7 +200,9 @@ impl<'a> Ini<'a> {
             let section = section.clone().ok_or_else(|| fail("a key before any [section]".into()))?;
             let (key, value) = (line[..split].trim().to_lowercase(), line[split + 1..].trim());
             let value_column = column + split + 1 + (line[split + 1..].len() - line[split + 1..].trim_start().len());
-            values.insert((section, key), (last_line, value_column, value));
+            if values.insert((section, key), (last_line, value_column, value)).is_some() {
+                return Err(fail(format!("a key that was given before: `{line}`")));
+            }
         }
         Ok(Self { file, values, last_line })
     }
@@ -287,6 +316,7 @@ mod tests {
         refuse("ArrayHeight:    32\n", "", "a.cfg:12:1:", "missing");
         refuse("USER", "AUTO", "a.cfg:13:21:", "CALC or USER");
         refuse("Bandwidth : 10", "Bandwidth : 0", "a.cfg:11:13:", "1 to 2^29 words");
+        refuse("Bandwidth : 10", "ArrayWidth = 8", "a.cfg:11:1:", "given before: `ArrayWidth = 8`");
         refuse("Bandwidth : 10", "Bandwidth : 536870913", "a.cfg:11:13:", "1 to 2^29 words");
     }
 
@@ -295,6 +325,22 @@ mod tests {
         let text = EXAMPLE.replace("Bandwidth : 10", "Bandwidth : 536870912");
         let accelerator = ScaleSimConfig::parse("a.cfg", &text).unwrap().to_accelerator().unwrap();
         assert_eq!(accelerator.memory[0].bandwidth_bits, Some(1 << 32));
+    }
+
+    #[test]
+    fn buffers_and_machines_beyond_the_tools_ranges_are_refused_on_the_way_to_it() {
+        let good = ScaleSimConfig::parse("a.cfg", EXAMPLE).unwrap().to_accelerator().unwrap();
+        let refused = |change: fn(&mut Accelerator)| {
+            let mut accelerator = good.clone();
+            change(&mut accelerator);
+            ScaleSimConfig::from_accelerator(&accelerator).unwrap_err().to_string()
+        };
+        let message = refused(|accelerator| accelerator.memory[1].capacity_bytes = Some(1 << 41));
+        assert_eq!(message, "accelerator `demo`: KiB of the input buffer is 2147483648, expected 1 to 2^30");
+        let message = refused(|accelerator| accelerator.memory[2].capacity_bytes = Some(1023));
+        assert_eq!(message, "accelerator `demo`: KiB of the weight buffer is 0, expected 1 to 2^30");
+        let message = refused(|accelerator| accelerator.memory.clear());
+        assert_eq!(message, "accelerator `demo`: memory is 0 levels, expected 1 to 8 levels, outermost first");
     }
 
     proptest! {

@@ -6,6 +6,7 @@
 //! twice and takes its read bandwidth from another key.
 
 mod config;
+mod line;
 mod report;
 mod topology;
 

@@ -55,8 +55,10 @@ pub struct Reports {
 /// Runs every layer, in parallel; the result does not depend on the number of threads.
 ///
 /// # Errors
-/// The first layer that cannot be run.
+/// A configuration that does not validate, or the first layer that cannot be run: one of sizes that make no sense, one that
+/// [`emulate`] refuses, or one that takes a single cycle, which the tool counts as none and divides by.
 pub fn run(config: &ScaleSimConfig, topology: &Topology) -> Result<Reports, HwError> {
+    config.validate()?;
     let layers = topology.layers.par_iter().map(|layer| run_layer(config, layer)).collect::<Result<_, _>>()?;
     let sparse_format = config.sparsity.map(|sparsity| {
         let json = serde_json::to_value(sparsity.format).ok();
@@ -89,6 +91,11 @@ fn run_layer(config: &ScaleSimConfig, layer: &TopologyLayer) -> Result<LayerRepo
         Interface::User { words } => user_stall(&cost, &streams, words, array),
     };
     let total_cycles = cost.cycles - 1 + stall_cycles;
+    if total_cycles == 0 {
+        let thing = format!("layer `{}`", layer.name);
+        let reason = "the tool divides by its cycles, of which it counts none".into();
+        return Err(HwError::Unsupported { thing, reason });
+    }
     let elements = (array.rows * array.cols) as f64;
     let [down, across, streamed] = array.layout(Gemm { m, n, k });
     let fold_cycles = match array.dataflow {
@@ -165,7 +172,7 @@ fn user_stall(cost: &SystolicCost, streams: &Emulation, words: u64, array: &Syst
 impl Reports {
     /// Sum of the reported cycles over layers.
     pub fn total_cycles(&self) -> u64 {
-        self.layers.iter().map(|layer| layer.total_cycles).sum()
+        self.layers.iter().fold(0, |total, layer| total.saturating_add(layer.total_cycles))
     }
 
     /// `(file name, contents)` of the report files.
@@ -294,22 +301,54 @@ mod tests {
     use crate::scalesim::{Sparsity, TopologyShape};
     use crate::systolic::{NmRatio, SparseFormat};
 
-    #[test]
-    fn a_ratio_that_keeps_more_than_there_is_is_refused_by_layer() {
-        let shape = TopologyShape::Gemm { m: 4, n: 4, k: 4 };
-        let layer = TopologyLayer { name: "fc".into(), shape, sparsity: Some(NmRatio { n: 1, m: 0 }) };
-        let topology = Topology { name: "one".into(), layers: vec![layer] };
-        let config = ScaleSimConfig {
+    fn config(side: u64) -> ScaleSimConfig {
+        ScaleSimConfig {
             run_name: "run".into(),
-            array: SystolicArray::new(4, 4, Dataflow::OutputStationary),
+            array: SystolicArray::new(side, side, Dataflow::OutputStationary),
             buffer_kb: [1; 3],
             interface: Interface::Calc,
-            sparsity: Some(Sparsity { format: SparseFormat::Csr }),
-        };
-        let message = run(&config, &topology).unwrap_err().to_string();
+            sparsity: None,
+        }
+    }
+
+    /// A matrix product of three equal sizes.
+    fn cube(size: u64, sparsity: Option<NmRatio>) -> Topology {
+        let shape = TopologyShape::Gemm { m: size, n: size, k: size };
+        Topology { name: "one".into(), layers: vec![TopologyLayer { name: "fc".into(), shape, sparsity }] }
+    }
+
+    #[test]
+    fn a_ratio_that_keeps_more_than_there_is_is_refused_by_layer() {
+        let topology = cube(4, Some(NmRatio { n: 1, m: 0 }));
+        let sparse = ScaleSimConfig { sparsity: Some(Sparsity { format: SparseFormat::Csr }), ..config(4) };
+        let message = run(&sparse, &topology).unwrap_err().to_string();
         assert!(message.starts_with("layer `fc`: sparsity is 1:0"), "{message}");
         // A run without sparsity does not look at it.
-        assert!(run(&ScaleSimConfig { sparsity: None, ..config }, &topology).is_ok());
+        assert!(run(&config(4), &topology).is_ok());
+    }
+
+    #[test]
+    fn a_layer_of_a_single_cycle_is_refused_where_the_tool_divides_by_zero() {
+        let error = run(&config(1), &cube(1, None)).unwrap_err();
+        let message = "layer `fc` is not supported: the tool divides by its cycles, of which it counts none";
+        assert_eq!(error.to_string(), message);
+        // 8 MACs in as many cycles, the last of which has index 7.
+        let mut reports = run(&config(1), &cube(2, None)).unwrap();
+        assert_eq!((reports.layers[0].total_cycles, reports.layers[0].overall_util), (7, 800.0 / 7.0));
+        // A sum past 64 bits stops there.
+        let endless = LayerReport { total_cycles: u64::MAX, ..reports.layers[0].clone() };
+        reports.layers.push(endless);
+        assert_eq!(reports.total_cycles(), u64::MAX);
+    }
+
+    #[test]
+    fn configurations_made_by_hand_are_refused_by_field() {
+        let refused = |config: ScaleSimConfig| run(&config, &cube(4, None)).unwrap_err().to_string();
+        assert_eq!(refused(config(0)), "systolic array: rows is 0, expected 1 to 65536");
+        let message = "configuration `run`: KiB of the weight buffer is 0, expected 1 to 2^30";
+        assert_eq!(refused(ScaleSimConfig { buffer_kb: [1, 0, 1], ..config(4) }), message);
+        let message = "configuration `run`: words a cycle is 0, expected 1 to 2^29";
+        assert_eq!(refused(ScaleSimConfig { interface: Interface::User { words: 0 }, ..config(4) }), message);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use core_tensor::workload::{Layer, Operator, Workload};
 use serde::{Deserialize, Serialize};
 
+use super::line::{Line, MAX_LAYERS, MAX_SPLIT_NAME};
 use crate::error::HwError;
 use crate::systolic::{NmRatio, Operands};
 
@@ -81,14 +82,12 @@ impl TopologyKind {
     }
 }
 
-/// Layers that one `DP` line may expand into.
-const MAX_DEPTHWISE: u64 = 1 << 16;
-
 impl Topology {
     /// Reads a topology file's text; `file` names it in errors.
     ///
     /// # Errors
-    /// Line and column of the first field that is missing, not a positive integer, or does not fit the others.
+    /// Line and column of the first field that is missing, not a positive integer, or does not fit the others; `DP` lines
+    /// that make more than 2^18 layers in all, or whose name has more than 256 bytes.
     pub fn parse(file: &str, text: &str, kind: TopologyKind) -> Result<Self, HwError> {
         let name = file.rsplit(['/', '\\']).next().unwrap_or(file);
         let name = name.strip_suffix(".csv").unwrap_or(name).to_owned();
@@ -120,8 +119,8 @@ impl Topology {
             let sizes = [input[0], input[1], kernel[0], kernel[1], channels, filters, stride[0]];
             let sizes = sizes.map(|size| size.to_string()).join(", ");
             let sparsity = layer.sparsity.map_or_else(String::new, |ratio| format!(" {}:{},", ratio.n, ratio.m));
-            // A comma would end the name, and `DP` would split the layer.
-            let name = layer.name.replace(',', "_").replace("DP", "dp");
+            // A comma would end the name, a line break the layer, and `DP` would split it.
+            let name = layer.name.replace([',', '\n', '\r'], "_").replace("DP", "dp");
             text += &format!("{name}, {sizes},{sparsity}\n");
         }
         text
@@ -131,20 +130,22 @@ impl Topology {
     /// of their own, linear layers matrix products over the batch.
     ///
     /// # Errors
-    /// A layer that does not validate, or that the format cannot say: dilated, or strided differently by axis.
+    /// A layer that does not validate, or that the format cannot say: dilated, or strided differently by axis; groups that make
+    /// more than 2^18 layers in all, or whose name has more than 256 bytes.
     pub fn from_workload(workload: &Workload) -> Result<Self, HwError> {
         workload.validate()?;
         let mut layers = Vec::new();
         for layer in &workload.layers {
             let copies = |count: u64, shape: TopologyShape, layers: &mut Vec<TopologyLayer>| {
-                if count.saturating_add(layers.len() as u64) > MAX_DEPTHWISE {
-                    let thing = format!("layer `{}`", layer.name);
-                    return Err(HwError::field(
-                        thing,
-                        "groups",
-                        format!("at most {MAX_DEPTHWISE} layers in all"),
-                        count,
-                    ));
+                let fail = |field: &str, expected: String, found: u64| {
+                    Err(HwError::field(format!("layer `{}`", layer.name), field, expected, found))
+                };
+                if count.saturating_add(layers.len() as u64) > MAX_LAYERS {
+                    return fail("groups", format!("at most {MAX_LAYERS} layers in all"), count);
+                }
+                if count > 1 && layer.name.len() > MAX_SPLIT_NAME {
+                    let expected = format!("at most {MAX_SPLIT_NAME} where it is split");
+                    return fail("bytes of the name", expected, layer.name.len() as u64);
                 }
                 layers.extend((0..count).map(|copy| {
                     let name = if count > 1 { format!("{}.{copy}", layer.name) } else { layer.name.clone() };
@@ -246,96 +247,6 @@ impl TopologyLayer {
     }
 }
 
-struct Line<'a> {
-    file: &'a str,
-    number: usize,
-    /// 1-based column and text of each field before the last comma.
-    fields: Vec<(usize, &'a str)>,
-    length: usize,
-}
-
-impl<'a> Line<'a> {
-    fn split(file: &'a str, number: usize, raw: &'a str) -> Result<Self, HwError> {
-        let mut fields = Vec::new();
-        let mut start = 0;
-        for (comma, _) in raw.match_indices(',') {
-            let field = &raw[start..comma];
-            let lead = field.len() - field.trim_start().len();
-            fields.push((start + lead + 1, field.trim()));
-            start = comma + 1;
-        }
-        // Empty fields at the end (`1,,`) carry nothing.
-        while fields.last().is_some_and(|&(_, field)| field.is_empty()) {
-            fields.pop();
-        }
-        let line = Self { file, number, fields, length: raw.len() };
-        if line.fields.is_empty() {
-            return Err(line.error(1, "comma-separated fields expected".into()));
-        }
-        Ok(line)
-    }
-
-    fn error(&self, column: usize, message: String) -> HwError {
-        HwError::Parse { file: self.file.into(), line: self.number, column, message }
-    }
-
-    fn size(&self, index: usize, what: &str) -> Result<u64, HwError> {
-        let Some(&(column, text)) = self.fields.get(index) else {
-            let message = format!("{what} is missing; every line ends with a comma, what follows it is dropped");
-            return Err(self.error(self.length + 1, message));
-        };
-        text.parse()
-            .ok()
-            .filter(|&value: &u64| value > 0)
-            .ok_or_else(|| self.error(column, format!("{what}: a positive integer expected, found `{text}`")))
-    }
-
-    fn sparsity(&self, index: usize) -> Result<Option<NmRatio>, HwError> {
-        let Some(&(column, text)) = self.fields.get(index) else { return Ok(None) };
-        let expected = || self.error(column, format!("a sparsity `n:m` with 1 ≤ n ≤ m expected, found `{text}`"));
-        let (n, m) = text.split_once(':').ok_or_else(expected)?;
-        let number = |part: &str| part.trim().parse::<u64>().map_err(|_| expected());
-        let ratio = NmRatio { n: number(n)?, m: number(m)? };
-        ratio.validate(self.fields[0].1).map_err(|_| expected())?;
-        Ok((ratio.n != ratio.m).then_some(ratio))
-    }
-
-    fn gemm(&self) -> Result<TopologyLayer, HwError> {
-        let shape = TopologyShape::Gemm { m: self.size(1, "M")?, n: self.size(2, "N")?, k: self.size(3, "K")? };
-        Ok(TopologyLayer { name: self.fields[0].1.to_owned(), shape, sparsity: self.sparsity(4)? })
-    }
-
-    fn conv(&self, layers: &mut Vec<TopologyLayer>) -> Result<(), HwError> {
-        let input = [self.size(1, "ifmap height")?, self.size(2, "ifmap width")?];
-        let kernel = [self.size(3, "filter height")?, self.size(4, "filter width")?];
-        let (channels, filters) = (self.size(5, "channels")?, self.size(6, "filters")?);
-        let stride = self.size(7, "stride")?;
-        for (axis, what) in [(0, "filter height"), (1, "filter width")] {
-            if kernel[axis] > input[axis] {
-                let (column, _) = self.fields[3 + axis];
-                let message = format!("{what} {} is larger than the input's {}", kernel[axis], input[axis]);
-                return Err(self.error(column, message));
-            }
-        }
-        let (name, sparsity) = (self.fields[0].1, self.sparsity(8)?);
-        if name.contains("DP") {
-            if channels > MAX_DEPTHWISE {
-                let (column, _) = self.fields[5];
-                return Err(self.error(column, format!("at most {MAX_DEPTHWISE} depthwise channels, found {channels}")));
-            }
-            layers.extend((0..channels).map(|channel| TopologyLayer {
-                name: format!("{name}Channel_{channel}"),
-                shape: TopologyShape::Conv { input, kernel, channels: 1, filters, stride },
-                sparsity,
-            }));
-        } else {
-            let shape = TopologyShape::Conv { input, kernel, channels, filters, stride };
-            layers.push(TopologyLayer { name: name.to_owned(), shape, sparsity });
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -393,6 +304,33 @@ mod tests {
         refuse("h\nc,5,5,3,3,2,4,1,5:4,\n", conv, "n.csv:2:17:", "n:m");
         refuse("h\ng,1,2,\n", TopologyKind::Gemm, "n.csv:2:7:", "K is missing");
         refuse("", conv, "n.csv:1:1:", "no layers");
+    }
+
+    #[test]
+    fn what_splits_into_too_many_layers_or_names_is_refused() {
+        let refused = |text: &str| Topology::parse("n.csv", text, TopologyKind::Conv).unwrap_err().to_string();
+        let many = "n.csv:3:12: at most 262144 layers in all, found 262000 channels after 200";
+        assert_eq!(refused("h\nDPa,3,3,1,1,200,1,1,\nDP,3,3,1,1,262000,1,1,\n"), many);
+        let long = format!("h\n{}DP,3,3,1,1,2,1,1,\n", "x".repeat(255));
+        assert_eq!(refused(&long), "n.csv:2:1: at most 256 bytes in the name of a `DP` layer, found 257");
+        // The same of groups: 2^19 products, and two of a name of 257 bytes.
+        let split = |name: String, count| {
+            let op = Operator::MatMul { m: 2, n: 2, k: 2, count };
+            let found = Topology::from_workload(&Workload::new("heads", vec![Layer::new(name, op)]));
+            found.unwrap_err().to_string()
+        };
+        assert_eq!(split("h".into(), 1 << 19), "layer `h`: groups is 524288, expected at most 262144 layers in all");
+        let message = split("h".repeat(257), 2);
+        assert!(message.ends_with("bytes of the name is 257, expected at most 256 where it is split"), "{message}");
+    }
+
+    #[test]
+    fn names_cannot_add_lines_to_a_file() {
+        let layers = vec![Layer::new("a\nb,1,1,1,1,1,1,1,\r\nDP", Operator::linear(3, 2))];
+        let text = Topology::from_workload(&Workload::new("n", layers)).unwrap().to_csv();
+        let again = Topology::parse("n.csv", &text, TopologyKind::Conv).unwrap();
+        assert_eq!(again.layers.len(), 1);
+        assert_eq!(again.layers[0].name, "a_b_1_1_1_1_1_1_1___dp");
     }
 
     proptest! {

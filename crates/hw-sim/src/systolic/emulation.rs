@@ -20,8 +20,10 @@ pub use buffers::{ReadStream, WriteStream};
 
 /// Most demands that one emulation walks through: minutes of work.
 const MAX_DEMANDS: u64 = 1 << 37;
-/// Most distinct addresses: one 4-byte stamp each.
+/// Most distinct addresses of an operand, and most words of a size.
 const MAX_ADDRESSES: u64 = 1 << 28;
+/// Most bytes that one emulation sets aside.
+const MAX_BYTES: u64 = 1 << 31;
 
 /// A layer as addresses: a convolution without padding (`kh = 1, kw = K, w = K` makes a matrix product).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +57,11 @@ pub struct Emulation {
 
 /// Walks every demand of a layer. `buffer_kb` are the sizes of the input, weight and output buffers; words are bytes.
 ///
+/// A layer may have 2^37 demands (minutes of work), 2^28 addresses an operand, and take 2 GiB of memory: 4 bytes an address
+/// of the larger of inputs and weights, 12 bytes an output pixel and a window element.
+///
 /// # Errors
-/// Sizes that make no sense, or more demands or addresses than can be walked.
+/// Sizes that make no sense, or more demands, addresses or memory than that.
 pub fn emulate(
     layer: &str,
     array: &SystolicArray,
@@ -140,30 +145,29 @@ impl Walk {
         // A partial last window counts: ⌈(input − kernel + stride) / stride⌉ positions an axis.
         let outputs: [u64; 2] = std::array::from_fn(|axis| (input[axis] - kernel[axis]).div_ceil(stride[axis]) + 1);
         let wide = |a: u64, b: u64, c: u64| u128::from(a) * u128::from(b) * u128::from(c);
-        let address_limit = |quantity, found: u128| {
-            let limit = MAX_ADDRESSES;
+        let within = |limit: u64, quantity, found: u128| {
             if found > u128::from(limit) {
                 return Err(HwError::TooLarge { layer: layer.to_owned(), quantity, found, limit });
             }
             Ok(found as u64)
         };
-        if let Some(&size) = sizes.iter().find(|&&size| size > MAX_ADDRESSES) {
-            let found = u128::from(size);
-            return Err(HwError::TooLarge { layer: layer.to_owned(), quantity: "size", found, limit: MAX_ADDRESSES });
+        let addresses = |quantity, found: u128| within(MAX_ADDRESSES, quantity, found);
+        for size in sizes {
+            addresses("size", size.into())?;
         }
-        let input_space = address_limit("input words", wide(input[0], input[1], channels))?;
-        let filter_words = address_limit("filter words", wide(kernel[0], kernel[1], channels))?;
-        address_limit("weight words", wide(filter_words, filters, 1))?;
-        let m = address_limit("output pixels", wide(outputs[0], outputs[1], 1))?;
-        address_limit("output words", wide(m, filters, 1))?;
+        let input_space = addresses("input words", wide(input[0], input[1], channels))?;
+        let filter_words = addresses("filter words", wide(kernel[0], kernel[1], channels))?;
+        let weight_words = addresses("weight words", wide(filter_words, filters, 1))?;
+        let m = addresses("output pixels", wide(outputs[0], outputs[1], 1))?;
+        addresses("output words", wide(m, filters, 1))?;
         let k = sparsity.map_or(filter_words, |ratio| ratio.kept(filter_words));
+        let (stamps, places) = (input_space.max(weight_words), m + k);
+        let bytes = stamps * size_of::<u32>() as u64 + places * size_of::<Place>() as u64;
+        within(MAX_BYTES, "memory in bytes", bytes.into())?;
         let gemm = super::Gemm { m, n: filters, k };
         let cost = array.cost(layer, gemm)?;
         let demands = u128::from(cost.input_reads) + u128::from(cost.weight_reads) + u128::from(cost.output_writes);
-        if demands > u128::from(MAX_DEMANDS) {
-            let (layer, limit) = (layer.to_owned(), MAX_DEMANDS);
-            return Err(HwError::TooLarge { layer, quantity: "demands", found: demands, limit });
-        }
+        within(MAX_DEMANDS, "demands", demands)?;
         let cycles_per_fold = i64::try_from(narrow(u128::from(cost.cycles_per_fold), layer, "cycles")?)
             .map_err(|_| HwError::Overflow { layer: layer.to_owned(), quantity: "cycles" })?;
 
@@ -395,68 +399,4 @@ fn slice<'a>(places: &'a [Place], range: &std::ops::Range<u64>) -> &'a [Place] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn gemm(m: u64, n: u64, k: u64) -> Operands {
-        Operands { input: [m, k], kernel: [1, k], channels: 1, filters: n, stride: [1, 1], sparsity: None }
-    }
-
-    #[test]
-    fn operands_that_fit_are_read_once() {
-        // 100 × 70 inputs and 50 × 70 weights against 50·655 words of a 64 KiB buffer.
-        for dataflow in Dataflow::ALL {
-            let array = SystolicArray::new(16, 16, dataflow);
-            let found = emulate("fc", &array, &gemm(100, 50, 70), [64; 3]).unwrap();
-            assert_eq!((found.input.dram_reads, found.weight.dram_reads), (7000, 3500));
-        }
-    }
-
-    #[test]
-    fn walking_and_the_shortcut_for_resident_operands_agree() {
-        let mut ragged = gemm(1, 1, 1);
-        ragged = Operands { input: [9, 7], kernel: [3, 2], channels: 5, filters: 20, stride: [2, 1], ..ragged };
-        for dataflow in Dataflow::ALL {
-            let array = SystolicArray::new(8, 4, dataflow);
-            for operands in [gemm(31, 29, 30), gemm(3, 2, 5), ragged] {
-                let mut walk = Walk::new("l", &array, &operands).unwrap();
-                for stream in [Stream::Input, Stream::Weight] {
-                    walk.ragged = false;
-                    let short = walk.reads(stream, 64, &Vec::new());
-                    // A stall that never applies forces the walk.
-                    let long = walk.reads(stream, 64, &vec![(i64::MAX, 0)]);
-                    assert_eq!(short, long);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_kernel_larger_than_the_input_is_refused() {
-        let array = SystolicArray::new(4, 4, Dataflow::OutputStationary);
-        let operands = Operands { kernel: [3, 3], input: [2, 5], ..gemm(1, 1, 1) };
-        assert!(emulate("c", &array, &operands, [1; 3]).unwrap_err().to_string().contains("kernel"));
-        assert!(emulate("c", &array, &gemm(1, 1, 1), [1, 0, 1]).unwrap_err().to_string().contains("weight"));
-        assert!(matches!(emulate("c", &array, &gemm(1 << 40, 1, 1), [1; 3]), Err(HwError::TooLarge { .. })));
-    }
-
-    proptest! {
-        #[test]
-        fn reads_lie_between_compulsory_and_demanded(
-            rows in 1_u64..20, cols in 1_u64..20, h in 3_u64..12, w in 3_u64..12, c in 1_u64..6, f in 1_u64..30, s in 1_u64..4,
-        ) {
-            let operands = Operands { input: [h, w], kernel: [3, 2], channels: c, filters: f, stride: [s, s], sparsity: None };
-            for dataflow in Dataflow::ALL {
-                let array = SystolicArray::new(rows, cols, dataflow);
-                let found = emulate("l", &array, &operands, [1; 3]).unwrap();
-                let m = ((h - 3).div_ceil(s) + 1) * ((w - 2).div_ceil(s) + 1);
-                let cost = array.cost("l", super::super::Gemm { m, n: f, k: 6 * c }).unwrap();
-                prop_assert!(found.weight.dram_reads >= f * 6 * c && found.weight.dram_reads <= cost.weight_reads);
-                prop_assert!(found.input.dram_reads <= cost.input_reads);
-                prop_assert!(found.output.dram_writes >= cost.output_writes);
-                prop_assert!(found.output.dram_writes < cost.output_writes + cols * (1 + cost.output_writes / 512));
-            }
-        }
-    }
-}
+mod tests;

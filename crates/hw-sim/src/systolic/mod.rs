@@ -155,12 +155,14 @@ impl SystolicArray {
     }
 
     /// Input and weight words that must be there before the first cycle: what stays, and a word for each row that is fed;
-    /// where outputs stay, a word for each row and column.
+    /// where outputs stay, a word for each row and column. Of sides that [`validate`](Self::validate) refuses, at most
+    /// `u64::MAX`.
     pub fn first_words(&self) -> [u64; 2] {
+        let all = self.rows.saturating_mul(self.cols);
         match self.dataflow {
             Dataflow::OutputStationary => [self.rows, self.cols],
-            Dataflow::WeightStationary => [self.rows, self.rows * self.cols],
-            Dataflow::InputStationary => [self.rows * self.cols, self.rows],
+            Dataflow::WeightStationary => [self.rows, all],
+            Dataflow::InputStationary => [all, self.rows],
         }
     }
 
@@ -254,6 +256,9 @@ mod tests {
         let os = cost(1, 1, Dataflow::OutputStationary, GEMM);
         assert_eq!(os.cycles, 100 * 50 * 70);
         assert!((os.utilisation - 1.0).abs() < 1e-15);
+        // One MAC: os a cycle; ws and is load the element first, 2·1 + 1 + 1 − 2 = 2 cycles.
+        let shares = Dataflow::ALL.map(|dataflow| cost(1, 1, dataflow, Gemm { m: 1, n: 1, k: 1 }).utilisation);
+        assert_eq!(shares, [1.0, 0.5, 0.5]);
     }
 
     #[test]
@@ -270,6 +275,8 @@ mod tests {
         assert!(SystolicArray::new(0, 8, Dataflow::OutputStationary).cost("fc", GEMM).is_err());
         let huge = Gemm { m: u64::MAX, n: u64::MAX, k: u64::MAX };
         assert!(matches!(array.cost("fc", huge), Err(HwError::Overflow { .. })));
+        let wide = SystolicArray::new(2, u64::MAX, Dataflow::WeightStationary);
+        assert_eq!(wide.first_words(), [2, u64::MAX]);
     }
 
     proptest! {

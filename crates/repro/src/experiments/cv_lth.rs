@@ -20,7 +20,7 @@ use settings::{Objective, Seconds, Settings};
 
 const PAPER: &str = "cv-lth";
 /// Counted up whenever the code computes something else from the same parameters.
-const REVISION: u32 = 4;
+const REVISION: u32 = 5;
 
 /// The experiment.
 pub(super) struct CvLth;
@@ -47,7 +47,7 @@ impl Experiment for CvLth {
     fn plan(&self, ask: &Ask) -> anyhow::Result<Plan> {
         let mut plan = Plan::default();
         let Some(settings) = Settings::of(ask)? else { return Ok(plan) };
-        plan.data.push(settings.images.describe(settings.source_images));
+        plan.data.push(settings.describe_data());
         let seconds = Seconds::of(ask.tier);
         for seed in ask.seeds(settings::seeds(ask.tier)) {
             let mut sources = Vec::new();
@@ -131,7 +131,7 @@ mod tests {
         // MoCo is the standard tier's, and so is what is said of its kernels.
         let of = |tier| CvLth.judge(&Ask { tier, ..ask.clone() }, &Results::new(Vec::new())).unwrap();
         let reason = |section: &Section| {
-            let claim = section.claims.iter().find(|claim| claim.id() == "C4").unwrap();
+            let claim = section.claims.iter().find(|claim| claim.id() == "C4-simclr").unwrap();
             claim.reason().to_owned()
         };
         assert!(reason(&of(Tier::Quick)).contains("standard tier") && !reason(&of(Tier::Standard)).contains("tier"));

@@ -117,9 +117,7 @@ impl Detector {
         if !(1..=4096).contains(&config.width) {
             return refuse("width", "1 to 4096", config.width as f64);
         }
-        if !(1..=4096).contains(&config.network.features) {
-            return refuse("features", "1 to 4096", config.network.features as f64);
-        }
+        config.network.validate()?;
         if !(8..=1024).contains(&config.size) || !config.size.is_multiple_of(4) {
             return refuse("size", "8 to 1024, divisible by 4", f64::from(config.size));
         }
@@ -190,13 +188,15 @@ impl Detector {
     pub fn load(path: &Path) -> Result<Self> {
         let file = SafetensorsFile::open(path)?;
         let config = Header::<DetectorConfig>::from_metadata(file.metadata(), SCHEMA, 1, path)?.content;
-        // A width that the file's weights do not have could ask for gigabytes of network before they are compared.
-        let (widest, channels) = ("backbone.block4.conv.weight", config.width.saturating_mul(2));
-        let found = file.tensors().get(widest).map(|info| info.shape.clone());
-        if found.as_deref() != Some(&[channels, channels, 3, 3]) {
-            let expected = format!("`{widest}` of shape [{channels}, {channels}, 3, 3]");
-            let found = found.map_or("none".into(), |shape| format!("{shape:?}"));
-            return Err(Error::unreadable(path, format!("expected {expected}, found {found}")));
+        // Sizes that the file's weights do not have could ask for gigabytes of network before they are compared.
+        let (channels, features) = (config.width.saturating_mul(2), config.network.features);
+        for (largest, side) in [("backbone.block4.conv.weight", channels), ("live.block1.conv.weight", features)] {
+            let found = file.tensors().get(largest).map(|info| info.shape.clone());
+            if found.as_deref() != Some(&[side, side, 3, 3]) {
+                let expected = format!("`{largest}` of shape [{side}, {side}, 3, 3]");
+                let found = found.map_or("none".into(), |shape| format!("{shape:?}"));
+                return Err(Error::unreadable(path, format!("expected {expected}, found {found}")));
+            }
         }
         let detector = Self::new(config)?;
         load_variables(path, &detector.store, &LoadPolicy::strict())?;
@@ -305,15 +305,20 @@ mod tests {
     }
 
     #[test]
-    fn a_width_that_only_the_header_has_is_refused_before_a_network_is_built() {
+    fn sizes_that_only_the_header_has_are_refused_before_a_network_is_built() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("detector.safetensors");
-        let header = Header::new(SCHEMA, 1, DetectorConfig { width: 4096, ..config() });
         let narrow = Detector::new(config()).unwrap();
-        save_variables(&path, &narrow.store, &header).unwrap();
-        let refused = Detector::load(&path).unwrap_err().to_string();
-        let shapes = "block4.conv.weight` of shape [8192, 8192, 3, 3], found [4, 4, 3, 3]";
-        assert!(refused.contains(shapes), "{refused}");
+        let wide = DetectorConfig { width: 4096, ..config() };
+        let long = DetectorConfig { network: ProxyConfig { features: 4096, ..config().network }, ..config() };
+        for (settings, shapes) in [
+            (wide, "`backbone.block4.conv.weight` of shape [8192, 8192, 3, 3], found [4, 4, 3, 3]"),
+            (long, "`live.block1.conv.weight` of shape [4096, 4096, 3, 3], found [4, 4, 3, 3]"),
+        ] {
+            save_variables(&path, &narrow.store, &Header::new(SCHEMA, 1, settings)).unwrap();
+            let refused = Detector::load(&path).unwrap_err().to_string();
+            assert!(refused.contains(shapes), "{refused}");
+        }
     }
 
     #[test]

@@ -27,10 +27,13 @@ pub(crate) fn deviation(values: &[f64]) -> f64 {
 /// ```
 ///
 /// # Errors
-/// No value, or fewer than 40 resamples, of which no 2.5 % can be cut off.
+/// No value, one that is not finite, or fewer than 40 resamples, of which no 2.5 % can be cut off.
 pub fn bootstrap_interval(values: &[f64], resamples: usize, seed: u64) -> Result<[f64; 2]> {
     if values.is_empty() {
         return Err(Error::setting("values", "at least one", 0));
+    }
+    if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+        return Err(Error::setting("values", "finite", format!("{} at index {index}", values[index])));
     }
     if resamples < 40 {
         return Err(Error::setting("resamples", "at least 40", resamples));
@@ -62,7 +65,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_no_interval() {
-        assert!(bootstrap_interval(&[], 1000, 0).is_err() && bootstrap_interval(&[1.0], 39, 0).is_err());
+    fn what_has_no_interval_is_refused_and_says_why() {
+        let refused = |values: &[f64], resamples| bootstrap_interval(values, resamples, 0).unwrap_err().to_string();
+        assert_eq!(refused(&[], 1000), "values is 0, expected at least one");
+        assert_eq!(refused(&[1.0], 39), "resamples is 39, expected at least 40");
+        assert_eq!(refused(&[1.0, f64::NAN, 2.0], 1000), "values is NaN at index 1, expected finite");
+        assert_eq!(refused(&[f64::NEG_INFINITY], 1000), "values is -inf at index 0, expected finite");
     }
 }

@@ -50,9 +50,12 @@ impl<'a> Problem<'a> {
         // Padding to the array at most doubles a loop; halos are within stride and dilation of it.
         let padded: u128 = problem.sizes.iter().map(|&size| u128::from(size) * 2).product();
         let reach = [0, 1].map(|axis| u128::from(shape.stride[axis].max(shape.dilation[axis])));
-        let factors = [reach[0], reach[1], u128::from(problem.repeats), u128::from(problem.outputs.of(1))];
-        let bound = factors.into_iter().fold(padded, u128::saturating_mul);
-        if bound > 1 << 62 {
+        let words = u128::from(problem.outputs.of(1));
+        let product = |factors: [u128; 3]| factors.into_iter().fold(padded.saturating_mul(words), u128::saturating_mul);
+        let accesses = product([reach[0], reach[1], u128::from(problem.repeats)]);
+        // Cycles and bits of all groups: a word has 32 bits at most, and a level sees each a few times.
+        let total = product([u128::from(shape.groups), u128::from(problem.repeats.max(32)), 1]);
+        if accesses.max(total) > 1 << 62 {
             return Err(HwError::Overflow { layer: task.name.clone(), quantity: "accesses" });
         }
         Ok(problem)

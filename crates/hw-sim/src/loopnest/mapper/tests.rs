@@ -103,6 +103,17 @@ fn machines_and_tasks_that_make_no_sense_are_refused() {
     }
 }
 
+#[test]
+fn a_layer_whose_bits_over_all_groups_pass_64_bits_is_refused() {
+    let (accelerator, engine) = accelerator();
+    // 2^42 products of 32 × 16 × 32: small enough one by one.
+    let heads = Operator::MatMul { m: 32, n: 32, k: 16, count: 1 << 42 };
+    let task = Task::new(&Layer::new("heads", heads), 1, Pass::Forward).unwrap();
+    let error = HwError::Overflow { layer: "heads".into(), quantity: "accesses" };
+    assert_eq!(engine.map(&accelerator, &task), Err(error.clone()));
+    assert_eq!(engine.default_cycles(&accelerator, &task), Err(error));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
@@ -123,17 +134,17 @@ proptest! {
                 *accesses.iter().find(|a| a.operand == operand && a.level == level).unwrap()
             };
             for operand in [OperandKind::Input, OperandKind::Weight] {
-                prop_assert_eq!(counts.reads[0][operand as usize], get(operand, 1).outer_words());
-                prop_assert_eq!(counts.writes[1][operand as usize], get(operand, 1).inner_words());
-                prop_assert_eq!(counts.reads[1][operand as usize], get(operand, 2).outer_words());
-                prop_assert_eq!(counts.writes[2][operand as usize], get(operand, 2).inner_words());
+                prop_assert_eq!(counts.reads[0][operand as usize], get(operand, 1).outer_words().unwrap());
+                prop_assert_eq!(counts.writes[1][operand as usize], get(operand, 1).inner_words().unwrap());
+                prop_assert_eq!(counts.reads[1][operand as usize], get(operand, 2).outer_words().unwrap());
+                prop_assert_eq!(counts.writes[2][operand as usize], get(operand, 2).inner_words().unwrap());
             }
             let output = get(OperandKind::Output, 1);
-            prop_assert_eq!(counts.writes[0][OUTPUT] + counts.reads[0][OUTPUT], output.outer_words());
+            prop_assert_eq!(counts.writes[0][OUTPUT] + counts.reads[0][OUTPUT], output.outer_words().unwrap());
             let inner = get(OperandKind::Output, 2);
             let drained = output.fills * output.footprint;
             prop_assert_eq!(counts.writes[1][OUTPUT], inner.fills * inner.footprint * inner.distinct + counts.reads[0][OUTPUT]);
-            prop_assert_eq!(counts.reads[1][OUTPUT], drained + inner.outer_words() - inner.fills * inner.footprint * inner.distinct);
+            prop_assert_eq!(counts.reads[1][OUTPUT], drained + inner.outer_words().unwrap() - inner.fills * inner.footprint * inner.distinct);
             // Every MAC is done: iterations times the array cover the loops.
             prop_assert!(counts.cycles * factors.rows.1 * factors.cols.1 >= task.shape.macs());
             let words = task.shape.words;

@@ -52,6 +52,7 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     // Starts of their own: objectives that share one find masks that overlap more for that reason alone.
     let start_seed = seed * 10 + *objective as u64;
     let task = Task::new(settings, *objective, start_seed, context)?;
+    let untrained = prunable().select(&named(&copies(&state_of(&task.model.store))))?;
     let mut metrics = Metrics::from([("source_knn_untrained".to_owned(), task.knn(settings)?)]);
     let folder = context.dir().join("rounds");
     let weights = match context.checkpoint() {
@@ -107,9 +108,7 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
         context.progress(u64::from(round), total, "");
     }
 
-    let pretrained: Vec<NamedTensor> =
-        weights.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-    let pretrained = prunable().select(&pretrained)?;
+    let pretrained = prunable().select(&named(&weights))?;
     for (done, (&number, mask)) in (1_u32..).zip(&controlled) {
         // The last round is nowhere trained yet, nor is one that was read from the folder.
         let ticket = match trained.get(&number) {
@@ -118,11 +117,16 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
         };
         let random = mask.shuffle_within_layers(start_seed * 100 + u64::from(number));
         metrics.insert(format!("one_shot_{number}"), agreement_with_one_shot(mask, &pretrained)?);
+        metrics.insert(format!("untrained_{number}"), agreement_with_one_shot(mask, &untrained)?);
         metrics.insert(format!("ticket_knn_{number}"), ticket);
         metrics.insert(format!("random_knn_{number}"), rounds.knn(number, &random)?);
         context.progress(u64::from(settings.rounds + done), total, "");
     }
     Ok(metrics)
+}
+
+fn named(tensors: &NamedTensors) -> Vec<NamedTensor> {
+    tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
 }
 
 /// Share of a mask's weights that pruning `weights` by magnitude at once, to the same density, keeps too: 1 where training

@@ -1,7 +1,7 @@
 //! What each tier trains, on what, how long.
 
 use crate::experiments::images::ImageSet;
-use crate::{Ask, DataRoot, Tier};
+use crate::{Ask, DataRoot, DataUse, Tier};
 use core_tensor::data::{Dataset, ImageShape};
 use core_tensor::networks::{Architecture, ConvNetConfig, ResNetConfig};
 use core_tensor::seed::{Purpose, generator};
@@ -185,6 +185,20 @@ impl Settings {
             tap: "layer3".to_owned(),
             ..longer
         })
+    }
+
+    /// As reports name it.
+    pub(super) fn describe_data(&self) -> DataUse {
+        let classes = |of: &[usize]| of.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+        let (train, test) = (self.source_images, self.test_images);
+        let halves = format!(
+            "about {train} training images and {test} test images of classes {}; few labels, and {test} test images, of \
+             classes {}",
+            classes(&self.source),
+            classes(&self.target)
+        );
+        let DataUse { source, .. } = self.images.describe(train);
+        DataUse { set: format!("{}, {halves}", self.images.name()), source }
     }
 
     /// Channels, height and width of an image.

@@ -3,7 +3,7 @@
 use super::learning::{Length, Model, train};
 use super::pretraining::{WEIGHTS, load_backbone, mask_file, prunable};
 use super::settings::{Objective, Settings};
-use crate::{Metrics, RunContext};
+use crate::{Device, Metrics, RunContext};
 use core_tensor::checkpoint::{read_state, state_of};
 use core_tensor::data::{Augmentation, Dataset, Loader, LoaderConfig, OnDevice};
 use core_tensor::optim::NamedTensors;
@@ -31,24 +31,22 @@ const PERTURBATIONS: [(&str, Perturbation); 3] =
 
 pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
     let settings = &params.settings;
-    let (mut pretrained, mut masks) = (None, BTreeMap::<u32, MaskSet>::new());
-    if params.objective.is_some() {
+    let device = context.device();
+    let mut masks = BTreeMap::<u32, MaskSet>::new();
+    let backbone = if params.objective.is_some() {
         let source = context.needed("source")?;
-        pretrained = Some(read_state(&source.artifact(WEIGHTS)?)?);
         for &round in &settings.transferred {
             masks.insert(round, MaskSet::load(&source.artifact(&mask_file(round))?)?.0);
         }
-    }
+        read_state(&source.artifact(WEIGHTS)?)?
+    } else {
+        fresh(settings, seed, device)?
+    };
     let [labelled, test] = settings.images_of(context.data(), &settings.target)?;
     let test = Settings::some(&test, settings.test_images)?;
-    let device = context.device();
     let bench = Bench { settings, test, device: device.into() };
-    // Heads, and fresh weights, depend on the draw alone, so that all runs of a seed are paired.
     let start = |draw: u64| -> anyhow::Result<(Model, NamedTensors)> {
-        let model = Model::new(settings, 7_000_000 + seed * 1000 + draw, device)?;
-        if let Some(weights) = &pretrained {
-            load_backbone(weights, &model.store)?;
-        }
+        let model = started(settings, &backbone, seed * 1000 + draw, device)?;
         let start = copies(&state_of(&model.store));
         Ok((model, start))
     };
@@ -91,13 +89,26 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     if let Some(mask) = own.values().next() {
         metrics.insert("own_barrier".into(), bench.barrier(&model, &begin, mask, &labels)?);
     }
-    if pretrained.is_some() {
+    if params.objective.is_some() {
         matching(&masks, &scores, &mut metrics)?;
         // A mask that keeps everything is no mask: the same training without one.
         let without = bench.trained(&model, &begin, None, &labels, 0)?;
         metrics.insert("identity".into(), without - scores["dense"][0]);
     }
     Ok(metrics)
+}
+
+/// The weights θ_0 that are nobody's: one backbone a seed.
+fn fresh(settings: &Settings, seed: u64, device: Device) -> anyhow::Result<NamedTensors> {
+    Ok(copies(&state_of(&Model::new(settings, 8_000_000 + seed * 1000, device)?.store)))
+}
+
+/// A network with the backbone that every draw and the search share, since a mask belongs to the weights it was found on. Its
+/// head depends on the draw alone, so that all runs of a seed are paired.
+fn started(settings: &Settings, backbone: &NamedTensors, draw: u64, device: Device) -> anyhow::Result<Model> {
+    let model = Model::new(settings, 7_000_000 + draw, device)?;
+    load_backbone(backbone, &model.store)?;
+    Ok(model)
 }
 
 /// The deviation of the dense scores, and the largest sparsity whose ticket matches by it.
@@ -206,5 +217,26 @@ impl Bench<'_> {
             Ok(100.0 - accuracy)
         };
         Ok(LinearPath::between(&ends[0], &ends[1], &model.store, 5, error)?.barrier())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Ask, DataRoot, Tier};
+
+    #[test]
+    fn draws_and_the_search_share_fresh_backbones_but_not_heads() {
+        let empty = tempfile::tempdir().unwrap();
+        let ask = Ask { tier: Tier::Quick, seeds: None, device: Device::Cpu, data: DataRoot::at(empty.path()) };
+        let settings = Settings::of(&ask).unwrap().unwrap();
+        let [first, second] = [0, 1].map(|seed| fresh(&settings, seed, Device::Cpu).unwrap());
+        assert!(!first["conv2.weight"].equal(&second["conv2.weight"]), "seeds have weights of their own");
+        let [draw, search] =
+            [0, 1_000_000].map(|draw| state_of(&started(&settings, &first, draw, Device::Cpu).unwrap().store));
+        for (name, weights) in first.iter().filter(|(name, _)| *name != "fc.bias") {
+            let shared = draw[name].equal(&search[name]) && draw[name].equal(weights);
+            assert_eq!(shared, name != "fc.weight", "{name}");
+        }
     }
 }

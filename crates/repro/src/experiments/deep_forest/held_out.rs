@@ -15,9 +15,9 @@ pub(super) struct Candidates {
     pub(super) train_images: usize,
     /// So many of the last training rows judge the fits on those before them.
     pub(super) held_out: usize,
-    /// Prices of a node, rising.
+    /// Prices of a node, rising from 0.
     pub(super) prices: Vec<f32>,
-    /// The largest price is chosen that costs at most so many points against the full shape.
+    /// The largest price is chosen up to which all cost at most so many points against the full shape.
     pub(super) tolerance: f64,
     /// Least rows of a greedy tree's leaf; the most accurate is chosen, of equals the first.
     pub(super) leaves: Vec<usize>,
@@ -61,7 +61,7 @@ impl Candidates {
             data,
             train_images,
             held_out: train_images / 6,
-            prices: vec![1e-4, 3e-4, 1e-3, 3e-3],
+            prices: vec![0.0, 1e-4, 3e-4, 1e-3, 3e-3],
             tolerance: 0.25,
             leaves: vec![1, 5, 20, 50],
         }
@@ -116,9 +116,10 @@ impl Candidates {
     }
 }
 
-/// The last price with at least this accuracy; 0, which asks nothing for a node, where there is none.
+/// The last of the prices that keep at least this accuracy from the first one on: one that does after another did not is luck. 0,
+/// which asks nothing for a node, where the first one does not.
 fn largest_within(prices: &[(f32, f64)], least: f64) -> f32 {
-    prices.iter().rev().find(|(_, accuracy)| *accuracy >= least).map_or(0.0, |(price, _)| *price)
+    prices.iter().take_while(|(_, accuracy)| *accuracy >= least).last().map_or(0.0, |(price, _)| *price)
 }
 
 fn most_accurate(leaves: &[(usize, f64)]) -> usize {
@@ -133,9 +134,10 @@ mod tests {
 
     #[test]
     fn the_largest_price_that_costs_little_is_chosen() {
-        let prices = [(1e-4, 87.4), (3e-4, 87.2), (1e-3, 86.8), (3e-3, 87.3)];
-        assert_eq!(largest_within(&prices[..3], 87.25), 1e-4);
-        assert_eq!(largest_within(&prices, 87.25), 3e-3);
+        let prices = [(0.0, 87.5), (1e-4, 87.4), (3e-4, 87.2), (1e-3, 87.3)];
+        assert_eq!(largest_within(&prices, 87.25), 1e-4);
+        assert_eq!(largest_within(&prices, 87.0), 1e-3);
+        assert_eq!(largest_within(&prices, 87.5), 0.0);
         assert_eq!(largest_within(&prices, 90.0), 0.0);
         assert_eq!(most_accurate(&[(1, 79.0), (5, 80.0), (20, 80.0), (50, 78.0)]), 5);
     }

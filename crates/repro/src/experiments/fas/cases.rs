@@ -191,7 +191,8 @@ impl Model {
 pub(super) enum LeftOut {
     /// Each of the tier's, one a training.
     Every,
-    /// One of them, in turn with the seeds: as many trainings go into more seeds, whose interval covers these domains too.
+    /// One of them, in turn with the seeds: as many trainings go into more seeds. Their interval counts what domains differ by as
+    /// error, so that it is wide for these domains, and says nothing of others.
     InTurn,
 }
 
@@ -311,6 +312,22 @@ impl TierPlan {
         match self.left_out {
             LeftOut::Every => "mean over unseen domains",
             LeftOut::InTurn => "in the domain that the seed leaves out",
+        }
+    }
+
+    /// What is unseen where every seed is held to a bound.
+    pub(super) fn of_every_seed(&self) -> &'static str {
+        match self.left_out {
+            LeftOut::Every => "with the worst of a seed's domains unseen",
+            LeftOut::InTurn => "with the seed's domain unseen",
+        }
+    }
+
+    /// What a table's numbers are of.
+    pub(super) fn one_a_seed(&self) -> &'static str {
+        match self.left_out {
+            LeftOut::Every => "One number a seed, the mean over the domains that are left out.",
+            LeftOut::InTurn => "One number a seed, which leaves out one domain.",
         }
     }
 

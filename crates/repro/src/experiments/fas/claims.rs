@@ -51,7 +51,8 @@ fn gaps() -> Vec<Gap> {
     vec![
         gap(
             "C1",
-            "Cues with maps labelled by class, under uncertainty-aware attention, improve generalisation",
+            "Cues with maps labelled by class, under uncertainty-aware attention, improve generalisation, against a smaller \
+             network of liveness alone",
             AUC,
             [Model::Full, Model::Binary],
             above,
@@ -65,7 +66,7 @@ fn gaps() -> Vec<Gap> {
         ),
         gap(
             "C1-concat",
-            "… without any attention, against a smaller network of liveness alone",
+            "… without any attention, against the same smaller network",
             AUC,
             [Model::Concat, Model::Binary],
             above,
@@ -79,7 +80,8 @@ fn gaps() -> Vec<Gap> {
         ),
         gap(
             "C1-physical",
-            "Maps as they physically are improve generalisation, against the same network without the maps' losses",
+            "Depth and reflection as they physically are, with material's classes, improve generalisation, against the same \
+             network without the maps' losses",
             AUC,
             [Model::ConcatPhysical, Model::ConcatUnmapped],
             above,
@@ -108,7 +110,7 @@ fn gaps() -> Vec<Gap> {
         ),
         gap(
             "C4-ece",
-            "Knowing its uncertainty makes the attention better calibrated",
+            "Independent weights that know their uncertainty are better calibrated than a softmax",
             ("ece", "ECE", ""),
             [Model::Full, Model::Softmax],
             below,
@@ -197,7 +199,7 @@ impl View<'_> {
         arm: Model,
         of: impl Fn(Place) -> anyhow::Result<Samples>,
     ) -> anyhow::Result<JudgedClaim> {
-        let test = Test::every(&format!("{quantity}, in a seed's worst domain"), relation);
+        let test = Test::every(&format!("{quantity}, {}", self.folds.tier.of_every_seed()), relation);
         let claim = self.claim(id, statement).paper("", "a check of this set-up, not of the paper").test(test, unit);
         self.judged(claim, &[arm], || self.folds.worst(relation, of))
     }
@@ -302,7 +304,7 @@ impl View<'_> {
                 "C5-identity-attributes",
                 "identity",
                 Model::Triplet,
-                "It is their attributes that take the person out, and not triplets as such",
+                "Less of the person is left than with triplets without attributes",
             ),
             ("C5-domain-attributes", "domain", Model::Triplet, "… and the domain"),
         ] {

@@ -101,10 +101,10 @@ fn known_domains(folds: &Folds<'_>) -> anyhow::Result<Table> {
     ];
     Ok(Table {
         title: "Held-out people of known domains".into(),
-        caption:
-            "Living faces against all attacks, and against each species by itself. One number a seed, the mean over \
-                  the choices of an unseen domain."
-                .into(),
+        caption: format!(
+            "Living faces against all attacks, and against each species by itself. {}",
+            folds.tier.one_a_seed()
+        ),
         header: header("model", &columns),
         rows: by_model(folds, &columns, folds.tier.models.iter().copied(), |_, _| true)?,
     })
@@ -125,15 +125,17 @@ fn maps(folds: &Folds<'_>) -> anyhow::Result<Table> {
     let trained = folds.tier.models.iter().copied().filter(|&model| folds.tier.recipe.trains_maps(model));
     let predicts = |model: Model, metric: &str| {
         let proxies = model.config(folds.tier.recipe.features).proxies;
-        proxies.iter().any(|proxy| metric.starts_with(proxy.name()))
+        // Attacks have a depth where maps are physical: no depth is then nobody's.
+        let meant = metric != "depth_flat_faces" || model != Model::ConcatPhysical;
+        meant && proxies.iter().any(|proxy| metric.starts_with(proxy.name()))
     };
     Ok(Table {
         title: "Maps of held-out people in known domains".into(),
         caption:
             "Beside the training people's mean map of that class, and for material a template of the most frequent \
-                  class at each pixel that is told live from attack: neither sees a picture. A face taken for an attack is given no \
-                  depth, which outweighs many others in a mean: the median face's error, and the share of faces nearer to no \
-                  depth than to the mean face, say how much of it that is."
+                  class at each pixel that is told live from attack: neither sees a picture. With maps labelled by class, a \
+                  face taken for an attack is given no depth, which outweighs many others in a mean: the median face's error, and \
+                  the share of faces nearer to no depth than to the mean face, say how much of it that is."
                 .into(),
         header: header("model", &columns),
         rows: by_model(folds, &columns, trained, predicts)?,
@@ -161,9 +163,11 @@ fn weights(folds: &Folds<'_>) -> anyhow::Result<Table> {
     }
     Ok(Table {
         title: "What each branch counts".into(),
-        caption: "Mean weights and standard deviations, and the AUC lost in the unseen domain when a branch is given \
-                  another sample's vector. One number a seed, the mean over unseen domains."
-            .into(),
+        caption: format!(
+            "Mean weights and standard deviations, and the AUC lost in the unseen domain when a branch is given another \
+             sample's vector. {}",
+            folds.tier.one_a_seed()
+        ),
         header: ["branch", "weight, known", "weight, unseen", "σ, known", "σ, unseen", "AUC lost"]
             .map(Into::into)
             .to_vec(),
@@ -200,8 +204,9 @@ fn arms(folds: &Folds<'_>) -> anyhow::Result<Table> {
     Ok(Table {
         title: "The arms and their size".into(),
         caption:
-            "Trainable parameters. `binary` and the rivals are smaller than networks with cues, so that what sets \
-                  them apart is capacity as well; the arms of C1-labelled and C1-physical are of one size."
+            "Parameters; of `softmax` and `sigmoid` those of the variances are built and never used. `binary` and the rivals \
+                  are smaller than networks with cues, so that what sets them apart is capacity as well; the arms of C1-labelled \
+                  and C1-physical are of one size."
                 .into(),
         header: ["model", "parameters", "what it is"].map(Into::into).to_vec(),
         rows,
@@ -286,7 +291,9 @@ pub(super) fn notes(tier: &TierPlan) -> Vec<String> {
          no epoch. Its own equal error rate is shown as an oracle, because that is what the literature calls HTER.",
         "By the literature's label, attacks have a depth of 0 and faces a reflection of 0, so that these two maps are the \
          liveness label times a face or a highlight. What such maps bring is not yet physics: `concat-physical` has both as \
-         they are, under which a mask is as deep as a face. Material is as it is everywhere.",
+         they are, under which a mask is as deep as a face. Material is as it is everywhere, and its classes give liveness away \
+         pixel by pixel: C1-physical may be material's, and `concat-physical` beside `concat` tells what depth and reflection \
+         add.",
         "That sigmoid weights do not share one unit, and softmax weights do, is their definition: a unit test holds it, and \
          no claim asks it. C3 asks what follows.",
         "Softmax and sigmoid attention have the prior ½ μ² on their means, at the weight of the divergence of \
@@ -302,7 +309,7 @@ pub(super) fn notes(tier: &TierPlan) -> Vec<String> {
          of any: intervals are about other people and other trainings in these domains.",
         match tier.left_out {
             LeftOut::Every => "the mean over the domains that are left out, or the worst of them for what is claimed of every seed",
-            LeftOut::InTurn => "of the one domain that it leaves out, in turn: where there are several, intervals are also over these",
+            LeftOut::InTurn => "of the one domain that it leaves out, in turn: what domains differ by counts as error there",
         },
         tier.unseen()
     ));

@@ -196,7 +196,8 @@ fn measure(
         predictions(network, [train, dev], device, &mut metrics)?;
         attention(network, [dev, test], device, report.auc, &mut metrics)?;
         if !network.config().proxies.is_empty() {
-            let shown: Vec<i64> = spread(test, 6);
+            // Seven hit living faces and every species of the sets that tiers render.
+            let shown: Vec<i64> = spread(test, 7);
             let batch = test.batch(&shown).to_device(device);
             let out = tch::no_grad(|| network.forward(&batch.input, false))?;
             let png = Panel::comparing(&batch, &out, 64)?.png()?;

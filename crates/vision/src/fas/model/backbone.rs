@@ -46,7 +46,11 @@ pub struct PlainBackbone {
 
 impl PlainBackbone {
     /// With layers from `factory`; [`CentralDifference`](super::CentralDifference) makes it a central-difference network.
+    ///
+    /// # Panics
+    /// At a width outside 1 to 4096.
     pub fn new(path: &Path, factory: &dyn LayerFactory, width: i64) -> Self {
+        assert!((1..=4096).contains(&width), "`width`: expected 1 to 4096, found {width}");
         let plan = [
             ([3, width], 1),
             ([width, width], 2),
@@ -71,5 +75,38 @@ impl Backbone for PlainBackbone {
 
     fn stride(&self) -> i64 {
         4
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core_tensor::nn::Standard;
+    use tch::Device;
+    use tch::nn::VarStore;
+
+    fn build(width: i64) -> VarStore {
+        let store = VarStore::new(Device::Cpu);
+        PlainBackbone::new(&store.root(), &Standard, width);
+        store
+    }
+
+    #[test]
+    fn channels_follow_the_width() {
+        let shapes = build(1);
+        let size = |name: &str| shapes.variables()[name].size();
+        assert_eq!((size("block0.conv.weight"), size("block4.conv.weight")), (vec![1, 3, 3, 3], vec![2, 2, 3, 3]));
+    }
+
+    #[test]
+    #[should_panic(expected = "`width`: expected 1 to 4096, found 0")]
+    fn no_width_is_refused() {
+        build(0);
+    }
+
+    #[test]
+    #[should_panic(expected = "`width`: expected 1 to 4096, found 4097")]
+    fn a_width_of_gigabytes_is_refused() {
+        build(4097);
     }
 }

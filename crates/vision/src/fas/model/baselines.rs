@@ -2,6 +2,7 @@
 
 use super::backbone::Backbone;
 use super::set::FasBatch;
+use crate::fas::error::{Error, Result};
 use core_tensor::nn::{Conv2dConfig, LayerFactory, LinearConfig, Module};
 use core_tensor::train::{Loss, Objective, Progress};
 use tch::nn::Path;
@@ -58,9 +59,14 @@ pub fn reversal_coefficient(step: u64, steps: u64) -> f64 {
     2.0 / (1.0 + (-10.0 * step as f64 / steps.max(1) as f64).exp()) - 1.0
 }
 
-/// A vector over `√(2 ‖f‖)`, as the published code of SSDG has it: the norm becomes `√(‖f‖ / 2)`, not 1.
+/// A vector over `√(2 ‖f‖)`, as the published code of SSDG has it: the norm becomes `√(‖f‖ / 2)`, not 1. Norms below 1e-12
+/// count as that, so that a vector of zeros stays one and has a gradient.
+///
+/// Features `[…, features]` of `f32` or `f64`.
 pub fn ssdg_scale(features: &Tensor) -> Tensor {
-    let norm = features.square().sum_dim_intlist([-1_i64].as_slice(), true, features.kind()).sqrt();
+    let squares = features.square().sum_dim_intlist([-1_i64].as_slice(), true, features.kind());
+    // Before the root, whose slope at 0 is infinite.
+    let norm = squares.clamp_min(1e-24).sqrt();
     features / (norm * 2.0).sqrt()
 }
 
@@ -68,7 +74,22 @@ pub fn ssdg_scale(features: &Tensor) -> Tensor {
 /// attacks are a class of their own; the mean over violating triplets of squared distances, 0 without any.
 ///
 /// Features `[batch, features]`, labels `[batch]` (1 live), domains `[batch]` of whole numbers from 0.
-pub fn asymmetric_triplet(features: &Tensor, live: &Tensor, domains: &Tensor, margin: f64) -> Tensor {
+///
+/// # Errors
+/// [`Error::BadParam`] for a margin that is not finite or below 0, [`Error::BadShape`] for tables that do not fit one
+/// another.
+pub fn asymmetric_triplet(features: &Tensor, live: &Tensor, domains: &Tensor, margin: f64) -> Result<Tensor> {
+    if !(margin >= 0.0 && margin.is_finite()) {
+        return Err(Error::BadParam { name: "margin", expected: "finite and at least 0", value: margin });
+    }
+    let sizes = [features.size(), live.size(), domains.size()];
+    if !matches!(*sizes[0], [batch, _] if sizes[1] == [batch] && sizes[2] == [batch]) {
+        return Err(Error::BadShape {
+            what: "features, labels and domains",
+            expected: "[batch, features], [batch] and [batch]".into(),
+            found: format!("{:?}, {:?} and {:?}", sizes[0], sizes[1], sizes[2]),
+        });
+    }
     let class = (domains + 1) * live.lt(0.5).to_kind(Kind::Int64);
     let gaps = features.unsqueeze(0) - features.unsqueeze(1);
     let distance = gaps.square().sum_dim_intlist([2_i64].as_slice(), false, features.kind());
@@ -79,7 +100,7 @@ pub fn asymmetric_triplet(features: &Tensor, live: &Tensor, domains: &Tensor, ma
     let valid = positive.unsqueeze(2).logical_and(&same.logical_not().unsqueeze(1));
     let violating = triplets.masked_select(&valid.logical_and(&triplets.gt(0.0)));
     let count = violating.size()[0].max(1) as f64;
-    violating.sum(features.kind()) / count
+    Ok(violating.sum(features.kind()) / count)
 }
 
 #[cfg(test)]
@@ -105,13 +126,32 @@ mod tests {
     }
 
     #[test]
+    fn a_vector_of_zeros_stays_one_and_has_a_gradient() {
+        let features = Tensor::from_slice(&[0.0_f32, 0.0, 3.0, 4.0]).view([2, 2]).set_requires_grad(true);
+        let scaled = ssdg_scale(&features);
+        assert_eq!(Vec::<f32>::try_from(scaled.get(0)).unwrap(), [0.0, 0.0]);
+        scaled.square().sum(Kind::Float).backward();
+        // The squared norm is ‖f‖ / 2, of slope f / (2 ‖f‖), and at zeros 0.
+        let slopes = Vec::<f32>::try_from(features.grad().view([4])).unwrap();
+        for (found, expected) in slopes.iter().zip([0.0, 0.0, 0.3, 0.4]) {
+            assert!((found - expected).abs() < 1e-6, "{slopes:?}");
+        }
+    }
+
+    #[test]
     fn a_triplet_worked_by_hand() {
         let features = Tensor::from_slice(&[0.0_f64, 1.0, 1.2, 3.0]).view([4, 1]);
         let live = Tensor::from_slice(&[1.0_f64, 1.0, 0.0, 0.0]);
         let domains = Tensor::from_slice(&[0_i64, 1, 0, 1]);
         // Anchor 0, positive 1 (1): attack at 1.2 (1.44) is far enough by .44 ≥ .1, at 3 too. Anchor 1, positive 0 (1):
         // attack at 1.2 (.04) violates by 1 − .04 + .1 = 1.06; at 3 (4) not. Attacks of two domains have no positive.
-        let found = asymmetric_triplet(&features, &live, &domains, 0.1).double_value(&[]);
+        let found = asymmetric_triplet(&features, &live, &domains, 0.1).unwrap().double_value(&[]);
         assert!((found - 1.06).abs() < 1e-9, "{found}");
+        // Compared with NaN no triplet violates: a loss of 0 would look like success.
+        let refused = asymmetric_triplet(&features, &live, &domains, f64::NAN).unwrap_err().to_string();
+        assert_eq!(refused, "`margin`: expected finite and at least 0, found NaN");
+        let short = asymmetric_triplet(&features, &live.narrow(0, 0, 3), &domains, 0.1).unwrap_err().to_string();
+        let (expected, found) = ("[batch, features], [batch] and [batch]", "[4, 1], [3] and [4]");
+        assert_eq!(short, format!("features, labels and domains: expected {expected}, found {found}"));
     }
 }

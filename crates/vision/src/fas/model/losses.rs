@@ -29,7 +29,7 @@ pub enum Balance {
     Heteroscedastic,
 }
 
-/// Weights of the terms. The paper's own are not known to us; these are this project's.
+/// Weights of the terms, each finite and at least 0. The paper's own are not known to us; these are this project's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LossWeights {
@@ -60,6 +60,24 @@ impl Default for LossWeights {
             contrastive_depth: true,
             balance: Balance::Fixed,
         }
+    }
+}
+
+impl LossWeights {
+    /// Checks that each weight is a finite number of at least 0.
+    ///
+    /// # Errors
+    /// [`Error::BadParam`].
+    pub fn validate(&self) -> Result<()> {
+        let Self { depth, reflection, material, kl, mining, .. } = *self;
+        let named =
+            [("depth", depth), ("reflection", reflection), ("material", material), ("kl", kl), ("mining", mining)];
+        for (name, value) in named {
+            if !(value >= 0.0 && value.is_finite()) {
+                return Err(Error::BadParam { name, expected: "finite and at least 0", value });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -168,7 +186,8 @@ pub struct ProxyObjective<'a> {
 }
 
 impl<'a> ProxyObjective<'a> {
-    /// For a network; with a miner, its loss is added.
+    /// For a network; with a miner, its loss is added. Weights, and a margin, out of their range are refused by the first
+    /// loss, by name; [`LossWeights::validate`] refuses the weights earlier.
     pub fn new(network: &'a ProxyFas, weights: LossWeights, miner: Option<AttributeMiner>) -> Self {
         Self { network, weights, miner, log_variances: IndexMap::new() }
     }
@@ -182,6 +201,7 @@ impl<'a> ProxyObjective<'a> {
     }
 
     fn total(&self, batch: &FasBatch) -> Result<Loss> {
+        self.weights.validate()?;
         let out = self.network.forward(&batch.input, true)?;
         let terms = proxy_loss(&out, &batch.targets, self.weights.contrastive_depth)?;
         let mut total = &terms["kl"] * self.weights.kl;
@@ -212,6 +232,7 @@ impl Objective<FasBatch> for ProxyObjective<'_> {
     fn loss(&mut self, batch: &FasBatch, _: &Progress) -> core_tensor::Result<Loss> {
         self.total(batch).map_err(|error| match error {
             Error::Core(error) => error,
+            Error::BadParam { name, expected, value } => core_tensor::Error::setting(name, expected, value),
             other => core_tensor::Error::setting("batch", "pictures with matching targets", other),
         })
     }
@@ -304,9 +325,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_learned_balance_needs_something_to_learn() {
-        let store = tch::nn::VarStore::new(tch::Device::Cpu);
+    /// A binary network, with two pictures.
+    fn binary(store: &tch::nn::VarStore) -> (ProxyFas, FasBatch) {
         let backbone = Box::new(PlainBackbone::new(&(store.root() / "backbone"), &Standard, 2));
         let config = ProxyConfig { proxies: Vec::new(), features: 2, ..ProxyConfig::default() };
         let network = ProxyFas::new(&store.root(), &Standard, backbone, config).unwrap();
@@ -316,6 +336,37 @@ mod tests {
             targets: ProxyTargets { live: Tensor::from_slice(&[1.0_f32, 0.0]), maps: IndexMap::new() },
             attributes: Tensor::zeros([2, 5], (Kind::Int64, tch::Device::Cpu)),
         };
+        (network, batch)
+    }
+
+    #[test]
+    fn weights_and_margins_out_of_range_are_refused_by_name() {
+        let store = tch::nn::VarStore::new(tch::Device::Cpu);
+        let (network, batch) = binary(&store);
+        let refused = |weights: LossWeights, miner: Option<AttributeMiner>| {
+            let mut objective = ProxyObjective::new(&network, weights, miner);
+            objective.loss(&batch, &Progress::default()).unwrap_err().to_string()
+        };
+        let plain = LossWeights::default;
+        for (weights, expected) in [
+            (LossWeights { depth: -1.0, ..plain() }, "depth is -1, expected finite and at least 0"),
+            (LossWeights { reflection: f64::NAN, ..plain() }, "reflection is NaN, expected finite and at least 0"),
+            (LossWeights { material: f64::INFINITY, ..plain() }, "material is inf, expected finite and at least 0"),
+            (LossWeights { kl: -0.5, ..plain() }, "kl is -0.5, expected finite and at least 0"),
+            (LossWeights { mining: f64::NAN, ..plain() }, "mining is NaN, expected finite and at least 0"),
+        ] {
+            assert_eq!(refused(weights, None), expected);
+        }
+        let miner = AttributeMiner { margin: f64::NAN, ..AttributeMiner::default() };
+        assert_eq!(refused(plain(), Some(miner)), "margin is NaN, expected finite and at least 0");
+        let nothing = LossWeights { depth: 0.0, reflection: 0.0, material: 0.0, kl: 0.0, mining: 0.0, ..plain() };
+        assert!(nothing.validate().is_ok() && plain().validate().is_ok());
+    }
+
+    #[test]
+    fn a_learned_balance_needs_something_to_learn() {
+        let store = tch::nn::VarStore::new(tch::Device::Cpu);
+        let (network, batch) = binary(&store);
         let weights = LossWeights { balance: Balance::Heteroscedastic, ..LossWeights::default() };
         let objective = ProxyObjective::new(&network, weights, None);
         assert!(matches!(objective.total(&batch), Err(Error::BadShape { what: "learned log-variances", .. })));

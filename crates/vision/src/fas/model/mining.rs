@@ -14,7 +14,7 @@ use tch::{Kind, Tensor};
 pub struct AttributeMiner {
     /// Columns of the attribute table that are mined; none makes it a plain hardest-triplet loss.
     pub keys: Vec<i64>,
-    /// How much farther a negative should be. Default 0.3.
+    /// How much farther a negative should be, finite and at least 0. Default 0.3.
     pub margin: f64,
 }
 
@@ -41,7 +41,7 @@ impl AttributeMiner {
     ///
     /// # Errors
     /// [`Error::BadShape`] for tables that do not fit one another or have no row, [`Error::BadParam`] for a column that
-    /// does not exist.
+    /// does not exist or a margin out of range.
     pub fn loss(&self, embedding: &Tensor, live: &Tensor, attributes: &Tensor) -> Result<(Tensor, MiningStats)> {
         let batch = live.size().first().copied().unwrap_or(0);
         if live.dim() != 1
@@ -59,6 +59,9 @@ impl AttributeMiner {
         }
         if let Some(&key) = self.keys.iter().find(|key| !(0..attributes.size()[1]).contains(*key)) {
             return Err(Error::BadParam { name: "keys", expected: "columns of the attributes", value: key as f64 });
+        }
+        if !(self.margin >= 0.0 && self.margin.is_finite()) {
+            return Err(Error::BadParam { name: "margin", expected: "finite and at least 0", value: self.margin });
         }
         let unit =
             embedding / (embedding.square().sum_dim_intlist([1_i64].as_slice(), true, embedding.kind()) + 1e-12).sqrt();
@@ -153,5 +156,17 @@ mod tests {
         assert!(matches!(empty, Err(Error::BadShape { .. })));
         let absent = AttributeMiner { keys: vec![4], margin: 0.3 }.loss(&embedding, &live, &attributes);
         assert!(matches!(absent, Err(Error::BadParam { name: "keys", .. })));
+    }
+
+    #[test]
+    fn margins_that_are_none_are_refused() {
+        let (embedding, live, attributes) = batch();
+        for margin in [-0.1, f64::NAN, f64::INFINITY] {
+            let miner = AttributeMiner { margin, ..AttributeMiner::default() };
+            let refused = miner.loss(&embedding, &live, &attributes).unwrap_err().to_string();
+            assert_eq!(refused, format!("`margin`: expected finite and at least 0, found {margin}"));
+        }
+        let closest = AttributeMiner { margin: 0.0, ..AttributeMiner::default() };
+        assert!(closest.loss(&embedding, &live, &attributes).is_ok());
     }
 }

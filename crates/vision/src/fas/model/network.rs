@@ -71,7 +71,7 @@ pub struct ProxyConfig {
     pub proxies: Vec<Proxy>,
     /// How branches are weighted. Default [`Attention::LogitNormal`].
     pub attention: Attention,
-    /// Length of a branch's vector. Default 32.
+    /// Length of a branch's vector, 1 to 4096. Default 32.
     pub features: i64,
     /// A weight a channel instead of one a branch. Default true.
     pub per_channel: bool,
@@ -89,8 +89,8 @@ impl ProxyConfig {
     /// # Errors
     /// [`Error::BadParam`].
     pub fn validate(&self) -> Result<()> {
-        if self.features < 1 {
-            return Err(Error::BadParam { name: "features", expected: "at least 1", value: self.features as f64 });
+        if !(1..=4096).contains(&self.features) {
+            return Err(Error::BadParam { name: "features", expected: "1 to 4096", value: self.features as f64 });
         }
         let twice = |proxy: &Proxy| self.proxies.iter().filter(|other| *other == proxy).count() > 1;
         if self.proxies.iter().any(twice) {

@@ -98,7 +98,7 @@ impl Page {
     ///
     /// # Errors
     /// Another number of maps than objects, other layers than the first model's, maps of another grid, another measure than
-    /// [`Similarity::Cosine`], which is what the page computes, features of norm 0.
+    /// [`Similarity::Cosine`], which is what the page computes, features of norm 0, a predicted class above 32767.
     pub fn model(&mut self, name: &str, note: &str, maps: &[&ShiftMaps]) -> Result<&mut Self> {
         if maps.len() != self.objects.len() || maps.is_empty() {
             let expected = format!("{} maps, one an object, at least one", self.objects.len());
@@ -163,7 +163,12 @@ impl Page {
         }
         let mut entry = json!({"layers": layers});
         if let Some(found) = maps.predictions() {
-            let classes = found.classes.iter().flat_map(|class| (*class as i16).to_le_bytes()).collect::<Vec<u8>>();
+            let narrowed = |class: &i64| {
+                let beyond = |_| Error::setting("class", format!("at most {} on a page", i16::MAX), class);
+                i16::try_from(*class).map_err(beyond)
+            };
+            let classes: Vec<i16> = found.classes.iter().map(narrowed).collect::<Result<_>>()?;
+            let classes: Vec<u8> = classes.into_iter().flat_map(i16::to_le_bytes).collect();
             let largest = |row: &[f32]| (255.0 * row.iter().copied().fold(0.0, f32::max)).round() as u8;
             let probability: Vec<u8> = found.probabilities.chunks_exact(found.class_count).map(largest).collect();
             entry["classes"] = STANDARD.encode(classes).into();
@@ -329,6 +334,29 @@ mod tests {
         let config = PageConfig { components: 0 };
         assert!(Page::new("", "", study.grid, study.placer, &[], config).is_err());
         assert!(page.write(Path::new("/no/such/folder/page.html")).is_err());
+    }
+
+    /// Always the last of so many classes.
+    fn last_of(classes: i64) -> impl Fn(&Tensor) -> Result<Vec<(String, Tensor)>> {
+        move |images| {
+            let logits = Tensor::zeros([images.size()[0], classes], (Kind::Float, tch::Device::Cpu));
+            let _ = logits.narrow(1, classes - 1, 1).fill_(1.0);
+            Ok(vec![("rows".to_owned(), logits)])
+        }
+    }
+
+    #[test]
+    fn classes_beyond_sixteen_bits_are_refused() {
+        let mut page = page(1);
+        page.object("ramp", &object()).unwrap();
+        let maps = study().run(&last_of(32769), &object()).unwrap();
+        let error = page.model("one too many", "", &[&maps]).unwrap_err();
+        assert_eq!(error.to_string(), "class is 32768, expected at most 32767 on a page");
+        let maps = study().run(&last_of(32768), &object()).unwrap();
+        page.model("just enough", "", &[&maps]).unwrap();
+        let classes = data(&page)["models"][0]["maps"][0]["classes"].clone();
+        let bytes = STANDARD.decode(classes.as_str().unwrap()).unwrap();
+        assert_eq!(bytes, i16::MAX.to_le_bytes().repeat(42));
     }
 
     #[test]

@@ -15,7 +15,7 @@ impl View<'_> {
             metrics.extend([format!("ticket_knn_{round}"), format!("random_knn_{round}")]);
         }
         Ok(Table {
-            title: "Tickets on the task they were found on".into(),
+            title: "Tickets on the images they were found on".into(),
             caption: "Nearest neighbours on the source classes, % right: of the dense network before and after pre-training, \
                       and of what one round's training makes of the pre-trained weights under a mask. Random masks have the \
                       ticket's layer densities."
@@ -29,13 +29,17 @@ impl View<'_> {
     pub(super) fn one_shot_table(&self) -> anyhow::Result<Table> {
         let rounds = self.settings.controls.iter();
         let mut header = vec!["pre-training".to_owned()];
-        header.extend(rounds.clone().map(|round| format!("{:.1} %", sparsity(*round))));
-        let metrics: Vec<String> = rounds.map(|round| format!("one_shot_{round}")).collect();
+        let mut metrics = Vec::new();
+        for (metric, whose) in [("one_shot", "pre-trained"), ("untrained", "untrained")] {
+            header.extend(rounds.clone().map(|round| format!("{whose}, {:.1} %", sparsity(*round))));
+            metrics.extend(rounds.clone().map(|round| format!("{metric}_{round}")));
+        }
         Ok(Table {
             title: "Iterative pruning beside one-shot pruning".into(),
-            caption: "Share of a ticket's weights, %, that pruning the pre-trained weights by magnitude at once, to the same \
-                      sparsity, keeps too. At 100 the search's trainings add nothing to one-shot pruning; masks that have \
-                      nothing to do with each other share about their density."
+            caption: "Share of a ticket's weights, %, that pruning by magnitude at once, to the same sparsity, keeps too: of the \
+                      pre-trained weights, and of the untrained ones that these began as. At 100 beside the former the search's \
+                      trainings add nothing to one-shot pruning, beside the latter pre-training adds nothing either; masks that \
+                      have nothing to do with each other share about their density."
                 .into(),
             header,
             rows: self.pretraining_rows(&metrics, 100.0)?,
@@ -72,9 +76,9 @@ impl View<'_> {
         }
         Ok(Table {
             title: "What pre-trained weights add, dense and sparse".into(),
-            caption: "A(θ_P) − A(θ_0) in points, of the dense network and of the task's own tickets, whose masks are found \
-                      from either start. Where a ticket's gap, which claim T2b tests, is no wider than the dense one, it is \
-                      the weights' and says nothing of masks."
+            caption: "A(θ_P) − A(θ_0) in points, of the dense network and of the task's own tickets, each mask found on the \
+                      weights that it is tried on. Where a ticket's gap, which claim T2b tests, is no wider than the dense \
+                      one, it is the weights' and says nothing of masks."
                 .into(),
             header,
             rows,

@@ -137,6 +137,21 @@ fn pictures_that_do_not_fit_are_refused() {
     assert!(matches!(twice.validate(), Err(Error::BadParam { name: "proxies", .. })));
 }
 
+#[test]
+fn vectors_without_length_or_of_gigabytes_are_refused_before_anything_is_built() {
+    for features in [i64::MIN, 0, 4097, i64::MAX] {
+        let store = VarStore::new(Device::Cpu);
+        let backbone = Box::new(PlainBackbone::new(&(store.root() / "backbone"), &Standard, 1));
+        let config = ProxyConfig { features, ..ProxyConfig::default() };
+        let refused = ProxyFas::new(&store.root(), &Standard, backbone, config).unwrap_err().to_string();
+        assert_eq!(refused, format!("`features`: expected 1 to 4096, found {}", features as f64));
+        assert!(store.variables().keys().all(|name| name.starts_with("backbone")));
+    }
+    for features in [1, 4096] {
+        assert!(ProxyConfig { features, ..ProxyConfig::default() }.validate().is_ok(), "{features}");
+    }
+}
+
 /// What has no gradient must not move: decay is not what teaches an uncertainty.
 #[test]
 fn a_step_without_gradients_leaves_uncertainties_alone_and_shrinks_weights() {

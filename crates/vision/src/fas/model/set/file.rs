@@ -32,7 +32,7 @@ impl FasData {
     /// Reads a set that [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// A file that is missing, malformed, or of something else.
+    /// A file that is missing, malformed, or of something else; labels that contradict the header's.
     pub fn load(path: &Path) -> Result<Self> {
         let file = SafetensorsFile::open(path)?;
         let named = Header::<Vec<Named>>::from_metadata(file.metadata(), SCHEMA, 1, path)?.content;
@@ -62,6 +62,12 @@ impl FasData {
         let maps = Proxy::ALL.into_iter().filter(there).map(map).collect::<Result<_>>()?;
         let images = take("images", Kind::Uint8, &[Some(3), None, None])?;
         let (live, attributes) = (take("live", Kind::Float, &[])?, take("attributes", Kind::Int64, &[Some(5)])?);
+        for (at, (label, sample)) in Vec::<f32>::try_from(&live)?.into_iter().zip(&named).enumerate() {
+            if label != f32::from(u8::from(sample.bona_fide)) {
+                let class = if sample.bona_fide { "1 (live)" } else { "0 (attack)" };
+                return Err(Error::unreadable(path, format!("`live`: sample {at} is {label}, the header has {class}")));
+            }
+        }
         Ok(Self { images, live, maps, attributes, samples: named.into_iter().map(Named::into_scored).collect() })
     }
 }
@@ -121,5 +127,27 @@ mod tests {
         assert!(FasData::load(&path).unwrap_err().to_string().contains("`images`: expected [15, 3, side, side]"));
         std::fs::write(&path, b"no set").unwrap();
         assert!(FasData::load(&path).is_err());
+    }
+
+    #[test]
+    fn labels_that_contradict_the_header_are_refused() {
+        let data = small(Policies::default());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("set.safetensors");
+        let all: Vec<i64> = (0..15).collect();
+        let first = |bona_fide: bool| data.positions_where(|_, sample| sample.bona_fide == bona_fide)[0];
+        for (at, label, class) in [
+            (first(false), 1.0, "0 (attack)"),
+            (first(true), 0.0, "1 (live)"),
+            (first(true), 0.5, "1 (live)"),
+            (first(false), f64::NAN, "0 (attack)"),
+        ] {
+            let odd = data.subset(&all);
+            let _ = odd.live.get(at).fill_(label);
+            odd.save(&path).unwrap();
+            let refused = FasData::load(&path).unwrap_err().to_string();
+            let expected = format!("`live`: sample {at} is {label}, the header has {class}");
+            assert!(refused.ends_with(&expected), "{refused}");
+        }
     }
 }
