@@ -46,9 +46,10 @@ pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
 
 fn notes() -> [String; 5] {
     [
-        "Thresholds and margins are ours; the paper's figures are those of its abstract. The lines of Q2a and Q2d to \
-         Q2h, of S1b, S1f and S1g, of S2 and S2b, and of S3a to S3c were chosen afterwards: figures of an earlier run had \
-         been seen."
+        "Thresholds and margins are ours; the paper's figures are those of its abstract. Q1e, the lines of Q2a and Q2d to \
+         Q2h, of S1b, S1f and S1g, of S2 and S2b, and of S3a to S3c, and the number of seeds of Q, S1, S2 and S3 were chosen \
+         afterwards: figures of an earlier run, of the first seeds, had been seen. Q2a and Q2d asked for five points, by \
+         which they were inconclusive; what a method must do is better than random, so that they ask for more than none."
             .into(),
         "The tasks of claims Q are generated: counting tokens with planted dead heads and neurons, and key-value \
          recall. No sentence enters them."
@@ -91,9 +92,12 @@ fn planted_claims(results: &Results) -> anyhow::Result<Vec<Measured>> {
             of(format!("majority_neurons_{early}"))?,
         ),
         (
-            Claim::new("Q1c", "Later is worse: once an easy task is learned, only the penalty is left")
-                .paper("not in the abstract: why early", OURS)
-                .test(Test::mean("neurons right after 200 steps − after 100, easy task", Relation::Below(0.0)), ""),
+            Claim::new(
+                "Q1c",
+                "Later is worse: on an easy task neurons are told apart less well after 200 steps than after 100",
+            )
+            .paper("not in the abstract: why early", OURS)
+            .test(Test::mean("neurons right after 200 steps − after 100, easy task", Relation::Below(0.0)), ""),
             of(format!("contains_neurons_{late}"))?.minus(&of(format!("contains_neurons_{early}"))?),
         ),
         (

@@ -62,6 +62,9 @@ impl Default for Params {
     }
 }
 
+/// Entities of a context, and most words of one.
+const ENTITIES: usize = 4;
+const MOST_WORDS: usize = 3;
 const TYPES: usize = 8;
 const WORDS: usize = 40;
 const FILLERS: usize = 100;
@@ -76,6 +79,21 @@ fn vocabulary() -> anyhow::Result<WordPiece> {
     Ok(WordPiece::from_tokens(tokens, Casing::Lower, "generated")?)
 }
 
+/// The loss, in nats, of pointing at all words of entities alike, whatever is asked: the mean logarithm of their number.
+pub(super) fn any_entity_word() -> f64 {
+    let mut ways = vec![1_u32];
+    for _ in 0..ENTITIES {
+        let mut longer = vec![0; ways.len() + MOST_WORDS];
+        for (words, count) in ways.iter().enumerate() {
+            (1..=MOST_WORDS).for_each(|more| longer[words + more] += count);
+        }
+        ways = longer;
+    }
+    let total: u32 = ways.iter().sum();
+    let logarithms = ways.iter().enumerate().skip(1).map(|(words, count)| f64::from(*count) * (words as f64).ln());
+    logarithms.sum::<f64>() / f64::from(total)
+}
+
 fn entity(kind: usize, word: usize) -> String {
     format!("e{kind}w{word}")
 }
@@ -85,13 +103,14 @@ fn questions(count: usize, random: &mut impl Rng) -> anyhow::Result<SquadSet> {
     let mut paragraphs = Vec::with_capacity(count);
     for number in 0..count {
         let mut kinds: Vec<usize> = (0..TYPES).collect();
-        let (chosen, _) = kinds.partial_shuffle(random, 4);
-        let asked = random.random_range(0..4);
+        let (chosen, _) = kinds.partial_shuffle(random, ENTITIES);
+        let asked = random.random_range(0..ENTITIES);
         let (mut words, mut answer) = (Vec::<String>::new(), (0, String::new()));
         for (place, kind) in chosen.iter().enumerate() {
             words.extend((0..random.random_range(2..=6)).map(|_| format!("f{}", random.random_range(0..FILLERS))));
-            let span: Vec<String> =
-                (0..random.random_range(1..=3)).map(|_| entity(*kind, random.random_range(0..WORDS))).collect();
+            let span: Vec<String> = (0..random.random_range(1..=MOST_WORDS))
+                .map(|_| entity(*kind, random.random_range(0..WORDS)))
+                .collect();
             if place == asked {
                 answer = (words.iter().map(|word| word.len() + 1).sum(), span.join(" "));
             }
@@ -319,6 +338,14 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pointing_at_any_word_of_an_entity_costs_the_logarithm_of_how_many_there_are() {
+        // All 81 lengths of four entities of one to three words.
+        let lengths = (0..81_u32).map(|at| (0..4).map(|place| 1 + at / 3_u32.pow(place) % 3).sum::<u32>());
+        let by_hand = lengths.map(|words| f64::from(words).ln()).sum::<f64>() / 81.0;
+        assert!((any_entity_word() - by_hand).abs() < 1e-12 && (by_hand - 2.057).abs() < 1e-3, "{by_hand}");
+    }
 
     #[test]
     fn the_labelled_span_of_every_feature_is_the_answer() {

@@ -1,6 +1,6 @@
 //! Tables and curves of a case.
 
-use super::arms::Arm;
+use super::arms::{self, Arm};
 use super::view::{ACCURACY, CP, EVERYTHING, View};
 use crate::section::{Axis, Curve, Point, Series, Table, cell};
 
@@ -77,10 +77,14 @@ impl View<'_> {
         ];
         Ok(Table {
             title: format!("{}: accuracy and cost of training", self.case.network),
-            caption: "Mean ± half the 95 % interval over seeds, after the last epoch. Everything: layers in full precision and \
-                      gates too, on both sides. Savings: the run's precisions and their shares on ResNet-74, modelled, over \
-                      static 8/8."
-                .into(),
+            caption: format!(
+                "Mean ± half the 95 % interval over seeds, after the last epoch: {} of them, {} of fixed stages, {} of other \
+                 targets. Everything: layers in full precision and gates too, on both sides. Savings: the run's precisions and \
+                 their shares on ResNet-74, modelled, over static 8/8.",
+                self.case.seeds,
+                self.case.order_seeds,
+                arms::TARGET_SEEDS
+            ),
             header: header.map(String::from).to_vec(),
             rows,
         })

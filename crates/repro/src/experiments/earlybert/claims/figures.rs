@@ -20,7 +20,8 @@ pub(super) fn stability(results: &Results) -> Curve {
 pub(super) fn window(results: &Results) -> Curve {
     let caption = format!(
         "The largest distance of a step's mask to the {} before it. The detector of You et al. takes a ticket once that is \
-         at most 0.1 for masks an epoch apart; here they are a step apart. Bands are 95 % t-intervals over seeds.",
+         at most 0.1 for masks an epoch apart; here they are a step apart. The first point compares with the mask of the first step, \
+         which ties draw: every coefficient has moved by one learning rate. Bands are 95 % t-intervals over seeds.",
         recall::WINDOW - 1
     );
     let mut curve = mask_curve(
