@@ -74,6 +74,28 @@ impl Samples {
         out
     }
 
+    /// Per seed, the value of the candidate, a score with a value, whose score is highest; the first of equal ones. A seed that some
+    /// candidate does not have is left out.
+    ///
+    /// A choice made seed by seed is part of what an interval over seeds covers, where one made for all of them is not.
+    #[must_use]
+    pub fn of_best(candidates: &[(Self, Self)]) -> Self {
+        let Some(((score, value), others)) = candidates.split_first() else { return Self::default() };
+        let (mut top, mut chosen) = (score.clone(), score.combine(value, |_, value| value));
+        for (score, value) in others {
+            let better = score.combine(&top, |new, old| if new > old { 1.0 } else { 0.0 });
+            let next = better.combine(value, |_, value| value);
+            chosen = next.combine(&chosen, |_, old| old);
+            for (seed, sample) in &mut chosen.by_seed {
+                if better.by_seed[seed].value > 0.0 {
+                    sample.value = next.by_seed[seed].value;
+                }
+            }
+            top = score.combine(&top, f64::max);
+        }
+        chosen
+    }
+
     /// Per seed, `f(self)`.
     #[must_use]
     pub fn map(mut self, f: impl Fn(f64) -> f64) -> Self {
@@ -111,6 +133,22 @@ impl Samples {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_seed_takes_the_candidate_that_scores_best_with_it() {
+        let of = |values: [f64; 3]| Samples::of((0..).zip(values));
+        let first = (of([0.5, 0.9, 0.5]), of([1.0, 2.0, 3.0]));
+        let second = (of([0.6, 0.8, 0.5]), of([10.0, 20.0, 30.0]));
+        let third = (of([0.5, 0.95, 0.1]), of([100.0, 200.0, 300.0]));
+        assert_eq!(Samples::of_best(&[first.clone(), second.clone(), third]).values(), [10.0, 200.0, 3.0]);
+        // Seeds that one candidate lacks have no choice, and what it misses is said.
+        let mut gone = Samples::of([(1, 0.95)]);
+        gone.miss("the run of seed 0 failed");
+        let found = Samples::of_best(&[first, (gone, second.1)]);
+        assert_eq!((found.seeds(), found.values()), (vec![1], vec![20.0]));
+        assert_eq!(found.missing(), ["the run of seed 0 failed"]);
+        assert_eq!(Samples::of_best(&[]), Samples::default());
+    }
 
     #[test]
     fn differences_pair_by_seed_and_carry_runs_and_reasons() {

@@ -86,7 +86,8 @@ impl UpdateConfig {
 /// counters and mask, at most `most` of them moving. Also returns how many did.
 ///
 /// A positive wish doubles a positive coefficient and halves a negative one's magnitude; below the lowest rung lies 0,
-/// below that `−2^p_min`. A coefficient outside the mask stays 0, one at the highest rung stays there.
+/// below that `−2^p_min`. A coefficient outside the mask stays 0, one at the highest rung stays there. One that `most` holds back
+/// keeps its count, up to the bar, and moves only with its wish of the moment.
 ///
 /// # Errors
 /// What libtorch refuses.
@@ -100,8 +101,10 @@ pub fn switch(
     most: i64,
 ) -> Result<(Tensor, Tensor, i64)> {
     let counted = wish.f_abs()?.f_gt(rule.step_threshold)?.f_to_kind(Kind::Float)?;
-    let counter = counter.f_add(&wish.f_sign()?.f_mul(&counted)?.f_mul(mask)?)?;
-    let mut fires = counter.f_abs()?.f_ge(f64::from(rule.bar))?;
+    let wished = wish.f_sign()?.f_mul(&counted)?.f_mul(mask)?;
+    let bar = f64::from(rule.bar);
+    let counter = counter.f_add(&wished)?.f_clamp(-bar, bar)?;
+    let mut fires = counter.f_mul(&wished)?.f_ge(bar)?;
     // The guard: of those that would move, only the largest wishes do.
     if most < 1 {
         fires = fires.f_zeros_like()?;
@@ -331,6 +334,19 @@ mod tests {
         assert_eq!((floats(&next), changed), (vec![0.5, 0.25, 1.0, 0.5], 2));
         // Those held back keep their count.
         assert_eq!(floats(&counter), [1.0, 0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn what_was_held_back_does_not_move_against_its_wish() {
+        let t = |v: &[f32]| Tensor::from_slice(v);
+        let (mut c, mut counter, mask) = (t(&[0.5, 0.5]), t(&[0.0; 2]), t(&[1.0; 2]));
+        // The first moves each time; the second is held back, then wishes for the other side by far the most.
+        let mut seen = Vec::new();
+        for wish in [[0.4, -0.1], [0.4, -0.1], [0.4, -0.1], [0.1, 0.9], [0.1, 0.9]] {
+            (c, counter, _) = switch(&c, &t(&wish), &counter, &mask, &LADDER, &FREE, 1).unwrap();
+            seen.push((floats(&c)[1], floats(&counter)[1]));
+        }
+        assert_eq!(seen, [(0.5, -1.0), (0.5, -1.0), (0.5, -1.0), (0.5, 0.0), (1.0, 0.0)]);
     }
 
     proptest! {

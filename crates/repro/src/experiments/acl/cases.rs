@@ -144,13 +144,12 @@ fn quick(set: ImageSet) -> Case {
         ladder: None,
     };
     case.tune("AFF", RANDOM, aff.clone());
-    // One example must weigh less than the claim's half point.
     case.tune("AFF", DUAL, TuningParams { ladder: Some(Ladder { images: 300, auto_attack: false }), ..aff });
     case
 }
 
 /// A narrow ResNet on whole images, all formulations, both label budgets, pseudo-labels. Every fine-tuning takes some 300 steps,
-/// so that label budgets and methods differ in nothing else.
+/// with few labels in batches of half the size; the pseudo-labelled stage has another loss too.
 fn standard(set: ImageSet) -> Case {
     let features = 32;
     let resnet = ResNetConfig {

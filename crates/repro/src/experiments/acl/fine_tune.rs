@@ -18,6 +18,9 @@ use serde::{Deserialize, Serialize};
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
+/// The metric of how many pseudo-labels are right, in percent.
+pub(super) const GUESSED: &str = "pseudo_label_accuracy";
+
 /// A fine-tuning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -102,7 +105,7 @@ pub(super) fn run(params: &TuningParams, seed: u64, context: &mut RunContext) ->
         Tuning::Semi { config, guesser_epochs, unlabelled_batch } => {
             let Some(start) = &start else { anyhow::bail!("pseudo-labels need a pre-trained encoder") };
             let soft = guess(params, start, (&images, &split), *guesser_epochs, seed, context)?;
-            metrics.insert("pseudo_label_accuracy".into(), pseudo_label_accuracy(&soft, &images, &split.unlabelled)?);
+            metrics.insert(GUESSED.into(), pseudo_label_accuracy(&soft, &images, &split.unlabelled)?);
             let sizes = [params.batch_size, *unlabelled_batch];
             let loader = SemiLoader::new(images, split, &soft, &augmentation(), sizes, seed)?;
             let loader = OnDevice::new(loader, device);

@@ -6,6 +6,8 @@ use super::super::arms::{
 use super::{ABSTRACT, CEILING, CONTROL, OURS, OUTPERFORMS, View};
 use crate::{Claim, JudgedClaim, Relation, Samples, Test};
 
+/// What the abstract's "consistently", over data sets, metrics, networks and losses, does not say.
+const OUR_LINE: &str = "not in the abstract: of every seed, and of a margin, it says nothing";
 /// End of an id, name, metric.
 const MEASURES: [(&str, &str, &str); 2] = [("", "R@1", "r1"), ("-map", "MAP@R", "map_at_r")];
 
@@ -32,11 +34,11 @@ impl View<'_> {
         let formula = |name: &str| format!("{name}(attentive, λ {FIXED_LAMBDA}) − {name}(pooled), four groups each");
         let gain = self.fixed_gain("r1", POOLED)?;
         let every = Claim::new("C1-every", "Attentive groups retrieve better than pooled ones, with every seed")
-            .paper(OUTPERFORMS, ABSTRACT)
-            .test(Test::every(&formula("R@1"), Relation::Above(0.0)), "")
-            .judge(&gain)?;
+            .paper(OUR_LINE, OURS)
+            .test(Test::every(&formula("R@1"), Relation::Above(0.0)), "");
+        let every = if self.is_generated() { every.not_run(CEILING) } else { every.judge(&gain)? };
         let mean = Claim::new("C1-mean", "They do so by more than two points on average")
-            .paper(OUTPERFORMS, ABSTRACT)
+            .paper(OUR_LINE, OURS)
             .test(Test::mean(&formula("R@1"), Relation::Above(0.02)), "");
         let mean = if self.is_generated() { mean.not_run(CEILING) } else { mean.judge(&gain)? };
         let map = Claim::new("C1-map", "They are better in MAP@R too")
@@ -51,7 +53,7 @@ impl View<'_> {
         let gain = self.fixed_gain("r1", UNGROUPED)?;
         let statement = "They retrieve better than one pooled group of the same length, with every seed";
         let every = Claim::new("C1-ungrouped-every", statement)
-            .paper(OUTPERFORMS, ABSTRACT)
+            .paper(OUR_LINE, OURS)
             .test(Test::every(&formula("R@1"), Relation::Above(0.0)), "");
         let mut claims = vec![self.judge_in_standard(every, &gain)?];
         for (end, name, metric) in MEASURES {
@@ -107,17 +109,18 @@ impl View<'_> {
         Ok(claims)
     }
 
-    /// Heads of other papers, with the diversity loss that they need.
+    /// Heads of the form that other papers' have, and not those papers' methods, with the diversity loss that they need.
     fn over_prior_methods(&self) -> anyhow::Result<Vec<JudgedClaim>> {
         let (scene, loss) = (Scene::Plain, LossChoice::Margin);
         let mut claims = Vec::new();
         for (id, prior, head) in [("excitation", "channel excitation", EXCITATION), ("gates", "gates", GATES)] {
             for (end, name, metric) in MEASURES {
                 let statement = format!(
-                    "Attentive groups are better than {prior} in {name}, either with the diversity loss at its own λ"
+                    "Attentive groups are better than our head of {prior} in {name}, either with the diversity loss at its own \
+                     λ: at λ 0, which it may choose, its groups are copies"
                 );
                 let claim = Claim::new(&format!("C1-{id}{end}"), &statement)
-                    .paper(OUTPERFORMS, ABSTRACT)
+                    .paper(CONTROL, OURS)
                     .test(mean_above_zero(&format!("{name}(attentive) − {name}({prior}), each at its chosen λ")), "");
                 let other = self.at_chosen(metric, scene, loss, head)?;
                 let gain = self.at_chosen(metric, scene, loss, ATTENTIVE)?.minus(&other);

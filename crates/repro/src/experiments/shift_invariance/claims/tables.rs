@@ -55,15 +55,19 @@ pub(super) fn sizes(results: &Results) -> anyhow::Result<Table> {
     let rows = SIZES.iter().map(|&(pool, zhang)| {
         let own = consistency(pool)?;
         let gain = if pool == Pool::Max { "–".to_owned() } else { cell(&percent(own.minus(&plain)).values(), 1) };
-        anyhow::Ok(vec![pool.label(), cell(&percent(own).values(), 1), gain, zhang.into()])
+        let seeds = own.seeds().len().to_string();
+        anyhow::Ok(vec![pool.label(), seeds, cell(&percent(own).values(), 1), gain, zhang.into()])
     });
     Ok(Table {
         title: "Consistency by size of the blur".into(),
         caption: "Global average pooling; share of test images with equal predictions under two circular rolls of at most 3 px; mean ± half \
-                  width of the 95 % interval over seeds, and differences of equal seeds. Zhang's figures (antialiased-cnns, README) are of \
+                  width of the 95 % interval over seeds, and differences of equal seeds: sizes of three seeds and of six compare by no \
+                  more than that. Zhang's figures (antialiased-cnns, README) are of \
                   random crops of ImageNet images: their order may be compared with ours, not their size."
             .into(),
-        header: ["pool", "circular consistency, %", "− max, points", "Zhang, ResNet-18, crops, %"].map(str::to_owned).into(),
+        header: ["pool", "seeds", "circular consistency, %", "− max, points", "Zhang, ResNet-18, crops, %"]
+            .map(str::to_owned)
+            .into(),
         rows: rows.collect::<anyhow::Result<_>>()?,
     })
 }

@@ -92,7 +92,7 @@ fn drops_are_averaged_over_three_anchors() {
 #[test]
 fn a_report_without_results_leaves_no_claim_out_and_ends_with_the_checks() {
     let empty = tempfile::tempdir().unwrap();
-    for (tier, claims, checks) in [(Tier::Quick, 27, 7), (Tier::Standard, 27, 7), (Tier::Paper, 2, 0)] {
+    for (tier, claims, checks) in [(Tier::Quick, 27, 8), (Tier::Standard, 27, 8), (Tier::Paper, 2, 0)] {
         let ask = Ask { tier, seeds: None, device: Device::Cpu, data: DataRoot::at(empty.path()) };
         let section = judge(&ask, &Results::default()).unwrap();
         let ids: BTreeSet<_> = section.claims.iter().map(|claim| claim.id().to_owned()).collect();
