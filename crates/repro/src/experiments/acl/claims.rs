@@ -449,7 +449,8 @@ impl View<'_> {
         let rows = self.case.tunings.iter().map(|fine| self.row(&fine.label, &tuned(&fine.label)));
         let rows = rows.collect::<anyhow::Result<_>>()?;
         let mut table = self.table(format!("{}: fine-tuned networks", self.case.network), "training", rows);
-        let guesses = self.results.samples(GUESSED, |run| run.paper == PAPER)?.values();
+        let guessed = tuning_label("semi-supervised", DUAL, self.few());
+        let guesses = self.results.samples(GUESSED, |run| self.is(run, &guessed))?.values();
         if !guesses.is_empty() {
             table.caption.push_str(&format!(" Pseudo-labels were right on {} %.", cell(&guesses, 1)));
         }
