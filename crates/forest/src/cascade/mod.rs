@@ -298,7 +298,7 @@ impl DeepForest {
         self.all_forests().map(FoldedForest::scalars).sum()
     }
 
-    /// The same with hard trees' pure leaves as the numbers of their classes, see [`HardForest::least_scalars`].
+    /// The same with hard trees' pure leaves as the numbers of their classes, see [`HardForest::least_scalars`](crate::HardForest::least_scalars).
     #[must_use]
     pub fn least_scalars(&self) -> usize {
         self.all_forests().map(FoldedForest::least_scalars).sum()
