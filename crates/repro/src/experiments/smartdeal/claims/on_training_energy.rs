@@ -1,8 +1,9 @@
 //! What the form saves of a training step's modelled energy, beside what narrow operands save without it.
 
 use super::super::training_energy::{FORMS, NETWORKS, PARTS};
+use super::{ABSTRACT, priced};
 use crate::section::{Table, cell};
-use crate::{Results, Samples};
+use crate::{Claim, JudgedClaim, Relation, Results, Samples, Test};
 
 /// Ratios of energies: labels, the form above, the form below, and the part, empty for all of a step.
 const RATIOS: [(&str, &str, &str, &str); 5] = [
@@ -12,6 +13,34 @@ const RATIOS: [(&str, &str, &str, &str); 5] = [
     ("the form alone: dense, full precision / SmartDeal, full precision", "dense32", "switched32", ""),
     ("the optimizer's DRAM alone: dense, 8 bits / SmartDeal, 8 bits", "dense8", "switched", "state"),
 ];
+
+pub(super) fn claims(results: &Results) -> anyhow::Result<Vec<JudgedClaim>> {
+    let mut claims = Vec::new();
+    for ((network, name), [narrow, full]) in NETWORKS.iter().zip([["S8a", "S8b"], ["S8e", "S8f"]]) {
+        let of = |form: &str| priced(results, "training-energy", &metric(network, form, ""));
+        let claim = |id: &str, statement: &str, quantity: &str| {
+            Claim::new(id, &format!("{statement} ({name}, half of the kernel rows pruned, random weights, modelled)"))
+                .paper("4.48 × less training energy", ABSTRACT)
+                .test(Test::exact(quantity, Relation::AtLeast(4.48)), "×")
+        };
+        let at_8_bits = claim(
+            narrow,
+            "Training in this form takes 4.48 times less energy than dense training, activations and gradients of 8 bits in \
+             both",
+            "energy(dense, 8 bits) / energy(SmartDeal, 8 bits)",
+        );
+        let at_full_precision = claim(
+            full,
+            "So it does with activations and gradients in full precision in both, rebuilt weights and bases of 8 bits",
+            "energy(dense, full precision) / energy(SmartDeal, full precision)",
+        );
+        claims.extend([
+            at_8_bits.judge(&of("dense8")?.over(&of("switched")?))?,
+            at_full_precision.judge(&of("dense32")?.over(&of("switched32")?))?,
+        ]);
+    }
+    Ok(claims)
+}
 
 /// The name of a form's energy of a training step, or of a part of it.
 fn metric(network: &str, form: &str, part: &str) -> String {
