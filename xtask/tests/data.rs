@@ -243,6 +243,23 @@ fn a_corrupt_file_is_reported_and_repaired_and_other_files_stay() {
 }
 
 #[test]
+fn a_damaged_packed_file_does_not_hide_the_good_plain_one_that_the_user_brings() {
+    let machine = machine();
+    fs::create_dir_all(machine.path("root/fashion")).unwrap();
+    fs::write(machine.path("root/fashion/images.gz"), &gzip(b"many images", 9)[..12]).unwrap();
+    fs::write(machine.path("root/fashion/labels.gz"), gzip(b"their labels", 9)).unwrap();
+    fs::create_dir(machine.path("given")).unwrap();
+    for (name, content) in CONTENT {
+        fs::write(machine.path("given").join(name.trim_end_matches(".gz")), content).unwrap();
+    }
+    let (ok, said) = data(&machine, &["fetch", "fashion", "--from", machine.path("given").to_str().unwrap()]);
+    assert!(ok, "{said}");
+    let (ok, said) = data(&machine, &["verify", "fashion"]);
+    assert!(ok && said.contains("fashion: verified"), "{said}");
+    assert_eq!(names(&machine.path("root/fashion")), ["images", "labels", "labels.gz"]);
+}
+
+#[test]
 fn an_image_archive_becomes_image_folders() {
     let machine = machine();
     let archive = pack_images(&machine, "given/colours", false);

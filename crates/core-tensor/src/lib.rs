@@ -18,6 +18,7 @@
 //! | [`train`] | the training loop, objectives, observers, metrics |
 //! | [`checkpoint`] | safetensors with a JSON header, PyTorch zip-pickles read for tensors only |
 //! | [`autograd`] | gradient hooks and straight-through estimators |
+//! | [`bridge`] | between `ndarray` and libtorch: the same values, or a typed refusal |
 //! | [`seed`] | one `u64` for everything random |
 //!
 //! Without the default feature `torch` only [`workload`] is left and nothing links libtorch.

@@ -146,6 +146,20 @@ mod tests {
     }
 
     #[test]
+    fn zeros_and_batches_count_by_hand() {
+        let mut net = precision(32, 32);
+        let dense = net.macs().unwrap();
+        net.batch = 3;
+        net.layers[0].weight.density = 0.5;
+        net.layers[0].activation.density = 0.25;
+        net.layers[0].gradient.density = 0.125;
+        assert_eq!((net.macs().unwrap(), net.weights().unwrap()), (3 * dense, 16 * 16 * 9));
+        // Weight and activation, weight and gradient, activation and gradient.
+        let shares = Pass::TRAINING.map(|pass| net.nonzero_macs(pass).unwrap() / (3 * dense) as f64);
+        assert_eq!(shares, [0.125, 0.0625, 0.031_25]);
+    }
+
+    #[test]
     fn control_layers_can_be_left_out() {
         let mut net = precision(8, 8);
         let body = net.macs().unwrap();

@@ -74,10 +74,10 @@ impl SoftForestParams {
         if let Some(given) = &tree_weights
             && given.dim() != (self.trees, x.nrows())
         {
-            return Err(ForestError::Rows {
-                what: "tree weights",
-                expected: self.trees * x.nrows(),
-                found: given.len(),
+            return Err(ForestError::Setting {
+                name: "tree_weights",
+                expected: "the shape [trees, rows]",
+                found: format!("{:?} for {} trees and {} rows", given.dim(), self.trees, x.nrows()),
             });
         }
         let weights = row_weights(&labels.labels, labels.classes, &self.class_weights, weights)?;
@@ -115,7 +115,7 @@ impl SoftForest {
     /// As [`predict`](Self::predict), evaluating only part of each tree.
     ///
     /// # Errors
-    /// As [`predict_proba`](Self::predict_proba), and for a threshold outside [0, 1].
+    /// As [`predict_proba`](Self::predict_proba), and for a threshold outside [0, 1] or integers with linear leaves.
     pub fn predict_with(&self, x: ArrayView2<f32>, evaluation: Evaluation) -> Result<Array1<usize>> {
         let output = self.evaluate(x, evaluation)?.output;
         Ok(output.rows().into_iter().map(|row| arg_max(row.iter().copied())).collect())
@@ -161,12 +161,16 @@ impl SoftForest {
     }
 
     /// One more pass over new rows, at the configured step size without decay. The shape goes on changing unless it has been
-    /// hardened. To learn from a stream from the start, fit with 0 epochs first.
+    /// hardened. To learn from a stream from the start, fit with 0 epochs first. Scaling and categories stay those of
+    /// the first rows; balanced class weights count as uniform.
     ///
     /// # Errors
     /// As [`SoftForestParams::fit`]; labels must be below the number of classes at fitting. The model is unchanged on error.
     pub fn partial_fit(&mut self, x: ArrayView2<f32>, y: ArrayView1<usize>) -> Result<()> {
         check_rows("labels", x.nrows(), y.len())?;
+        if x.nrows() == 0 {
+            return Err(ForestError::Empty { what: "features", rows: 0, columns: x.ncols() });
+        }
         check_range(y, self.classes())?;
         let labels = y.to_vec();
         let uniform = ClassWeights::Uniform;

@@ -74,7 +74,8 @@ impl SoftForest {
             mean_depth: depth_sum as f64 / leaves.max(1) as f64,
             scalars: gates * (inputs + 1) + responses + between,
             bytes: self.to_bytes().map_or(0, |b| b.len()),
-            macs: gates * inputs + responses + if linear { stops * self.classes() } else { 0 },
+            // One for each input of a linear response; and to mix, one for each response.
+            macs: gates * inputs + responses,
         }
     }
 

@@ -50,8 +50,10 @@ impl Encoder {
             let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / rows;
             let variance = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / rows;
             encoder.mean.push(if params.scaling == Scaling::None { 0.0 } else { mean as f32 });
-            let scale = is_numeric && params.scaling == Scaling::Standardise && variance > 1e-12;
-            encoder.inverse_scale.push(if scale { (1.0 / variance.sqrt()) as f32 } else { 1.0 });
+            // Sums of equal `f32`s are exact in `f64`, so what does not vary has no variance at all.
+            let inverse = (1.0 / variance.sqrt()) as f32;
+            let scale = is_numeric && params.scaling == Scaling::Standardise && inverse.is_finite();
+            encoder.inverse_scale.push(if scale { inverse } else { 1.0 });
         }
         Ok(encoder)
     }
@@ -223,6 +225,27 @@ pub(crate) fn check_finite(x: ArrayView2<f32>, what: &'static str) -> Result<()>
 mod tests {
     use super::*;
     use ndarray::array;
+
+    /// Columns of 1 and 3 and of 0 and 8 deviate by 1 and by 4 from their means; one that does not vary by nothing.
+    #[test]
+    fn columns_are_brought_to_mean_zero_and_deviation_one() -> Result<()> {
+        let x = array![[1.0, 0.0, 5.0, 7.0], [3.0, 8.0, 5.0, 9.0]];
+        let params = SoftForestParams::default().categorical(vec![3]);
+        let encoder = Encoder::fit(x.view(), &params)?;
+        assert_eq!(encoder.mean(), [2.0, 4.0, 5.0, 0.5, 0.5]);
+        // The two inputs of a category are not scaled.
+        assert_eq!(encoder.inverse_scale(), [1.0, 0.25, 1.0, 1.0, 1.0]);
+        let centred = Encoder::fit(x.view(), &params.clone().scaling(Scaling::Centre))?;
+        assert_eq!(centred.mean(), encoder.mean());
+        assert_eq!(centred.inverse_scale(), [1.0; 5]);
+        // However small the unit.
+        let tiny = Encoder::fit((&x * 2f32.powi(-40)).view(), &params)?;
+        assert_eq!(tiny.inverse_scale()[..3], [2f32.powi(40), 2f32.powi(38), 1.0]);
+        let plain = Encoder::fit(x.view(), &params.scaling(Scaling::None))?;
+        assert_eq!(plain.mean(), [0.0; 5]);
+        assert_eq!(plain.inverse_scale(), [1.0; 5]);
+        Ok(())
+    }
 
     #[test]
     fn missing_values_become_the_mean_and_an_indicator() -> Result<()> {

@@ -109,6 +109,7 @@ impl Ensemble {
             learn_shape: !self.hardened,
             inverse_temperature: if whole { [first, last] } else { [self.inverse_temperature; 2] },
             first_epoch: self.history.len(),
+            bag: self.history.len(),
             validate: None,
         };
         if let (true, Some(stop)) = (whole, params.early_stopping) {
@@ -162,7 +163,11 @@ impl Ensemble {
                         .count();
                     hits as f64 / labels.len() as f64
                 }
-                Targets::Values(values) => r_squared(output.view(), values.view()),
+                Targets::Values(values) => {
+                    let (residual, total) = sums_of_squares(output.view(), values.view());
+                    // Without variation there is no R^2, but still a nearest.
+                    if total > 0.0 { 1.0 - residual / total } else { -residual }
+                }
             })
         }
     }
@@ -357,6 +362,12 @@ pub(crate) fn arg_max(values: impl Iterator<Item = f32>) -> usize {
 
 /// 1 - residual / total sum of squares, over all outputs; 0 when the targets do not vary.
 pub(crate) fn r_squared(predicted: ArrayView2<f32>, values: ArrayView2<f32>) -> f64 {
+    let (residual, total) = sums_of_squares(predicted, values);
+    if total > 0.0 { 1.0 - residual / total } else { 0.0 }
+}
+
+/// Residual and total, over all outputs.
+fn sums_of_squares(predicted: ArrayView2<f32>, values: ArrayView2<f32>) -> (f64, f64) {
     let mut residual = 0.0;
     let mut total = 0.0;
     for (p, v) in predicted.columns().into_iter().zip(values.columns()) {
@@ -366,5 +377,5 @@ pub(crate) fn r_squared(predicted: ArrayView2<f32>, values: ArrayView2<f32>) -> 
             total += (f64::from(v) - mean).powi(2);
         }
     }
-    if total > 0.0 { 1.0 - residual / total } else { 0.0 }
+    (residual, total)
 }

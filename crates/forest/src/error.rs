@@ -173,6 +173,9 @@ pub enum ForestError {
     /// The header of the file and its numbers contradict each other.
     #[error("model file: {0}")]
     Malformed(String),
+    /// libtorch refused, or returned what it should not.
+    #[error("libtorch: {0}")]
+    Libtorch(String),
 }
 
 /// Shorthand for results of this crate.

@@ -53,7 +53,8 @@ impl TorchForest {
     /// Copies trees to a device. Rows given to it must be scaled as in training ([`SoftForest::torch`] does it).
     ///
     /// # Errors
-    /// [`ForestError::Malformed`] without trees, for trees of different widths, or when libtorch refuses.
+    /// [`ForestError::Malformed`] without trees or for trees of different widths; [`ForestError::Libtorch`] when it refuses;
+    /// [`ForestError::Setting`] for linear leaves and trees of more than 16 levels.
     pub fn new(trees: &[Tree], params: &SoftForestParams, inverse_temperature: f32, device: Device) -> Result<Self> {
         let first = trees.first().ok_or_else(|| ForestError::Malformed("no trees".to_owned()))?;
         let (inputs, outputs) = (first.inputs, first.outputs);
@@ -67,6 +68,8 @@ impl TorchForest {
             &params.leaf,
         )?;
         let depth = trees.iter().flat_map(|t| t.topology.depths()).max().unwrap_or(0);
+        // Padded to full trees: no memory holds those of a long chain.
+        require(depth <= 16, "depth", "at most 16 levels in the libtorch form", &depth)?;
         let (gates, nodes) = ((1usize << depth) - 1, (2usize << depth) - 1);
         let count = trees.len();
         let mut weights = vec![0.0f32; inputs * count * gates];
@@ -151,7 +154,7 @@ impl TorchForest {
     /// Mean over trees, `[rows, outputs]`, of scaled rows.
     ///
     /// # Errors
-    /// [`ForestError::Malformed`] when libtorch refuses.
+    /// [`ForestError::Libtorch`] when it refuses.
     pub fn predict_proba(&self, x: ArrayView2<f32>) -> Result<Array2<f32>> {
         let x = self.table(x)?;
         let out = tch::no_grad(|| self.forward(&x, true))?.mean_dim(1, false, Kind::Float);
@@ -178,7 +181,7 @@ impl TorchForest {
     /// Loss and gradients by automatic differentiation, on scaled rows.
     ///
     /// # Errors
-    /// No rows, another number of labels, a label out of range, [`Loss::LeafCrossEntropy`], and [`ForestError::Malformed`] when
+    /// No rows, another number of labels, a label out of range, [`Loss::LeafCrossEntropy`], and [`ForestError::Libtorch`] when
     /// libtorch refuses.
     pub fn gradients(&self, x: ArrayView2<f32>, y: ArrayView1<usize>) -> Result<(f64, Vec<TreeGradients>)> {
         let (x, y) = self.labelled(x, y)?;
@@ -195,7 +198,7 @@ impl TorchForest {
             .map(|t| Vec::<f32>::try_from(t.to_device(Device::Cpu).contiguous().flatten(0, -1)).map_err(refused))
             .collect::<Result<Vec<_>>>()?;
         let [weights, bias, leafness, responses] = &flat[..] else {
-            return Err(ForestError::Malformed("gradients are missing".to_owned()));
+            return Err(ForestError::Libtorch("gradients are missing".to_owned()));
         };
         let (inputs, columns) = self.weights.size2().map_err(refused)?;
         let (_, nodes, outputs) = self.responses.size3().map_err(refused)?;
@@ -235,9 +238,10 @@ impl TorchForest {
     /// [`Leafness::Fixed`] and [`Leafness::Random`].
     ///
     /// # Errors
-    /// A setting out of range, another loss than the one given to [`new`](Self::new), a setting that only the forest's own
-    /// training knows (penalties, weight decay, bagging, feature subsets, class weights, augmentation, annealing, early
-    /// stopping, closed-form updates); what [`gradients`](Self::gradients) refuses; [`ForestError::Diverged`].
+    /// A setting out of range, another loss, gate or mix than those given to [`new`](Self::new), a setting that only
+    /// the forest's own training knows (penalties, weight decay, bagging, feature subsets, class weights, augmentation,
+    /// annealing, early stopping, closed-form updates); what [`gradients`](Self::gradients) refuses;
+    /// [`ForestError::Diverged`].
     pub fn train(&mut self, x: ArrayView2<f32>, y: ArrayView1<usize>, params: &SoftForestParams) -> Result<Vec<f64>> {
         self.check(params)?;
         let (x, y) = self.labelled(x, y)?;
@@ -246,14 +250,14 @@ impl TorchForest {
             Leafness::Fixed | Leafness::Random { .. } => self.real.zeros_like(),
         };
         let rows = x.size()[0];
+        let batch = i64::try_from(params.batch).map_or(rows, |batch| batch.min(rows));
         let (beta1, beta2, epsilon) = (0.9, 0.999, 1e-8);
         let mut moments: Vec<(Tensor, Tensor)> = self.parameters().map(|p| (p.zeros_like(), p.zeros_like())).into();
         let mut history = Vec::with_capacity(params.epochs);
         let mut steps = 0;
         for epoch in 0..params.epochs {
             let mut total = 0.0;
-            let batch = params.batch as i64;
-            for (index, start) in (0..rows).step_by(params.batch).enumerate() {
+            for (index, start) in (0..rows).step_by(batch as usize).enumerate() {
                 let length = batch.min(rows - start);
                 let loss = self.loss(&x.narrow(0, start, length), &y.narrow(0, start, length))?;
                 let value = loss.double_value(&[]);
@@ -370,6 +374,8 @@ impl TorchForest {
     fn check(&self, params: &SoftForestParams) -> Result<()> {
         params.validate()?;
         require(params.loss == self.loss, "loss", "the one that the libtorch form was made with", &params.loss)?;
+        require(params.gate == self.gate, "gate", "the one that the libtorch form was made with", &params.gate)?;
+        require(params.mix == self.mix, "mix", "the one that the libtorch form was made with", &params.mix)?;
         let optimiser = &params.optimiser;
         let defaults: [(bool, &'static str, &dyn std::fmt::Debug); 9] = [
             (params.regularisers == Regularisers::default(), "regularisers", &params.regularisers),
@@ -393,7 +399,7 @@ impl SoftForest {
     /// This forest on a libtorch device, and the given rows scaled for it.
     ///
     /// # Errors
-    /// As [`predict_proba`](Self::predict_proba), and [`ForestError::Malformed`] when libtorch refuses.
+    /// As [`predict_proba`](Self::predict_proba), and [`ForestError::Libtorch`] when it refuses.
     pub fn torch(&self, x: ArrayView2<f32>, device: Device) -> Result<(TorchForest, Array2<f32>)> {
         let encoder = &self.ensemble.encoder;
         let mut scaled = encoder.expand(x)?.into_owned();
@@ -422,5 +428,5 @@ fn heap_slots(topology: &Topology) -> (Vec<usize>, Vec<usize>) {
 }
 
 fn refused(error: tch::TchError) -> ForestError {
-    ForestError::Malformed(format!("libtorch: {error}"))
+    ForestError::Libtorch(error.to_string())
 }

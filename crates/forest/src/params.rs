@@ -133,7 +133,7 @@ pub enum Missing {
     #[default]
     Reject,
     /// A missing value: the training mean takes its place, and one extra 0/1 input per column that had missing values in
-    /// training says so. Infinite values stay errors.
+    /// training says so. A missing category is none of those seen. Infinite values stay errors.
     Indicate,
 }
 
@@ -165,7 +165,7 @@ pub struct Augment {
     pub height: usize,
     /// Columns of pixels.
     pub width: usize,
-    /// Largest shift in pixels along each axis; what moves in is 0.
+    /// Largest shift in pixels along each axis, at most the longer side; what moves in is 0.
     pub shift: usize,
     /// Whether half of the images are mirrored left to right.
     pub mirror: bool,
@@ -217,7 +217,7 @@ pub struct SoftForestParams {
     pub missing: Missing,
     /// Columns that hold category codes; expanded to one input per category. Default none.
     pub categorical: Vec<usize>,
-    /// Number of classes. Default: the largest label plus 1.
+    /// Number of classes. Default: the largest label plus 1, where that is no more than there are rows, else an error.
     pub classes: Option<usize>,
     /// Class weights. Default uniform.
     pub class_weights: ClassWeights,
@@ -316,7 +316,7 @@ impl SoftForestParams {
     /// Checks every range.
     ///
     /// # Errors
-    /// [`ForestError::Setting`] or [`ForestError::Weight`], naming the first field that is out of range.
+    /// [`ForestError::Setting`], naming the first field that is out of range. Class weights are checked with labels.
     pub fn validate(&self) -> Result<()> {
         let non_negative = |x: f32| x.is_finite() && x >= 0.0;
         let positive = |x: f32| x.is_finite() && x > 0.0;
@@ -370,6 +370,10 @@ impl SoftForestParams {
                 &stop.fraction,
             )?;
         }
+        if let Some(augment) = self.augment {
+            let most = augment.height.max(augment.width);
+            require(augment.shift <= most, "augment", "a shift of at most the longer side", &augment)?;
+        }
         if let Some(classes) = self.classes {
             require(classes >= 2, "classes", "at least 2", &classes)?;
         }
@@ -421,6 +425,7 @@ mod tests {
             (base().leafness(Leafness::Clamped { init: 1.5 }), "leafness"),
             (base().loss(Loss::LeafCrossEntropy).mix(Mix::Logits), "loss"),
             (base().early_stopping(Some(EarlyStopping { fraction: 1.0, patience: 1 })), "early_stopping.fraction"),
+            (base().augment(Some(Augment { height: 2, width: 3, shift: usize::MAX, mirror: false })), "augment"),
         ] {
             match params.validate() {
                 Err(ForestError::Setting { name, .. }) => assert_eq!(name, field),

@@ -11,7 +11,7 @@ use crate::tree::{Tree, softmax_rows};
 impl SoftForest {
     /// Turns every gate that less than `below` of the rows' mass gets to into a leaf, which then says what its subtree said on
     /// average. Returns the number of gates dropped. As a leaf weighs rows by the mass that arrived, the mean of each tree's
-    /// mixture over the rows stays what it was.
+    /// mixture over the rows stays what it was; with linear leaves only about, as slopes are averaged by themselves.
     ///
     /// # Errors
     /// As [`predict_proba`](Self::predict_proba), and for a mass outside [0, 1].

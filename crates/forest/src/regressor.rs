@@ -68,7 +68,7 @@ impl SoftForestRegressor {
     /// Values with a bound per row on what skipping changed.
     ///
     /// # Errors
-    /// As [`predict`](Self::predict), and for a threshold outside [0, 1].
+    /// As [`predict`](Self::predict), and for a threshold outside [0, 1] or integers with linear leaves.
     pub fn evaluate(&self, x: ArrayView2<f32>, evaluation: Evaluation) -> Result<Prediction> {
         self.ensemble.predict(x, evaluation)
     }

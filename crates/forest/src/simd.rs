@@ -2,7 +2,7 @@
 //!
 //! A loop is written once as an `#[inline(always)]` body on slices. [`multiversion!`] compiles it for AVX-512, AVX2 and the
 //! baseline, and picks by what the machine has. Element-wise bodies do the same operations in the same order in every
-//! version, so their results do not depend on the machine; only reductions and matrix products do.
+//! version; where they use [`madd`], the last bit depends on the machine, as it does in reductions and matrix products.
 
 /// What the machine can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

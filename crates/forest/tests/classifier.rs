@@ -2,8 +2,8 @@
 
 use forest::synthetic::{blobs, oblique_xor};
 use forest::{
-    ClassWeights, EarlyStopping, Evaluation, ForestError, LeafUpdate, Leafness, Loss, Missing, Optimiser, SoftForest,
-    SoftForestParams,
+    ClassWeights, EarlyStopping, Evaluation, ForestError, LeafModel, LeafUpdate, Leafness, Loss, Missing, Mix,
+    Optimiser, SoftForest, SoftForestParams,
 };
 use ndarray::{Array1, Array2, Axis, aview1};
 
@@ -162,6 +162,26 @@ fn early_stopping_records_validation_and_may_stop_early() -> forest::Result<()> 
 }
 
 #[test]
+fn training_may_be_left_to_early_stopping_alone() -> forest::Result<()> {
+    let (x, y) = blobs(100, 4, 3, 4.0, 1);
+    let stop = EarlyStopping { fraction: 0.3, patience: 2 };
+    let forest = quick().epochs(usize::MAX).early_stopping(Some(stop)).fit(x.view(), aview1(&y))?;
+    // The accuracy on 30 rows can rise 30 times, at most 3 epochs apart.
+    assert!(forest.history().len() < 100, "{}", forest.history().len());
+    Ok(())
+}
+
+/// A response that grows beyond single precision, as those of the roots do in two steps, has no softmax.
+#[test]
+fn a_loss_that_is_no_number_is_an_error() {
+    let (x, y) = oblique_xor(60, 4, 0.6, 1);
+    for loss in [Loss::PerTree, Loss::Joint] {
+        let params = quick().loss(loss).optimiser(Optimiser { rate: f32::MAX, ..Optimiser::default() });
+        assert!(matches!(params.fit(x.view(), aview1(&y)), Err(ForestError::Diverged { .. })), "{loss:?}");
+    }
+}
+
+#[test]
 fn a_tree_that_sees_no_row_stays_as_it_began() -> forest::Result<()> {
     let (x, y) = blobs(200, 4, 3, 2.0, 1);
     let mut masks = Array2::ones((5, 200));
@@ -218,6 +238,27 @@ fn partial_fit_learns_from_a_stream() -> forest::Result<()> {
 }
 
 #[test]
+fn bags_of_a_stream_leave_out_other_trees_each_time() -> forest::Result<()> {
+    let (x, y) = blobs(60, 4, 2, 4.0, 1);
+    let params = quick().trees(40).leafness(Leafness::Fixed).bagging(true).epochs(0);
+    let mut forest = params.fit(x.view(), aview1(&y))?;
+    let start = forest.predict_trees(x.view())?;
+    let untouched = |forest: &SoftForest| -> forest::Result<usize> {
+        let now = forest.predict_trees(x.view())?;
+        Ok((0..40).filter(|tree| (2 * tree..2 * tree + 2).all(|k| now.column(k) == start.column(k))).count())
+    };
+    for row in 0..12 {
+        forest.partial_fit(x.slice(ndarray::s![row..=row, ..]), aview1(&y[row..=row]))?;
+        if row == 0 {
+            // A bag has none of a row with a chance of 1/e.
+            assert!((5..25).contains(&untouched(&forest)?));
+        }
+    }
+    assert_eq!(untouched(&forest)?, 0);
+    Ok(())
+}
+
+#[test]
 fn bad_input_is_a_typed_error_everywhere() -> forest::Result<()> {
     let (x, y) = oblique_xor(60, 4, 0.6, 1);
     let labels = aview1(&y);
@@ -246,12 +287,15 @@ fn bad_input_is_a_typed_error_everywhere() -> forest::Result<()> {
     }
     let zeros = [0.0; 60];
     assert!(matches!(params.fit_weighted(x.view(), labels, Some(aview1(&zeros))), Err(ForestError::Weight { .. })));
+    let transposed = params.fit_masked(x.view(), labels, None, Some(Array2::ones((60, 5))));
+    assert!(matches!(transposed, Err(ForestError::Setting { name: "tree_weights", .. })));
     let mut forest = params.fit(x.view(), labels)?;
     let narrow = x.slice(ndarray::s![.., ..3]);
     assert!(matches!(forest.predict(narrow), Err(ForestError::Width { expected: 4, found: 3 })));
     assert!(matches!(forest.predict_one(&[0.0; 3], Evaluation::Exact, &mut [0.0; 2]), Err(ForestError::Width { .. })));
     assert!(matches!(forest.predict_proba(none.view()), Err(ForestError::Empty { .. })));
     assert!(matches!(forest.partial_fit(x.view(), aview1(&[5; 60])), Err(ForestError::Label { .. })));
+    assert!(matches!(forest.partial_fit(none.view(), aview1(&[])), Err(ForestError::Empty { .. })));
     let huge = Array2::from_elem((2, 4), f32::MAX);
     let out = forest.predict_proba(huge.view())?;
     assert!(out.iter().all(|p| p.is_finite()));
@@ -272,5 +316,26 @@ fn scores_and_losses_are_what_they_say() -> forest::Result<()> {
             assert!((of_trees - mean[k]).abs() < 1e-5);
         }
     }
+    Ok(())
+}
+
+#[test]
+fn complexity_counts_what_prediction_needs() -> forest::Result<()> {
+    let (x, y) = blobs(60, 4, 2, 4.0, 1);
+    let fresh = |leafness| quick().trees(2).depth(2).leafness(leafness).epochs(0).fit(x.view(), aview1(&y));
+    let fixed = fresh(Leafness::Fixed)?;
+    let cost = fixed.complexity();
+    assert_eq!((cost.trees, cost.gates, cost.leaves, cost.max_depth, cost.mean_depth), (2, 6, 8, 2, 2.0));
+    // Per tree 3 gates of 4 weights and a bias, and 4 leaves of 2 classes.
+    assert_eq!((cost.scalars, cost.macs), (2 * (3 * 5 + 4 * 2), 2 * (3 * 4 + 4 * 2)));
+    let passed = fixed.gates_per_tree(x.view())?;
+    assert_eq!((passed.exact, passed.hard), (3.0, 2.0));
+    // Where rows may stop at the gates too, these have responses and a leafness each.
+    let open = fresh(Leafness::Logit { init: 0.0 })?.complexity();
+    assert_eq!((open.scalars, open.macs), (2 * (3 * 5 + 7 * 2 + 3), 2 * (3 * 4 + 7 * 2)));
+    // A linear leaf has a weight an input beside its constant, and multiplies by each.
+    let linear = quick().trees(2).depth(2).leafness(Leafness::Fixed).epochs(0).mix(Mix::Logits).leaf(LeafModel::Linear);
+    let sloped = linear.fit(x.view(), aview1(&y))?.complexity();
+    assert_eq!((sloped.scalars, sloped.macs), (2 * (3 * 5 + 4 * 2 * 5), 2 * (3 * 4 + 4 * 2 * 5)));
     Ok(())
 }

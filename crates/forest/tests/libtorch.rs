@@ -149,6 +149,8 @@ fn what_it_cannot_train_on_is_refused() -> forest::Result<()> {
     for (other, field) in [
         (settings.clone().batch(0), "batch"),
         (settings.clone().loss(Loss::Joint), "loss"),
+        (settings.clone().gate(Gate::SmoothStep { width: 6.0 }), "gate"),
+        (settings.clone().mix(Mix::Logits), "mix"),
         (settings.clone().regularisers(penalised), "regularisers"),
         (settings.clone().bagging(true), "bagging"),
     ] {
@@ -161,4 +163,29 @@ fn what_it_cannot_train_on_is_refused() -> forest::Result<()> {
     let (torch, scaled) = settings.fit(x.view(), labels)?.torch(x.view(), tch::Device::Cpu)?;
     assert!(matches!(torch.gradients(scaled.view(), labels), Err(ForestError::Setting { name: "loss", .. })));
     Ok(())
+}
+
+#[test]
+fn a_batch_may_have_room_for_more_than_all_rows() -> forest::Result<()> {
+    let (x, y) = blobs(30, 5, 3, 2.0, 1);
+    let start = params(2, Gate::Sigmoid, Mix::Probabilities, None).epochs(0).fit(x.view(), aview1(&y))?;
+    let [all, more] = [30, usize::MAX].map(|batch| {
+        let (mut torch, scaled) = start.torch(x.view(), tch::Device::Cpu)?;
+        torch.train(scaled.view(), aview1(&y), &start.params().clone().epochs(2).batch(batch))
+    });
+    assert_eq!(all?, more?);
+    Ok(())
+}
+
+/// Every gate but the first sits at the left child of the one before.
+#[test]
+fn chains_too_long_to_be_padded_are_refused() {
+    let chain: Vec<u32> = std::iter::once(0).chain((0..69).map(|gate| 2 * gate + 1)).collect();
+    let tree = forest::Topology::from_gate_nodes(&chain).and_then(|topology| {
+        let (weights, bias, leafness) = (vec![0.0; 70], vec![0.0; 70], vec![0.5; 70]);
+        forest::Tree::from_parts(topology, 1, 2, weights, bias, leafness, vec![0.0; 2 * 141], Vec::new())
+    });
+    let trees: Vec<forest::Tree> = tree.into_iter().collect();
+    let made = TorchForest::new(&trees, &SoftForestParams::default(), 1.0, tch::Device::Cpu);
+    assert!(matches!(made, Err(ForestError::Setting { name: "depth", .. })), "{made:?}");
 }

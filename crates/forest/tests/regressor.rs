@@ -1,7 +1,9 @@
 //! The regressor as its users meet it.
 
-use forest::{Evaluation, ForestError, LeafUpdate, Leafness, Optimiser, SoftForestParams, SoftForestRegressor};
-use ndarray::Array2;
+use forest::{
+    EarlyStopping, Evaluation, ForestError, LeafUpdate, Leafness, Optimiser, SoftForestParams, SoftForestRegressor,
+};
+use ndarray::{Array1, Array2};
 
 fn ridge(rows: usize) -> (Array2<f32>, Array2<f32>) {
     let x = Array2::from_shape_fn((rows, 2), |(i, j)| {
@@ -109,5 +111,27 @@ fn a_chunk_that_diverges_leaves_the_model_as_it_was() -> forest::Result<()> {
     model.partial_fit(x.view(), y.view())?;
     assert_eq!(model.history().len(), 7);
     assert_ne!(model.predict(x.view())?, before);
+    Ok(())
+}
+
+#[test]
+fn rows_without_weight_say_nothing() -> forest::Result<()> {
+    let (x, _) = ridge(200);
+    let y = Array2::from_shape_fn((200, 1), |(i, _)| if i % 2 == 0 { 1.0 } else { -1.0 });
+    let weights = Array1::from_shape_fn(200, |i| if i % 2 == 0 { 3.0 } else { 0.0 });
+    let model = params().harden(false).fit_values(x.view(), y.view(), Some(weights.view()))?;
+    // If all rows counted, the best guess would be their mean of 0.
+    assert!(model.predict(x.view())?.iter().all(|&value| (value - 1.0).abs() < 0.1));
+    Ok(())
+}
+
+#[test]
+fn a_single_held_out_row_tells_epochs_apart() -> forest::Result<()> {
+    let (x, y) = ridge(10);
+    let stop = EarlyStopping { fraction: 0.1, patience: 40 };
+    let model = params().early_stopping(Some(stop)).harden(false).fit_values(x.view(), y.view(), None)?;
+    let scores: Vec<f64> = model.history().iter().filter_map(|epoch| epoch.validation).collect();
+    assert_eq!(scores.len(), 40);
+    assert!(scores.iter().all(|score| *score < 0.0) && scores.iter().any(|score| *score > scores[0]), "{scores:?}");
     Ok(())
 }

@@ -48,7 +48,7 @@ pub struct MemoryLevel {
     /// What it holds; an operand that is not held passes by.
     #[serde(default = "everything")]
     pub holds: Vec<OperandKind>,
-    /// Bytes; absent for a level that never fills.
+    /// Bytes; absent for a level that never fills, as the outermost never does.
     #[serde(default)]
     pub capacity_bytes: Option<u64>,
     /// Bits a cycle to the next level in; absent where it never limits.
@@ -169,8 +169,11 @@ impl Accelerator {
         }
         for (index, level) in self.memory.iter().enumerate() {
             let field = |name: &str| format!("memory `{}` {name}", level.name);
-            if index == 0 && (level.holds.len() != 3 || level.capacity_bytes.is_some()) {
+            if index == 0 && level.holds.len() != 3 {
                 return fail(&field("holds"), "the outermost level holds everything", format!("{:?}", level.holds));
+            }
+            if let Some(bytes) = level.capacity_bytes.filter(|_| index == 0) {
+                return fail(&field("capacity_bytes"), "none: the outermost level never fills", bytes.to_string());
             }
             let distinct = level.holds.iter().collect::<std::collections::BTreeSet<_>>().len();
             if distinct == 0 || distinct != level.holds.len() {
@@ -203,8 +206,8 @@ impl Accelerator {
         self.engine.validate(self)
     }
 
-    /// Energy of one MAC, in pJ: the cheapest entry that is wide enough for both operands, or the widest entry scaled
-    /// by the product of the widths it lacks.
+    /// Energy of one MAC, in pJ: the cheapest entry that is wide enough for both operands or, where none is, the cheapest once
+    /// each is scaled by the product of the widths it lacks.
     pub fn mac_pj(&self, input_bits: u8, weight_bits: u8) -> f64 {
         let wide_enough = |entry: &&MacEnergy| entry.bits[0] >= input_bits && entry.bits[1] >= weight_bits;
         let covering = self.mac_energy.iter().filter(wide_enough).map(|entry| entry.pj).min_by(f64::total_cmp);
@@ -276,5 +279,16 @@ mod tests {
         assert_eq!((level.holds.len(), level.tile_bits()), (2, 524_288 * 8 / 4));
         level.capacity_bytes = Some(u64::MAX);
         assert_eq!(level.tile_bits(), u64::MAX / 4);
+    }
+
+    #[test]
+    fn a_mac_takes_the_cheapest_entry_that_is_wide_enough() {
+        let mut accelerator = Accelerator::preset("diannao-like").unwrap();
+        let entry = |bits, pj| MacEnergy { bits, pj, source: "chosen here".into() };
+        accelerator.mac_energy = vec![entry([16, 16], 1.0), entry([8, 8], 0.25), entry([8, 16], 0.375)];
+        let pj = |[input, weight]: [u8; 2]| accelerator.mac_pj(input, weight);
+        assert_eq!([[8, 8], [2, 5], [8, 9], [9, 8], [16, 16]].map(pj), [0.25, 0.25, 0.375, 1.0, 1.0]);
+        // None is: 1·2·1, 0.25·4·2 and 0.375·4·1; then 1·2·2, 0.25·4·4 and 0.375·4·2.
+        assert_eq!([[32, 16], [32, 32]].map(pj), [1.5, 3.0]);
     }
 }

@@ -1,13 +1,13 @@
 //! Accelerators × networks with ratios to a baseline, and sweeps with their Pareto front.
 
 use core_tensor::workload::{Pass, Workload};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::accelerator::Accelerator;
 use crate::engine::price;
 use crate::error::HwError;
 use crate::networks::{with_bits, with_densities};
+use crate::parallel::try_map;
 use crate::task::Task;
 
 /// One network on one accelerator, set beside the baseline accelerator.
@@ -51,7 +51,7 @@ pub fn compare(
     networks.iter().try_for_each(has_layers)?;
     let mut rows = Vec::with_capacity(accelerators.len() * networks.len());
     for network in networks {
-        let costs = accelerators.par_iter().map(|it| it.cost(network)).collect::<Result<Vec<_>, _>>()?;
+        let costs = try_map(accelerators, |it| it.cost(network))?;
         let base = &costs[baseline];
         rows.extend(costs.iter().map(|cost| {
             let dram: f64 = cost
@@ -91,7 +91,14 @@ fn ratio(theirs: f64, ours: f64) -> Option<f64> {
     ratio.is_finite().then_some(ratio)
 }
 
+/// Points of a sweep, at most.
+const MAX_POINTS: u128 = 1 << 18;
+/// Layers of a sweep's networks, at most.
+const MAX_LAYERS: u128 = 1 << 22;
+
 /// The axes of a sweep; an empty axis keeps what the accelerator or the network has.
+///
+/// A sweep may have 2^18 points, and 2^22 layers over all pairs of bits and densities, each of which has a copy of the network.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sweep {
@@ -128,12 +135,14 @@ impl Sweep {
     /// Every combination, in parallel; the order and the result do not depend on the number of threads.
     ///
     /// # Errors
-    /// A network without layers, or a combination that makes no sense or cannot run.
+    /// A network without layers, more points or layers than a sweep may have, or the first combination that makes no sense or
+    /// cannot run.
     pub fn run(&self, accelerator: &Accelerator, network: &Workload) -> Result<Vec<Point>, HwError> {
         fn axis<T: Copy>(values: &[T]) -> Vec<Option<T>> {
             if values.is_empty() { vec![None] } else { values.iter().copied().map(Some).collect() }
         }
         has_layers(network)?;
+        self.check_size(network)?;
         let mut machines = Vec::new();
         for array in axis(&self.arrays) {
             for scale in axis(&self.buffer_scales) {
@@ -167,21 +176,34 @@ impl Sweep {
         }
         let pairs: Vec<_> =
             machines.iter().flat_map(|machine| networks.iter().map(move |net| (machine, net))).collect();
-        let mut points = pairs
-            .into_par_iter()
-            .map(|((array, scale, machine), (bits, densities, tasks))| {
-                let (mut cycles, mut energy_pj) = (0_u64, 0.0);
-                for task in tasks {
-                    let cost = price(machine, task)?;
-                    cycles = cycles.saturating_add(cost.cycles());
-                    energy_pj += cost.energy_pj();
-                }
-                let (array, buffer_scale, bits, densities) = (*array, *scale, *bits, *densities);
-                Ok(Point { array, buffer_scale, bits, densities, cycles, energy_pj, pareto: false })
-            })
-            .collect::<Result<Vec<_>, HwError>>()?;
+        let mut points = try_map(&pairs, |&((array, scale, machine), (bits, densities, tasks))| {
+            let (mut cycles, mut energy_pj) = (0_u64, 0.0);
+            for task in tasks {
+                let cost = price(machine, task)?;
+                cycles = cycles.saturating_add(cost.cycles());
+                energy_pj += cost.energy_pj();
+            }
+            let (array, buffer_scale, bits, densities) = (*array, *scale, *bits, *densities);
+            Ok(Point { array, buffer_scale, bits, densities, cycles, energy_pj, pareto: false })
+        })?;
         mark_pareto(&mut points);
         Ok(points)
+    }
+
+    /// Refuses what would fill the memory.
+    fn check_size(&self, network: &Workload) -> Result<(), HwError> {
+        let combinations = |first: usize, second: usize| first.max(1) as u128 * second.max(1) as u128;
+        let machines = combinations(self.arrays.len(), self.buffer_scales.len());
+        let networks = combinations(self.bits.len(), self.densities.len());
+        let layers = networks.saturating_mul(network.layers.len() as u128);
+        let sizes = [
+            ("points", machines.saturating_mul(networks), MAX_POINTS),
+            ("layers of all its networks", layers, MAX_LAYERS),
+        ];
+        match sizes.into_iter().find(|&(_, found, most)| found > most) {
+            Some((field, found, most)) => Err(HwError::field("sweep", field, format!("at most {most}"), found)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -225,6 +247,11 @@ mod tests {
         );
         let [_, compressed, dense] = &at_80[..] else { panic!("{at_80:?}") };
         assert!(compressed.energy_pj < dense.energy_pj && compressed.dram_bits < dense.dram_bits);
+        // Set beside another baseline, the same costs in another ratio.
+        let beside = compare(&machines, &[with_densities(net, [0.2, 1.0])], 1).unwrap();
+        assert_eq!((beside[1].speedup, beside[1].energy_ratio), (Some(1.0), Some(1.0)));
+        assert_eq!(beside[0].speedup, Some(beside[1].latency_ms / beside[0].latency_ms));
+        assert_eq!(beside[0].energy_ratio, Some(beside[1].energy_pj / beside[0].energy_pj));
     }
 
     #[test]
@@ -251,20 +278,49 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_covers_every_combination() {
-        let net = with_bits(builtin("mlp").unwrap(), [8, 8, 8]);
+    fn a_sweep_prices_every_combination_in_order() {
+        let net = with_bits(builtin("resnet20-cifar").unwrap(), [8, 8, 8]);
         let sweep = Sweep {
             arrays: vec![[8, 8], [16, 16]],
-            buffer_scales: vec![0.5, 1.0, 2.0],
-            bits: vec![[8, 8]],
+            buffer_scales: vec![0.01, 1.0, 2.0],
+            bits: vec![[8, 4]],
             densities: vec![[1.0, 1.0], [0.5, 1.0]],
         };
         let accelerator = Accelerator::preset("cambricon-x-like").unwrap();
         let points = sweep.run(&accelerator, &net).unwrap();
         assert_eq!(points.len(), 12);
         assert!(points.iter().any(|point| point.pareto));
+        // The same, one by one: arrays outermost, then buffers, then densities.
+        for (index, point) in points.iter().enumerate() {
+            let (array, scale) = (sweep.arrays[index / 6], sweep.buffer_scales[index / 2 % 3]);
+            let densities = sweep.densities[index % 2];
+            assert_eq!((point.array, point.buffer_scale, point.densities), (Some(array), scale, Some(densities)));
+            let mut machine = accelerator.clone();
+            machine.engine.resize(array);
+            for level in &mut machine.memory[1..] {
+                level.capacity_bytes = level.capacity_bytes.map(|bytes| (bytes as f64 * scale) as u64);
+            }
+            let cost = machine.cost(&with_densities(with_bits(net.clone(), [8, 4, 4]), densities)).unwrap();
+            assert_eq!((point.cycles, point.energy_pj), (cost.cycles(), cost.energy_pj()));
+        }
+        // Every axis tells: density, buffer, array.
+        assert!(points[2].energy_pj > points[3].energy_pj && points[0].energy_pj > points[2].energy_pj);
+        assert!(points[2].cycles > points[8].cycles);
         let bad = Sweep { buffer_scales: vec![0.0], ..sweep };
         assert!(bad.run(&accelerator, &net).is_err());
+    }
+
+    #[test]
+    fn a_sweep_that_would_fill_the_memory_is_refused_by_its_size() {
+        let accelerator = Accelerator::preset("diannao-like").unwrap();
+        let net = builtin("mlp").unwrap();
+        let large = Sweep { arrays: vec![[8, 8]; 513], buffer_scales: vec![1.0; 512], ..Sweep::default() };
+        let error = large.run(&accelerator, &net).unwrap_err();
+        assert_eq!(error.to_string(), "sweep: points is 262656, expected at most 262144");
+        let deep = Workload::new("deep", vec![net.layers[0].clone(); 4097]);
+        let wide = Sweep { bits: vec![[8, 8]; 32], densities: vec![[1.0, 1.0]; 32], ..Sweep::default() };
+        let error = wide.run(&accelerator, &deep).unwrap_err();
+        assert_eq!(error.to_string(), "sweep: layers of all its networks is 4195328, expected at most 4194304");
     }
 
     proptest! {

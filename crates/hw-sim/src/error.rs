@@ -47,7 +47,7 @@ pub enum HwError {
         /// Bits that a tile may use (half the level when double-buffered).
         available: u64,
     },
-    /// A count that does not fit 64 bits.
+    /// A count that does not fit 64 bits, or is past the 2^56 words and MACs of a layer that engines count with.
     #[error("layer `{layer}`: its {quantity} do not fit in 64 bits")]
     Overflow {
         /// The layer.

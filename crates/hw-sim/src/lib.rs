@@ -31,6 +31,7 @@ mod error;
 mod explain;
 pub mod loopnest;
 pub mod networks;
+mod parallel;
 pub mod published;
 pub mod scalesim;
 pub mod stall;

@@ -21,7 +21,10 @@ impl Table {
     /// Aligned columns: the first to the left, the others to the right.
     pub fn to_text(&self) -> String {
         let widths: Vec<usize> = (0..self.headers.len())
-            .map(|column| self.lines().map(|row| row[column].chars().count()).max().unwrap_or(0))
+            .map(|column| {
+                let cells = self.lines().filter_map(|row| row.get(column));
+                cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+            })
             .collect();
         let mut text = String::new();
         for row in self.lines() {
@@ -251,6 +254,8 @@ mod tests {
         let table = Table::new(&["name", "n"], vec![vec!["a,b".into(), "1".into()], vec!["c|d".into(), "22".into()]]);
         assert_eq!(table.to_text(), "name   n\na,b    1\nc|d   22\n");
         assert_eq!(table.to_csv(), "name,n\n\"a,b\",1\nc|d,22\n");
+        let ragged = Table { headers: vec!["a".into(), "b".into()], rows: vec![vec!["1".into()], Vec::new()] };
+        assert_eq!(ragged.to_text(), "a  b\n1\n\n");
         assert_eq!(Table::new(&["a\rb"], Vec::new()).to_csv(), "\"a\rb\"\n");
         assert_eq!(table.to_markdown(), "| name | n |\n|---|---|\n| a,b | 1 |\n| c\\|d | 22 |\n");
     }

@@ -79,7 +79,8 @@ pub struct Task {
     pub weight: Operand,
     /// Bits of a finished output in memory.
     pub output_bits: u8,
-    /// Bits that the weights take in DRAM, where they were measured; otherwise the engine counts them itself.
+    /// Bits that the weights take in DRAM, where they were measured; otherwise the engine counts them itself, as the searching
+    /// engines, `loop_nest` and `bit_composable`, always do.
     pub stored_weight_bits: Option<u64>,
 }
 

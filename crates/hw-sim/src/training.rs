@@ -148,6 +148,16 @@ mod tests {
     const STATIC: [Precision; 1] = [Precision { bits: [8, 8, 8], share: 1.0 }];
 
     #[test]
+    fn a_step_has_three_passes_of_every_layer_but_the_first() {
+        let cost = step(&Accelerator::preset("stripes-like").unwrap(), &builtin("mlp").unwrap()).unwrap();
+        let passes = |name: &str| -> Vec<Pass> {
+            cost.layers.iter().filter(|layer| layer.name == name).map(|layer| layer.pass).collect()
+        };
+        assert_eq!(passes("fc1"), [Pass::Forward, Pass::WeightGradient]);
+        assert_eq!([passes("fc2"), passes("fc3")], [Pass::TRAINING; 2]);
+    }
+
+    #[test]
     fn a_schedule_is_the_sum_of_its_phases() {
         let accelerator = Accelerator::preset("bitfusion-training").unwrap();
         let net = builtin("resnet20-cifar").unwrap();

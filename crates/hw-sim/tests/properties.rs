@@ -272,6 +272,7 @@ fn impossible_accelerators_are_refused_by_field_or_line() {
     refuse("pj = 0.143", "pj = 1e300", "expected bits 1 to 32, 0 to 1e12 pJ");
     refuse("pj = 0.143", "pj = -0.143", "mac_energy");
     refuse("read_pj = 2.45", "", "a.toml:");
+    refuse("bandwidth_bits = 512", "capacity_bytes = 8192", "memory `dram` capacity_bytes is 8192, expected none");
     refuse("capacity_bytes = 524288", "capacity_bytes = 0", "capacity_bytes");
     refuse("name = \"activations\"", "name = \"activations", "a.toml:");
     refuse("kind = \"diannao\"", "kind = \"abacus\"", "abacus");

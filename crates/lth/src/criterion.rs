@@ -15,9 +15,9 @@ pub use random::Random;
 pub use snip::Snip;
 pub use synflow::SynFlow;
 
-use crate::Result;
 use crate::mask::MaskSet;
 use crate::prunable::NamedTensor;
+use crate::{Error, Result};
 use tch::{Tensor, no_grad};
 
 /// Scores the weights of a model.
@@ -41,8 +41,9 @@ pub trait Criterion {
     /// What keeps the weights from being scored.
     fn score(&self, weights: &[NamedTensor], mask: Option<&MaskSet>) -> Result<Scores>;
 
-    /// How many consecutive weights of a tensor of this shape share a score. With it [`Imp`](crate::Imp) counts what a
-    /// round on disk keeps. Default: `None`, not known before there are scores, and nothing is counted.
+    /// How many consecutive weights of a tensor of this shape share one score: 1 where each has its own, those of a
+    /// filter where filters go whole. [`Imp`](crate::Imp) asks it about a round on disk, to count without scoring what
+    /// that round should have kept. Default: `None`, not known without scores; such rounds are not counted.
     fn unit(&self, _shape: &[i64]) -> Option<usize> {
         None
     }
@@ -103,13 +104,28 @@ impl Drop for Masked {
     }
 }
 
-/// Gradients of a scalar with respect to the weights.
-fn gradients(loss: &Tensor, weights: &[NamedTensor], create_graph: bool) -> Result<Vec<Tensor>> {
+/// Gradients of a scalar with respect to tensors.
+///
+/// # Errors
+/// [`Error::Mismatch`] for a tensor that is frozen or has no part in the scalar, and for a scalar without a graph.
+pub(crate) fn gradients(loss: &Tensor, weights: &[NamedTensor], create_graph: bool) -> Result<Vec<Tensor>> {
+    if let Some((name, _)) = weights.iter().find(|(_, weight)| !weight.requires_grad()) {
+        return Err(Error::mismatch(name, "a tensor that takes a gradient", "a frozen one"));
+    }
+    // libtorch would walk down a graph that is not there, and end the process.
+    if !loss.requires_grad() {
+        let found = "none: computed under `no_grad`, detached, or constant in them";
+        return Err(Error::mismatch("scalar to differentiate", "a graph back to the weights", found));
+    }
+    // Asked for none, it would fill every leaf's `grad` instead.
+    if weights.is_empty() {
+        return Ok(Vec::new());
+    }
     let inputs: Vec<&Tensor> = weights.iter().map(|(_, weight)| weight).collect();
     let gradients = Tensor::f_run_backward(&[loss], &inputs, create_graph, create_graph)?;
     for ((name, _), gradient) in weights.iter().zip(&gradients) {
         if !gradient.defined() {
-            return Err(crate::Error::mismatch(name, "a weight that the loss depends on", "one that it does not"));
+            return Err(Error::mismatch(name, "a tensor that the loss depends on", "one that it does not"));
         }
     }
     Ok(gradients)

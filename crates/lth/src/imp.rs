@@ -7,7 +7,7 @@ use crate::mask::{MaskRecord, MaskSet};
 use crate::prunable::{NamedTensor, Prunable};
 use crate::rewind::Rewind;
 use crate::selector::{Amount, Selector};
-use crate::ticket::{Ticket, TicketRecord, architecture_digest, restore};
+use crate::ticket::{Ticket, TicketRecord, architecture_digest, fitted, restore};
 use crate::{Error, Result};
 use core_tensor::optim::NamedTensors;
 use serde::{Deserialize, Serialize};
@@ -113,14 +113,15 @@ impl<'a> Imp<'a> {
         config.selector.takes(Amount::Rate(config.rate))?;
         let weights = config.prunable.select_from(store)?;
         let mask = MaskSet::ones_like(&weights);
-        if config.first_round == FirstRound::TrainFirst {
-            restore(start, store)?;
+        match config.first_round {
+            FirstRound::TrainFirst => restore(start, store)?,
+            FirstRound::PruneImmediately => drop(fitted(start, store)?),
         }
         Ok(Self { config, store, weights, start, criterion, folder: None, round: 0, mask })
     }
 
-    /// Keeps each round's ticket as `round-{n}.safetensors` in a folder, and takes rounds that are already there from it
-    /// instead of computing them again.
+    /// Keeps each round's ticket as `round-{n}.safetensors` in a folder, made if need be, and takes rounds that are
+    /// already there from it instead of computing them again.
     ///
     /// A round on disk must have this search's record, start weights and counts: as many weights (or filters) as the
     /// rate leaves of the round before, no layer with less than its minimum or emptied where that is refused. What a
@@ -159,6 +160,10 @@ impl<'a> Imp<'a> {
                 ticket
             }
             _ => {
+                if let Some(folder) = &self.folder {
+                    // Before the training, which would be lost without it.
+                    std::fs::create_dir_all(folder).map_err(core_tensor::Error::io(folder, "create"))?;
+                }
                 let ticket = self.search(&mut train)?;
                 if let Some(path) = &path {
                     ticket.save(path)?;

@@ -118,7 +118,8 @@ impl MaskSet {
         Ok(Self { layers })
     }
 
-    /// The entries that are `torch.nn.utils.prune` masks (`…_mask`) in a state dict, as a mask set.
+    /// The entries that are `torch.nn.utils.prune` masks (`…_mask`) in a state dict, as a mask set in the same order.
+    /// Sort what a hash map holds: ties and seeded shuffles follow the order.
     ///
     /// # Errors
     /// As [`from_tensors`](Self::from_tensors); [`Error::NothingToPrune`] if there are none.

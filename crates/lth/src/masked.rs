@@ -1,10 +1,10 @@
 //! Masks held exactly through training.
 
-use crate::Result;
 use crate::bits::Bits;
 use crate::mask::{Mask, MaskSet};
 use crate::memory::{dense_strides, zero_dropped};
 use crate::prunable::{NamedTensor, trainable_variables};
+use crate::{Error, Result};
 use core_tensor::optim::Optimizer;
 use core_tensor::train::{Control, Observer, Progress, StepContext};
 use tch::{Kind, Tensor, nn, no_grad};
@@ -42,13 +42,12 @@ impl MaskObserver {
     /// Holds `mask` on the variables of a store, and applies it to their present values.
     ///
     /// # Errors
-    /// [`Mismatch`](crate::Error::Mismatch) for a masked tensor that is absent, frozen or of another shape; nothing is
-    /// changed then.
+    /// [`Error::Mismatch`] for a masked tensor that is absent, frozen or of another shape; nothing is changed then.
     pub fn new(mask: &MaskSet, store: &nn::VarStore) -> Result<Self> {
-        Self::on(mask, &trainable_variables(store))
+        Self::on(mask, &trainable(mask, store)?)
     }
 
-    /// The same on tensors that the caller names.
+    /// The same on tensors that the caller names. The optimizer's state is found by these names, too.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -118,7 +117,21 @@ impl Observer for MaskObserver {
     }
 }
 
-fn refused(error: crate::Error) -> core_tensor::Error {
+/// The trainable variables of a store, unless one that a mask covers is frozen.
+///
+/// # Errors
+/// [`Error::Mismatch`] for a masked variable that is frozen.
+pub(crate) fn trainable(mask: &MaskSet, store: &nn::VarStore) -> Result<Vec<NamedTensor>> {
+    let variables = store.variables();
+    let frozen = |(name, _): &(&str, &Mask)| variables.get(*name).is_some_and(|variable| !variable.requires_grad());
+    if let Some((name, _)) = mask.iter().find(frozen) {
+        let found = "a frozen one, which `MaskSet::apply` masks for good";
+        return Err(Error::mismatch(name, "a trainable variable", found));
+    }
+    Ok(trainable_variables(store))
+}
+
+fn refused(error: Error) -> core_tensor::Error {
     core_tensor::Error::Observer { observer: "mask".into(), source: Box::new(error) }
 }
 
@@ -163,6 +176,10 @@ impl Layer {
 fn laid_out(mask: &Mask, strides: &[i64]) -> Bits {
     let mut axes: Vec<usize> = (0..strides.len()).collect();
     axes.sort_by_key(|axis| std::cmp::Reverse(strides[*axis]));
+    // Row by row is how the mask is stored, and how most weights lie.
+    if axes.is_sorted() {
+        return mask.bits().clone();
+    }
     let shape = mask.shape();
     // Where each axis steps in row-major order, which is how the mask is stored.
     let mut steps = vec![1_usize; shape.len()];

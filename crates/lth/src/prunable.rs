@@ -11,8 +11,9 @@ pub type NamedTensor = (String, Tensor);
 /// A predicate on named tensors. It is data, and goes into a ticket's record, because sparsities with different
 /// denominators cannot be compared.
 ///
-/// A tensor is a weight if its name's last component is `weight` and it has two axes (linear) or more (convolution).
-/// Biases and norms are never chosen unless a pattern asks for them.
+/// A tensor is a weight if its name's last component is `weight` (or `weight__3`, as tch numbers those of layers that
+/// share a path) and it has two axes (linear) or more (convolution). Biases and norms are never chosen unless a pattern
+/// asks for them.
 ///
 /// An embedding table has two axes too, and counts as a linear weight. `.except(["*embeddings*"])` leaves out those of
 /// a BERT; in other models put their own names in, since each pattern must fit some tensor.
@@ -107,10 +108,7 @@ impl Prunable {
                 return Err(Error::UnknownName { pattern: pattern.clone(), known });
             }
         }
-        let weight_of_axes = |name: &str, tensor: &Tensor| {
-            let is_weight = name.rsplit('.').next() == Some("weight");
-            if is_weight { tensor.dim() } else { 0 }
-        };
+        let weight_of_axes = |name: &str, tensor: &Tensor| if is_weight(name) { tensor.dim() } else { 0 };
         let mut chosen: Vec<&NamedTensor> = tensors
             .iter()
             .filter(|(name, tensor)| match &self.choose {
@@ -168,6 +166,13 @@ pub fn trainable_variables(store: &nn::VarStore) -> Vec<NamedTensor> {
     variables
 }
 
+/// Whether a variable is called `weight`. tch numbers a name that its path has already: `weight__3`.
+fn is_weight(name: &str) -> bool {
+    let (_, last) = name.rsplit_once('.').unwrap_or(("", name));
+    let numbered = last.strip_prefix("weight__");
+    last == "weight" || numbered.is_some_and(|number| number.parse::<usize>().is_ok())
+}
+
 /// Whether `name` as a whole fits `pattern`, in which `*` stands for any run of characters.
 fn fits(pattern: &str, name: &str) -> bool {
     let Some((before, after)) = pattern.split_once('*') else { return pattern == name };
@@ -209,6 +214,27 @@ mod tests {
         assert_eq!(chosen.len(), 1);
         assert_eq!(chosen[0].0, "features.weight");
         drop((features, classifier));
+    }
+
+    #[test]
+    fn weights_of_layers_that_share_a_path_are_weights() {
+        // As in the MNIST example of tch, which numbers their names.
+        let store = nn::VarStore::new(Device::Cpu);
+        let root = store.root();
+        nn::conv2d(&root, 1, 2, 3, Default::default());
+        nn::conv2d(&root, 2, 2, 3, Default::default());
+        nn::linear(&root, 8, 4, Default::default());
+        nn::linear(&root, 4, 2, Default::default());
+        let names = |prunable: Prunable| -> Vec<String> {
+            prunable.select_from(&store).unwrap().into_iter().map(|(name, _)| name).collect()
+        };
+        // Each layer makes a bias and a weight, and the number is that of the variables so far.
+        let all = ["weight", "weight__3", "weight__5", "weight__7"];
+        assert_eq!(names(Prunable::conv_and_linear()), all);
+        assert_eq!(names(Prunable::default()), all[..3]);
+        assert_eq!(names(Prunable::conv_only()), all[..2]);
+        assert!(is_weight("fc.weight") && is_weight("fc.weight__12"));
+        assert!(!is_weight("fc.weight__mask") && !is_weight("fc.weight__") && !is_weight("weight.bias__3"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::select::{Candidates, drop_smallest};
 use crate::{Error, Result};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 
 /// Within what scores are ranked, and what a layer may lose.
 ///
@@ -97,11 +98,15 @@ impl Selector {
     /// # Errors
     /// [`Error::NotFinite`] for a score that cannot be ranked, [`Error::Setting`] for an amount outside its range or
     /// beyond what is left (in the global scope, beyond what the minimum leaves), [`Error::UnknownName`] for densities of
-    /// tensors that were not scored, [`Error::Mismatch`] for an earlier mask of other tensors, and
+    /// tensors that were not scored, [`Error::Mismatch`] for two tensors of one name or an earlier mask of others, and
     /// [`Error::EmptiedLayer`].
     pub fn prune(&self, scores: &Scores, amount: Amount, within: Option<&MaskSet>) -> Result<MaskSet> {
         if scores.layers.is_empty() {
             return Err(Error::NothingToPrune { tensors: 0, predicate: "the criterion".into() });
+        }
+        let mut names = HashSet::new();
+        if let Some(layer) = scores.layers.iter().find(|layer| !names.insert(layer.name.as_str())) {
+            return Err(Error::mismatch(&layer.name, "one tensor of that name", "two"));
         }
         let layers = scores.layers.iter().map(|layer| Layer::new(layer, within)).collect::<Result<Vec<_>>>()?;
         if let Some(within) = within

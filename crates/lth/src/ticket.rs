@@ -3,8 +3,7 @@
 mod file;
 
 use crate::mask::{MaskRecord, MaskSet, hexadecimal};
-use crate::masked::MaskObserver;
-use crate::prunable::trainable_variables;
+use crate::masked::{MaskObserver, trainable};
 use crate::rewind::{Rewind, copies};
 use crate::{Error, Result};
 use core_tensor::optim::NamedTensors;
@@ -126,14 +125,14 @@ impl Ticket {
     /// a masked variable that is frozen; nothing is changed then.
     pub fn apply(&self, store: &nn::VarStore) -> Result<MaskObserver> {
         let fitted = fitted(&self.start, store)?;
-        let trainable = trainable_variables(store);
-        self.mask.matched(&trainable)?;
+        let trainable = trainable(&self.mask, store)?;
         copy(fitted)?;
         MaskObserver::on(&self.mask, &trainable)
     }
 }
 
-/// Sets all variables of a model to these weights, such as a [snapshot](crate::Snapshots).
+/// Sets all variables of a model to these weights, such as a [snapshot](crate::Snapshots). Counters of batches
+/// (`num_batches_tracked`) stay as they are.
 ///
 /// # Errors
 /// [`Error::OtherArchitecture`] unless names and shapes are exactly the model's; nothing is changed then.
@@ -142,13 +141,16 @@ pub fn restore(weights: &NamedTensors, store: &nn::VarStore) -> Result<()> {
 }
 
 /// A model's variables, each with the weight it is to be set to.
-fn fitted(weights: &NamedTensors, store: &nn::VarStore) -> Result<Vec<(Tensor, Tensor)>> {
+///
+/// # Errors
+/// As [`restore`].
+pub(crate) fn fitted(weights: &NamedTensors, store: &nn::VarStore) -> Result<Vec<(Tensor, Tensor)>> {
     let weights: NamedTensors = weights
         .iter()
         .filter(|(name, _)| !is_counter(name))
         .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
         .collect();
-    let variables: NamedTensors = store.variables().into_iter().collect();
+    let variables: NamedTensors = store.variables().into_iter().filter(|(name, _)| !is_counter(name)).collect();
     if let Some(difference) = first_difference(&weights, &variables) {
         return Err(Error::OtherArchitecture {
             expected: architecture_digest(&weights),
@@ -164,15 +166,17 @@ fn copy(fitted: Vec<(Tensor, Tensor)>) -> Result<()> {
     Ok(())
 }
 
-/// A SHA-256 over the sorted names and shapes of a model's variables, in hexadecimal.
+/// A SHA-256 over the sorted names and shapes of a model's variables, in hexadecimal. Counters of batches
+/// (`num_batches_tracked`) do not count.
 pub fn architecture_digest(variables: &NamedTensors) -> String {
-    let lines = variables.iter().map(|(name, tensor)| format!("{name} {:?}\n", tensor.size()));
+    let counted = variables.iter().filter(|(name, _)| !is_counter(name));
+    let lines = counted.map(|(name, tensor)| format!("{name} {:?}\n", tensor.size()));
     let mut lines: Vec<String> = lines.collect();
     lines.sort();
     hexadecimal(&Sha256::digest(lines.concat()))
 }
 
-/// PyTorch's state dicts count batches beside each batch norm; tch's variables do not.
+/// PyTorch's state dicts count batches beside each batch norm; tch's own batch norms do not.
 fn is_counter(name: &str) -> bool {
     name.rsplit('.').next() == Some("num_batches_tracked")
 }

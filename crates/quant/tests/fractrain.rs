@@ -10,6 +10,7 @@ use quant::fractrain::{
     AtEpochs, ByProgress, CostController, CostLedger, CpTarget, Cyclic, DfqConfig, DfqOption, FollowTarget, Gates,
     GridKind, Pfq, Precision, PrecisionController, QuantConfig, QuantFactory, QuantHandle, WithGateCost,
 };
+use std::path::Path;
 use tch::{Device, Kind, Tensor, nn};
 
 /// Four batches of eight wavy 8 × 8 images whose class is which quarter is brightest; others in every epoch.
@@ -126,6 +127,8 @@ fn a_progressive_training_switches_costs_what_it_should_and_resumes_to_the_bit()
     let mut trainer = Trainer::new(train_config(4), &mut objective, &mut optimizer).unwrap();
     trainer.observe(&mut control).observe(&mut again);
     trainer.restore::<()>(&file, &second.store).unwrap();
+    // An evaluation now is one of the network that was trained; only the next step has 8/8.
+    assert_eq!(second.handle.precision(), Precision::new(4, 6).unwrap());
     trainer.fit(&Images).unwrap();
     assert_eq!(again.effective_macs(), ledger.effective_macs());
     assert_eq!(control.switches(), [0, 2]);
@@ -271,6 +274,45 @@ fn the_realised_cost_converges_to_a_target_between_and_a_staged_target_is_follow
     let (cp, target) = mean_cp(&net, follow, 50, 15);
     assert_eq!(target, 3.5);
     assert!((cp - 3.5).abs() < 0.4, "{cp}");
+}
+
+/// What a staged training leaves after so many epochs: its weights, and the target in force. It goes on from a file, or
+/// leaves one. With `shares`, options are drawn instead of chosen.
+fn steered(epochs: u64, shares: Option<&[Vec<f64>]>, from: Option<&Path>, to: Option<&Path>) -> (Vec<Tensor>, f64) {
+    let net = gated(dfq(3.0, 0.5));
+    if let Some(shares) = shares {
+        net.gates.draw_at_random(shares.to_vec(), 7).unwrap();
+    }
+    let targets = [2.0, 3.5].map(|target| CpTarget::new(target).unwrap()).to_vec();
+    let mut follow = FollowTarget::staged(&net.gates, targets, AtEpochs::new(vec![2]).unwrap()).unwrap();
+    let mut inner = CrossEntropy::new(net.network.as_ref());
+    let mut objective = WithGateCost::new(&mut inner, &net.gates);
+    let mut optimizer = Sgd::new(parameters(&net.store, 0.0), SgdConfig::default()).unwrap();
+    let mut trainer = Trainer::new(train_config(epochs), &mut objective, &mut optimizer).unwrap();
+    trainer.observe(&mut follow);
+    if let Some(file) = from {
+        trainer.restore::<()>(file, &net.store).unwrap();
+    }
+    trainer.fit(&Images).unwrap();
+    if let Some(file) = to {
+        trainer.save(file, &net.store, &()).unwrap();
+    }
+    drop(trainer);
+    (weights(&net.store), net.gates.config().target.percent())
+}
+
+#[test]
+fn a_steered_training_resumes_to_the_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("training.safetensors");
+    let shares = [vec![0.25, 0.5, 0.25], vec![0.5, 0.25, 0.25]];
+    for shares in [None, Some(&shares[..])] {
+        let (whole, target) = steered(4, shares, None, None);
+        assert_eq!(steered(2, shares, None, Some(&file)).1, 3.5);
+        let (resumed, again) = steered(4, shares, Some(&file), None);
+        assert_eq!((target, again), (3.5, 3.5));
+        assert!(resumed.iter().zip(&whole).all(|(a, b)| a.equal(b)), "drawn: {}", shares.is_some());
+    }
 }
 
 #[test]

@@ -195,8 +195,11 @@ fn reproduce(registry: &Registry, request: &Request, args: Option<&RunArgs>) -> 
         report.add(*experiment, &ask, plan.data, &results);
     }
     let page = report.write(&request.out).inspect_err(|_| {
+        use std::io::Write;
         let runs = request.runs.display();
-        eprintln!("the runs are safe in {runs}: once there is room, `report` writes the report from them");
+        let words = format!("the runs are safe in {runs}: once there is room, `report` writes the report from them");
+        // Whoever closed standard error is told by the exit code.
+        let _ = writeln!(std::io::stderr(), "{words}");
     })?;
     say(&format!("{}{}", report.summary(), page.display()));
     Ok(exit_code(&report, request.strict))
@@ -274,7 +277,7 @@ fn command(registry: &Registry, request: &Request) -> String {
         command += &format!(" --seeds {seeds}");
     }
     if let Some(data) = &request.data {
-        command += &format!(" --data {}", data.display());
+        command += &format!(" --data {}", quoted(&data.to_string_lossy()));
     }
     if request.device != Device::Cpu {
         command += &format!(" --device {}", request.device);
@@ -282,9 +285,43 @@ fn command(registry: &Registry, request: &Request) -> String {
     command
 }
 
+/// An argument as a shell reads it back whole.
+fn quoted(argument: &str) -> String {
+    if argument.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+=:@%,".contains(&byte)) {
+        argument.into()
+    } else {
+        format!("'{}'", argument.replace('\'', r"'\''"))
+    }
+}
+
 fn default_jobs(device: Device) -> usize {
     match device {
         Device::Cpu => machine::cores(),
         Device::Cuda(_) => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_each_of_its_causes_once() {
+        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let reason = missing.to_string();
+        let source = anyhow::Error::from(Error::io("labels".as_ref(), "open")(missing)).context("the test set");
+        let error = anyhow::Error::from(Error::Experiment { paper: "acl".into(), source });
+        assert_eq!(with_causes(&error), format!("acl: the test set: labels: open failed: {reason}"));
+    }
+
+    #[test]
+    fn a_path_is_one_argument_of_the_command_that_makes_the_report_again() {
+        for (path, expected) in [
+            ("../shared/data", "../shared/data"),
+            ("/home/me/my data", "'/home/me/my data'"),
+            ("it's $HOME", r"'it'\''s $HOME'"),
+        ] {
+            assert_eq!(quoted(path), expected);
+        }
     }
 }

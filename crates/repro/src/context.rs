@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::DataRoot;
 use crate::device::Device;
-use crate::durable::{self, Fingerprint};
+use crate::durable::{self, Fingerprint, PARTIAL};
 use crate::error::{Error, Result};
 use crate::finished::{self, ARTIFACTS, DoneFile, Finished, Timing};
-use crate::home::RunHome;
+use crate::home::{DESCRIPTION, RunHome};
 use crate::machine::Machine;
 use crate::metrics::{self, LogPosition, Metrics, MetricsLog};
 use crate::run::Run;
@@ -117,6 +117,7 @@ impl RunContext {
         };
         remove_other_checkpoints(&home, checkpoint.as_ref().map(|checkpoint| checkpoint.epoch))?;
         durable::create_folder(&home.file(ARTIFACTS))?;
+        remove_other_artifacts(&home.file(ARTIFACTS), &artifacts)?;
         Ok(Self {
             label: run.label(),
             measured: before.measured.clone(),
@@ -293,15 +294,29 @@ fn read_checkpoint(home: &RunHome) -> Result<Option<(CheckpointFile, MetricsLog)
     Ok(Some((record, log)))
 }
 
-/// Checkpoints before the one that counts, and the partial one that a kill left.
+/// Checkpoints before the one that counts, and the partial files that a kill left. Not those of the description:
+/// another program, which needs no lock for it, may be writing it just now.
 fn remove_other_checkpoints(home: &RunHome, kept: Option<u64>) -> Result<()> {
     let kept = kept.map(|epoch| format!("checkpoint-{epoch}"));
     for entry in fs::read_dir(&home.dir).map_err(Error::io(&home.dir, "list"))? {
         let entry = entry.map_err(Error::io(&home.dir, "list"))?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let epoch = name.strip_prefix("checkpoint-").is_some_and(|epoch| epoch.bytes().all(|b| b.is_ascii_digit()));
-        if (epoch && Some(&name) != kept.as_ref()) || name.starts_with(".writing-") {
+        let partial = name.strip_prefix(PARTIAL).is_some_and(|whole| !whole.starts_with(DESCRIPTION));
+        if (epoch && Some(&name) != kept.as_ref()) || partial {
             fs::remove_file(entry.path()).map_err(Error::io(&entry.path(), "remove"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Artifacts that the checkpoint does not know, and the partial ones that a kill left.
+fn remove_other_artifacts(folder: &Path, kept: &BTreeMap<String, Fingerprint>) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(Error::io(folder, "list"))? {
+        let path = entry.map_err(Error::io(folder, "list"))?.path();
+        let known = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| kept.contains_key(name));
+        if !known && path.is_file() {
+            fs::remove_file(&path).map_err(Error::io(&path, "remove"))?;
         }
     }
     Ok(())

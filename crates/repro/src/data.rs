@@ -45,7 +45,9 @@ impl DataRoot {
     /// # Errors
     /// A folder that was named and is missing, or that cannot be read.
     pub fn locate(given: Option<&Path>) -> Result<Self> {
-        let named = given.map(Path::to_path_buf).or_else(|| std::env::var_os("REPRO_DATA").map(PathBuf::from));
+        // An empty variable names nothing, as for `cargo xtask`.
+        let variable = || std::env::var_os("REPRO_DATA").filter(|value| !value.is_empty()).map(PathBuf::from);
+        let named = given.map(Path::to_path_buf).or_else(variable);
         let Some(root) = named else { return Ok(Self::at(Path::new("data"))) };
         std::fs::read_dir(&root).map_err(Error::io(&root, "read data folder"))?;
         Ok(Self { root })

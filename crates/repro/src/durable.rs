@@ -11,22 +11,30 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::run::hex;
 
+/// What the name of a file that is being written begins with. A kill leaves it under that name.
+pub(crate) const PARTIAL: &str = ".writing-";
+
 /// Writes `bytes` beside `path`, syncs, and renames over it.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = beside(path)?;
+    file.write_all(bytes).map_err(Error::io(path, "write"))?;
+    file.as_file().sync_all().map_err(Error::io(path, "sync"))?;
+    file.persist(path).map_err(|refused| Error::io(path, "rename")(refused.error))?;
+    sync_folder(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// An empty file that is to become `path`, under a name that says so: whoever tidies up knows whose half it is.
+fn beside(path: &Path) -> Result<tempfile::NamedTempFile> {
+    let prefix = format!("{PARTIAL}{}-", path.file_name().unwrap_or_default().to_string_lossy());
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-");
+    builder.prefix(&prefix);
     #[cfg(unix)]
     {
         // As `File::create` would, and unlike temporary files: readable by whoever the umask lets.
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
-    let mut file = builder.tempfile_in(folder).map_err(Error::io(path, "create"))?;
-    file.write_all(bytes).map_err(Error::io(path, "write"))?;
-    file.as_file().sync_all().map_err(Error::io(path, "sync"))?;
-    file.persist(path).map_err(|refused| Error::io(path, "rename")(refused.error))?;
-    sync_folder(folder)
+    builder.tempfile_in(path.parent().unwrap_or(Path::new("."))).map_err(Error::io(path, "create"))
 }
 
 /// Writes `value` as indented JSON.
@@ -49,7 +57,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 pub(crate) fn write_with(path: &Path, save: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<Fingerprint> {
     // The extension stays last: writers choose a format by it.
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let partial = path.with_file_name(format!(".writing-{name}"));
+    let partial = path.with_file_name(format!("{PARTIAL}{name}"));
     save(&partial)?;
     let file = File::options().read(true).write(true).open(&partial).map_err(Error::io(&partial, "open"))?;
     file.sync_all().map_err(Error::io(&partial, "sync"))?;
@@ -122,5 +130,18 @@ impl Fingerprint {
             bytes += read as u64;
             hash.update(&buffer[..read]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_in_the_making_says_which_it_will_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let half = beside(&folder.path().join("run.json")).unwrap();
+        let name = half.path().file_name().unwrap().to_string_lossy();
+        assert!(name.starts_with(".writing-run.json-"), "{name}");
     }
 }

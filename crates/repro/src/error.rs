@@ -116,7 +116,7 @@ pub enum Error {
         metric: String,
     },
     /// An experiment failed outside a worker, while planning or judging.
-    #[error("{paper}: {source:#}")]
+    #[error("{paper}: {source}")]
     Experiment {
         /// The paper.
         paper: String,

@@ -29,6 +29,9 @@ use crate::run::{Run, RunId};
 /// The version of this layout. A folder of another version is refused, never read and never overwritten.
 pub const SCHEMA: u64 = 1;
 
+/// The description's file, the one that is written without the run's lock.
+pub(crate) const DESCRIPTION: &str = "run.json";
+
 /// The folder of all runs.
 #[derive(Debug, Clone)]
 pub struct RunStore {
@@ -99,7 +102,7 @@ impl RunHome {
     }
 
     pub(crate) fn description(&self) -> PathBuf {
-        self.file("run.json")
+        self.file(DESCRIPTION)
     }
 
     pub(crate) fn rows(&self) -> PathBuf {

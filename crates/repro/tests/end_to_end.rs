@@ -237,6 +237,9 @@ fn listing_and_reporting_compute_nothing() {
     assert_eq!(output.status.code(), Some(0));
     assert!(text(&output.stdout).contains("momentum              9 runs,    0 finished"), "{}", text(&output.stdout));
     assert!(text(&output.stdout).contains("   3 × plain, about 1 s\n"), "{}", text(&output.stdout));
+    // An empty variable names no folder of data.
+    let output = place.command("run --list").env("REPRO_DATA", "").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert!(!place.path("runs").exists() && !place.path("out").exists());
 
     assert_eq!(place.run("report momentum").status.code(), Some(3));

@@ -79,3 +79,30 @@ fn the_page_fits_phone_and_screen_is_silent_and_asks_for_nothing() {
         assert!(browser.requests(&page).is_empty(), "{width}: {:?}", browser.requests(&page));
     }
 }
+
+#[test]
+fn paper_cuts_nothing_off_and_the_keyboard_reaches_and_marks_everything() {
+    let Some(mut browser) = Browser::start() else { return };
+    let place = Place::new();
+    assert_eq!(place.run("run --seeds 2").status.code(), Some(3));
+    browser.open(&place.path("out/report.html"), 1280);
+    let frames = |condition: &str| {
+        format!("[...document.querySelectorAll('.scroll')].map(frame => {condition}).reduce((a, b) => a && b)")
+    };
+    // What scrolls sideways does so by the keyboard too.
+    assert_eq!(browser.value(&frames("frame.tabIndex === 0 && frame.ariaLabel.length > 0")), true);
+
+    // A shape that is cut out would cut off the mark around it.
+    browser.call("DOM.enable", json!({}));
+    browser.call("CSS.enable", json!({}));
+    let root = browser.call("DOM.getDocument", json!({}))["root"]["nodeId"].clone();
+    let refuted = ".square.not-reproduced";
+    let square = browser.call("DOM.querySelector", json!({"nodeId": root, "selector": refuted}))["nodeId"].clone();
+    let clip = format!("getComputedStyle(document.querySelector('{refuted}')).clipPath");
+    assert_ne!(browser.value(&clip), "none");
+    browser.call("CSS.forcePseudoState", json!({"nodeId": square, "forcedPseudoClasses": ["focus-visible"]}));
+    assert_eq!(browser.value(&clip), "none");
+
+    browser.call("Emulation.setEmulatedMedia", json!({"media": "print"}));
+    assert_eq!(browser.value(&frames("getComputedStyle(frame).overflowX === 'visible'")), true);
+}

@@ -167,6 +167,7 @@ fn from_folder(set: &DataSet, root: &Path, from: &Path) -> Result<Outcome> {
         match taken {
             Ok(source) => {
                 staging.merge()?;
+                uncover(layout, &target)?;
                 return Ok(Outcome::Fetched(target, source.display().to_string()));
             }
             Err(error) => {
@@ -233,6 +234,18 @@ fn copy_files(files: &[PinnedFile], folders: &[&Path], tree: &Path) -> Result<()
             .ok_or_else(|| anyhow!("{} is not there", folders[0].join(&file.name).display()))?;
         verify_file(&path, file)?;
         staging::copy(&path, &tree.join(path.file_name().unwrap_or_default()))?;
+    }
+    Ok(())
+}
+
+/// Removes damaged `.gz` files whose good content now lies beside them unpacked: loaders would go on reading them.
+fn uncover(layout: &Layout, target: &Path) -> Result<()> {
+    let Layout::Files { files, .. } = layout else { return Ok(()) };
+    for file in files.iter().filter(|file| file.name.ends_with(".gz")) {
+        let damaged = target.join(&file.name);
+        if damaged.is_file() && verify_file(&damaged, file).is_err() {
+            staging::remove(&damaged)?;
+        }
     }
     Ok(())
 }

@@ -209,7 +209,7 @@ impl Ball {
                 let free = gradient.masked_fill(&stuck, 0.0);
                 let sizes = free.abs().flatten(1, -1);
                 let width = sizes.size()[1];
-                // The order statistic at or below the quantile 0.99, so that at least one pixel moves.
+                // The order statistic at or above the quantile 0.99, so that at least one pixel moves.
                 let place = (width - (width - 1) / 100).max(1);
                 let (threshold, _) = sizes.kthvalue(place, 1, true);
                 let signs = free.flatten(1, -1).sign() * sizes.ge_tensor(&threshold).to_kind(free.kind());

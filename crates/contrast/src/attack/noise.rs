@@ -9,7 +9,7 @@ use super::run::{Adversarial, Attack, Standing, Subject, any, in_parts, places_o
 use super::streams::Streams;
 use super::{Ball, Error, Goal, Result};
 
-/// Tries random points of ball and box until one fools the model.
+/// Tries random points of ball and box until one fools the model. The image itself is not tried unless the budget is 0.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RandomPoints {
     /// What the attacker may do.

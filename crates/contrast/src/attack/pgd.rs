@@ -203,7 +203,7 @@ impl Pgd {
         Ok(best.map_or_else(|| images.copy(), |(points, _)| points))
     }
 
-    /// The gradient at `point`, averaged over [`Pgd::passes`](field@Self::passes).
+    /// The gradient at `point`, summed over [`Pgd::passes`](field@Self::passes): every direction of a step norms it.
     pub(crate) fn mean_gradient<E: From<Error>>(
         &self,
         point: &Tensor,
@@ -212,7 +212,8 @@ impl Pgd {
     ) -> Result<Slope, E> {
         let mut first = slope(point, step, loss)?;
         for _ in 1..self.passes {
-            let _ = first.gradient.g_add_(&slope(point, step, loss)?.gradient);
+            // Not in place: that of a sum over pixels is one number spread over all of them.
+            first.gradient = &first.gradient + slope(point, step, loss)?.gradient;
         }
         Ok(first)
     }

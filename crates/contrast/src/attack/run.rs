@@ -46,7 +46,8 @@ pub struct Adversarial {
     pub success: Tensor,
     /// The size of each perturbation in the ball's norm, `[batch]` in double precision.
     pub distance: Tensor,
-    /// The final value of what the attack maximises, `[batch]`, where it has one.
+    /// The final value of what the attack maximises, `[batch]`, where it has one. −∞ where the goal was reached before the
+    /// loss was asked for: by no change at all, or on the way to an earlier class.
     pub loss: Option<Tensor>,
     /// Images that went forward through the model.
     pub forward: u64,
@@ -55,7 +56,8 @@ pub struct Adversarial {
 }
 
 impl Adversarial {
-    /// The share of examples on which the attack failed, in `[0, 1]`: robust accuracy, for an untargeted goal.
+    /// The share of examples on which the attack failed, in `[0, 1]`: robust accuracy, for an untargeted goal. 1 of no
+    /// examples.
     pub fn survivors(&self) -> f64 {
         let count = self.success.numel() as f64;
         1.0 - self.success.to_kind(Kind::Double).sum(Kind::Double).double_value(&[]) / count.max(1.0)

@@ -75,6 +75,8 @@ pub struct Certificate {
 impl<'a> Smoothed<'a> {
     /// Noise of standard deviation `sigma` in the units of the pixels, `batch` noisy images at a time.
     ///
+    /// The model must be in evaluation mode, which is not checked: statistics of a noisy batch would void a certificate.
+    ///
     /// # Errors
     /// A `sigma` that is not a finite number above 0, or an empty batch.
     pub fn new(model: &'a dyn Classifier, sigma: f64, batch: usize) -> Result<Self> {

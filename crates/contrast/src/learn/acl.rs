@@ -154,7 +154,7 @@ impl<'a> Acl<'a> {
         match self.config.formulation {
             Formulation::StandardToStandard => Ok(batch.views.shallow_clone()),
             Formulation::AdversarialToStandard => {
-                let (first, second) = batch.halves();
+                let (first, second) = batch.pairs()?;
                 // The clean half does not move and its branch is in evaluation mode: one pass serves all steps.
                 let clean = no_grad(|| self.embed(&second, Branch::Normal, false));
                 let loss = |views: &Tensor| {

@@ -183,16 +183,19 @@ impl ModuleT for DualNorm {
 
 /// The variables of one branch under their usual names, as an ordinary network has them. They share the store's memory.
 ///
+/// A variable is of the adversarial branch if the last segment of its name but one is `adversarial`, and the store has
+/// one of that name without the segment. All others are shared, or of the normal branch.
+///
 /// # Errors
 /// [`Error::NoSuchBranch`] when the adversarial branch is asked of a store without dual norms.
 pub fn extract(store: &VarStore, branch: Branch) -> Result<NamedTensors> {
-    let marker = format!(".{SEGMENT}.");
+    let variables = store.variables();
     let (mut own, mut other) = (NamedTensors::new(), NamedTensors::new());
-    for (name, tensor) in store.variables() {
-        if name.contains(&marker) {
-            other.insert(name.replacen(&marker, ".", 1), tensor.detach());
+    for (name, tensor) in &variables {
+        if let Some(usual) = usual_name(name).filter(|usual| variables.contains_key(usual)) {
+            other.insert(usual, tensor.detach());
         } else {
-            own.insert(name, tensor.detach());
+            own.insert(name.clone(), tensor.detach());
         }
     }
     if branch == Branch::Adversarial {
@@ -203,6 +206,13 @@ pub fn extract(store: &VarStore, branch: Branch) -> Result<NamedTensors> {
     }
     own.sort_keys();
     Ok(own)
+}
+
+/// The name without the segment of the adversarial branch, if the last segment but one is that.
+fn usual_name(name: &str) -> Option<String> {
+    let (path, own) = name.rsplit_once('.')?;
+    let path = path.strip_suffix(SEGMENT)?;
+    (path.is_empty() || path.ends_with('.')).then(|| format!("{path}{own}"))
 }
 
 #[cfg(test)]
@@ -317,6 +327,30 @@ mod tests {
         let panics = || switch.during(Branch::Adversarial, || panic!("in the forward pass"));
         assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
         assert_eq!(switch.current(), Branch::Normal);
+    }
+
+    #[test]
+    fn a_norm_at_the_root_has_branches_and_modules_called_adversarial_have_none() {
+        let store = VarStore::new(Device::Cpu);
+        let (switch, config) = (BranchSwitch::default(), BatchNormConfig::new(1));
+        let outer = DualNorm::new(&store.root(), config, &switch);
+        let own = store.root() / "nets" / SEGMENT;
+        let inner = DualNorm::new(&(&own / "bn1"), config, &switch);
+        let _plain = BatchNorm2d::new(&(&own / "bn2"), config);
+        for norm in [&outer, &inner] {
+            let _ = norm.adversarial.running_var.shallow_clone().fill_(2.0);
+        }
+        let of_one = ["bias", "running_mean", "running_var", "weight"];
+        let prefixes = ["", "nets.adversarial.bn1.", "nets.adversarial.bn2."];
+        let mut names: Vec<String> =
+            prefixes.iter().flat_map(|prefix| of_one.map(|name| format!("{prefix}{name}"))).collect();
+        names.sort();
+        for (branch, variance) in [(Branch::Normal, 1.0), (Branch::Adversarial, 2.0)] {
+            let kept = extract(&store, branch).unwrap();
+            assert_eq!(kept.keys().cloned().collect::<Vec<_>>(), names, "{branch:?}");
+            let found = prefixes.map(|prefix| kept[&format!("{prefix}running_var")].double_value(&[0]));
+            assert_eq!(found, [variance, variance, 1.0], "{branch:?}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use core_tensor::optim::{Parameter, parameters};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use tch::nn::VarStore;
-use tch::no_grad;
+use tch::{Tensor, no_grad};
 
 /// What fine-tuning may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,25 +39,28 @@ pub enum Scope {
 /// # Ok::<(), contrast::learn::Error>(())
 /// ```
 ///
+/// Only what was made to be trained is zeroed, frozen or freed: statistics, and whatever else a layer holds constant, stay
+/// as they are.
+///
 /// # Errors
-/// A network whose classifier has no variables in the store.
+/// A network whose classifier has nothing to train in the store; nothing has changed then.
 pub fn fine_tuned(store: &VarStore, network: &dyn Network, scope: Scope, weight_decay: f64) -> Result<Vec<Parameter>> {
     let prefix = format!("{}.", network.classifier());
-    let mut found = false;
-    // What was made to be trained, frozen at present or not: statistics and whatever else a layer holds constant are not.
+    // Frozen at present or not.
     let trainable: HashSet<usize> =
         store.trainable_variables().iter().map(|tensor| tensor.data_ptr() as usize).collect();
-    for (name, mut variable) in store.variables() {
-        if name.starts_with(&prefix) {
-            found = true;
-            let _ = no_grad(|| variable.f_zero_())?;
-            let _ = variable.set_requires_grad(true);
-        } else if trainable.contains(&(variable.data_ptr() as usize)) {
-            let _ = variable.set_requires_grad(scope == Scope::Full);
-        }
+    let variables = store.variables().into_iter();
+    let variables: Vec<(String, Tensor)> =
+        variables.filter(|(_, variable)| trainable.contains(&(variable.data_ptr() as usize))).collect();
+    if !variables.iter().any(|(name, _)| name.starts_with(&prefix)) {
+        return Err(Error::mismatch(prefix, "the classifier's variables", "none to train in the store"));
     }
-    if !found {
-        return Err(Error::mismatch(prefix, "the classifier's variables", "none in the store"));
+    for (name, mut variable) in variables {
+        let classifier = name.starts_with(&prefix);
+        if classifier {
+            let _ = no_grad(|| variable.f_zero_())?;
+        }
+        let _ = variable.set_requires_grad(classifier || scope == Scope::Full);
     }
     Ok(parameters(store, weight_decay))
 }
@@ -95,10 +98,12 @@ mod tests {
         let (store, network) = network();
         // A constant of a layer of somebody's own, which is no statistic by its name.
         let constant = store.root().zeros_no_train("filter", &[3]);
+        let of_the_classifier = (store.root() / "fc").ones_no_train("scale", &[3]);
         let mut store = store;
         store.freeze();
         let parameters = fine_tuned(&store, network.as_ref(), Scope::Full, 0.0).unwrap();
         assert!(!constant.requires_grad() && parameters.iter().all(|parameter| parameter.name != "filter"));
+        assert!(!of_the_classifier.requires_grad() && of_the_classifier.min().double_value(&[]) == 1.0);
         assert_eq!(parameters.len(), store.trainable_variables().len());
         assert!(store.trainable_variables().iter().all(Tensor::requires_grad));
     }
@@ -139,9 +144,15 @@ mod tests {
     }
 
     #[test]
-    fn a_store_of_another_network_is_refused() {
+    fn a_store_of_another_network_is_refused_and_left_as_it_was() {
         let (_, network) = network();
-        let refused = fine_tuned(&VarStore::new(Device::Cpu), network.as_ref(), Scope::Full, 0.0);
-        assert!(matches!(refused, Err(Error::Mismatch { name, .. }) if name == "fc."));
+        let store = VarStore::new(Device::Cpu);
+        // The network's own name, but not at the root.
+        let weight = (store.root() / "net" / "fc").ones("weight", &[3]);
+        for scope in [Scope::Linear, Scope::Full] {
+            let refused = fine_tuned(&store, network.as_ref(), scope, 0.0);
+            assert!(matches!(refused, Err(Error::Mismatch { name, .. }) if name == "fc."));
+            assert!(weight.requires_grad() && weight.min().double_value(&[]) == 1.0);
+        }
     }
 }

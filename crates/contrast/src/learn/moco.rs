@@ -21,7 +21,8 @@ pub struct MoCoConfig {
     /// Momentum μ of the key encoder, in `[0, 1]`: `θ_k ← μ·θ_k + (1 − μ)·θ_q`. Default 0.99, MoCo on CIFAR-10; on
     /// ImageNet 0.999.
     pub momentum: f64,
-    /// Keys kept as negatives, a multiple of the batch size. Default 4,096, MoCo on CIFAR-10; on ImageNet 65,536.
+    /// Keys kept as negatives, a multiple of those that a step adds: the batch size, or twice that if symmetric. Default
+    /// 4,096, MoCo on CIFAR-10; on ImageNet 65,536.
     pub queue: i64,
     /// Whether each view is a query once; otherwise the first view is the query and the second the key. Default: no.
     pub symmetric: bool,
@@ -129,7 +130,7 @@ impl<'a> MoCo<'a> {
     /// the query's. `seed` fixes the queue's first content: random unit vectors.
     ///
     /// # Errors
-    /// A setting outside its range, or towers whose variables differ.
+    /// A setting outside its range, or towers whose variables differ or are the same.
     pub fn new(query: Tower<'a>, key: Tower<'a>, features: i64, config: MoCoConfig, seed: u64) -> Result<Self> {
         let embeds = (projected(query.network, query.projector), projected(key.network, key.projector));
         Self::embedding(embeds, (query.store, key.store), features, config, seed)
@@ -161,7 +162,8 @@ impl<'a> MoCo<'a> {
         Ok(moco)
     }
 
-    /// Copies the query encoder's variables to the key encoder and remembers which belong together.
+    /// Copies the query encoder's variables to the key encoder and remembers which belong together. Variables that do not
+    /// fit are refused before any is copied.
     fn pair_up(&mut self, query: &[(String, Tensor)]) -> Result<()> {
         let names = |all: &[(String, Tensor)]| all.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
         if names(query) != names(&self.state.key) {
@@ -172,6 +174,13 @@ impl<'a> MoCo<'a> {
             if source.size() != target.size() {
                 return Err(Error::mismatch(name, format!("the query's {:?}", source.size()), shape(target)));
             }
+            // It would be frozen with the key encoder.
+            if source.numel() > 0 && source.data_ptr() == target.data_ptr() {
+                return Err(Error::mismatch(name, "a variable of the key encoder's own", "the query's"));
+            }
+        }
+        self.state.moving.clear();
+        for ((name, source), (_, target)) in query.iter().zip(&self.state.key) {
             no_grad(|| target.shallow_clone().f_copy_(source).map(drop))?;
             let _ = target.set_requires_grad(false);
             if source.requires_grad() {
@@ -184,17 +193,16 @@ impl<'a> MoCo<'a> {
     /// Starts over from the query encoder's present variables with a new queue: what rewinding a ticket asks for.
     ///
     /// # Errors
-    /// What libtorch refuses.
+    /// Variables that differ from the key encoder's, or what libtorch refuses.
     pub fn restart(&mut self, query_store: &VarStore, seed: u64) -> Result<()> {
         let (rows, features) = self.state.queue.size2()?;
         let fresh = random_unit_rows(rows, features, seed, self.state.queue.device());
+        self.pair_up(&sorted(query_store))?;
         no_grad(|| -> Result<()> {
             self.state.queue.f_copy_(&fresh)?;
             let _ = self.state.place.f_zero_()?;
             Ok(())
-        })?;
-        self.state.moving.clear();
-        self.pair_up(&sorted(query_store))
+        })
     }
 
     /// The observer that keeps queue, place and key encoder with a training. Add it to the trainer.
@@ -229,7 +237,7 @@ impl<'a> MoCo<'a> {
     }
 
     fn step(&mut self, batch: &ViewBatch) -> Result<Loss> {
-        let (first, second) = batch.halves();
+        let (first, second) = batch.pairs()?;
         let rows = first.size()[0] * if self.config.symmetric { 2 } else { 1 };
         if rows == 0 {
             return Err(Error::mismatch("views", "at least one image", shape(&batch.views)));

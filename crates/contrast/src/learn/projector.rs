@@ -94,3 +94,42 @@ pub type Embed<'a> = Box<dyn Fn(&Tensor, bool) -> Tensor + 'a>;
 pub fn projected<'a>(network: &'a dyn Network, projector: &'a Projector) -> Embed<'a> {
     Box::new(move |images, train| projector.forward(&network.features(images, train), train))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core_tensor::nn::Standard;
+    use tch::{Device, Kind, no_grad};
+
+    #[test]
+    fn of_layers_with_a_norm_only_the_first_has_a_bias() {
+        let names = |config: &ProjectorConfig| {
+            let store = nn::VarStore::new(Device::Cpu);
+            let _head = Projector::new(&store.root(), &Standard, 3, config).unwrap();
+            let mut names: Vec<String> = store.variables().into_keys().collect();
+            names.retain(|name| name.starts_with("fc"));
+            names.sort();
+            names
+        };
+        assert_eq!(names(&ProjectorConfig::acl(3)), ["fc1.bias", "fc1.weight", "fc2.weight", "fc3.weight"]);
+        assert_eq!(names(&ProjectorConfig::plain(3, 2)), ["fc1.bias", "fc1.weight", "fc2.bias", "fc2.weight"]);
+    }
+
+    #[test]
+    fn every_layer_but_the_last_is_rectified() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let head = Projector::new(&store.root(), &Standard, 2, &ProjectorConfig::plain(2, 2)).unwrap();
+        // The identity, then its negative, without biases: (1, −1) → (1, 0) → (−1, 0).
+        let eye = Tensor::eye(2, (Kind::Float, Device::Cpu));
+        for (name, mut variable) in store.variables() {
+            let value = match name.as_str() {
+                "fc1.weight" => eye.shallow_clone(),
+                "fc2.weight" => eye.neg(),
+                _ => variable.zeros_like(),
+            };
+            no_grad(|| variable.copy_(&value));
+        }
+        let found = head.forward(&Tensor::from_slice(&[1.0_f32, -1.0]).view([1, 2]), false);
+        assert_eq!([0, 1].map(|place| found.double_value(&[0, place])), [-1.0, 0.0]);
+    }
+}

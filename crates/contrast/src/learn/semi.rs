@@ -78,7 +78,8 @@ impl SemiSplit {
 /// What a network says about every image of a set, as logits `[images, classes]`: soft labels for those without a label.
 ///
 /// # Errors
-/// Data that cannot be read; a source that is not in the set's order; logits that are not finite.
+/// Data that cannot be read; a source that is not in the set's order; logits that are not `[images, classes]`, or not
+/// finite.
 pub fn pseudo_labels(logits: impl Fn(&Tensor) -> Tensor, source: &dyn BatchSource<Batch = Batch>) -> Result<Tensor> {
     let mut all = Vec::new();
     let mut next = 0;
@@ -97,6 +98,10 @@ pub fn pseudo_labels(logits: impl Fn(&Tensor) -> Tensor, source: &dyn BatchSourc
         return Err(Error::setting("source", "at least one batch", "an empty one"));
     }
     let all = Tensor::f_cat(&all, 0)?;
+    if all.dim() != 2 || all.size()[0] != next as i64 {
+        let found = format!("{:?}", all.size());
+        return Err(Error::mismatch("pseudo-labels", format!("[{next}, classes]"), found));
+    }
     check_finite("pseudo-labels", &all)?;
     Ok(all)
 }

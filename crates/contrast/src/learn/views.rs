@@ -30,6 +30,14 @@ impl ViewBatch {
         let images = self.views.size()[0] / 2;
         (self.views.narrow(0, 0, images), self.views.narrow(0, images, images))
     }
+
+    /// [`halves`](Self::halves), of which no view is left over.
+    pub(crate) fn pairs(&self) -> Result<(Tensor, Tensor)> {
+        match self.views.size().first() {
+            Some(rows) if rows % 2 == 0 => Ok(self.halves()),
+            _ => Err(Error::ViewsLayout { found: self.views.size() }),
+        }
+    }
 }
 
 /// SimCLR's augmentation, as data. Values stay in `[0, 1]`: nothing is normalised here, so that a perturbation's budget

@@ -133,8 +133,9 @@ fn translate<'a>(
 }
 
 fn refuse(report: &LoadReport, policy: &LoadPolicy) -> Result<()> {
-    let mismatched: Vec<_> =
-        report.mismatched.iter().filter(|mismatch| !policy.mismatched.accepts(&mismatch.name)).collect();
+    let nothing_fits = report.loaded.is_empty() && !(report.missing.is_empty() && report.mismatched.is_empty());
+    let refused = |mismatch: &&Mismatch| nothing_fits || !policy.mismatched.accepts(&mismatch.name);
+    let mismatched: Vec<_> = report.mismatched.iter().filter(refused).collect();
     if let Some((first, others)) = mismatched.split_first() {
         let found = match others.len() {
             0 => first.found.clone(),
@@ -142,7 +143,6 @@ fn refuse(report: &LoadReport, policy: &LoadPolicy) -> Result<()> {
         };
         return Err(Error::tensor(&first.name, &first.expected, found));
     }
-    let nothing_fits = report.loaded.is_empty() && !(report.missing.is_empty() && report.mismatched.is_empty());
     let missing: Vec<_> =
         report.missing.iter().filter(|name| nothing_fits || !policy.missing.accepts(name)).cloned().collect();
     let unexpected: Vec<_> = report

@@ -36,7 +36,7 @@ impl ConvNet {
     /// Builds the blocks and the classifier.
     ///
     /// # Errors
-    /// No block, or a width or channels below 1.
+    /// No block, or a width, channels or classes below 1.
     pub fn new(path: &nn::Path, factory: &dyn LayerFactory, config: &ConvNetConfig) -> Result<Self> {
         let Some(&feature_size) = config.widths.last() else {
             return Err(Error::setting("widths", "at least one block", "[]"));
@@ -46,6 +46,9 @@ impl ConvNet {
         }
         if config.in_channels < 1 {
             return Err(Error::setting("in_channels", "at least 1", config.in_channels));
+        }
+        if config.classes < 1 {
+            return Err(Error::setting("classes", "at least 1", config.classes));
         }
         let mut in_channels = config.in_channels;
         let blocks = config.widths.iter().enumerate().map(|(index, &width)| {

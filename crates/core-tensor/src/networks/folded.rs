@@ -36,7 +36,8 @@ impl Architecture {
     ///
     /// `state` has the weights of the network as [`build`](Self::build) makes it, such as
     /// [`state_of`](crate::checkpoint::state_of) its variables. The weights are constants: gradients flow to the images
-    /// alone. There are no statistics left to train, so `train` makes no difference to the convolutions.
+    /// alone. There are no statistics left to train, so `train` makes no difference to the convolutions. Building draws from
+    /// libtorch's generator, although nothing of it stays.
     ///
     /// ```
     /// use core_tensor::checkpoint::state_of;
@@ -94,7 +95,11 @@ fn fold(state: &NamedTensors) -> Result<NamedTensors> {
         let kind = weight.kind();
         let weight = (weight.to_kind(Kind::Double) * scale.reshape([-1, 1, 1, 1])).to_kind(kind);
         let centred = match folded.get(&bias_name) {
-            Some(bias) => bias.to_kind(Kind::Double) - mean,
+            Some(bias) if bias.size() == mean.size() => bias.to_kind(Kind::Double) - mean,
+            Some(bias) => {
+                let (expected, found) = (format!("{:?}", mean.size()), format!("{:?}", bias.size()));
+                return Err(Error::tensor(bias_name, expected, found));
+            }
             None => -mean,
         };
         folded.insert(bias_name, (shift + centred * scale).to_kind(kind));
@@ -237,6 +242,20 @@ mod tests {
             state.insert("bn1.running_mean".into(), Tensor::zeros(shape, (Kind::Float, Device::Cpu)));
             let refused = architecture.folded(&state).err().map(|error| error.to_string());
             assert!(refused.is_some_and(|words| words.contains("bn1")), "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn a_bias_of_another_length_is_refused_and_not_spread() {
+        for length in [1, 3] {
+            let ones = |shape: &[i64]| Tensor::ones(shape, (Kind::Float, Device::Cpu));
+            let norm =
+                ["weight", "bias", "running_mean", "running_var"].map(|part| (format!("bn1.{part}"), ones(&[4])));
+            let mut state = NamedTensors::from_iter(norm);
+            state.insert("conv1.weight".into(), ones(&[4, 1, 3, 3]));
+            state.insert("conv1.bias".into(), ones(&[length]));
+            let refused = fold(&state).unwrap_err().to_string();
+            assert_eq!(refused, format!("`conv1.bias`: expected [4], found [{length}]"));
         }
     }
 }

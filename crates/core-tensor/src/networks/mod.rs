@@ -116,7 +116,8 @@ impl Architecture {
         })
     }
 
-    /// Layers, shapes and MACs for one sample of `[channels, height, width]`, found by running a throw-away copy.
+    /// Layers, shapes and MACs for one sample of `[channels, height, width]`, found by running a throw-away copy. Its weights
+    /// are drawn from libtorch's generator too: seed that after this, not before.
     ///
     /// # Errors
     /// A configuration outside its range, or a sample too small for the network.

@@ -127,6 +127,9 @@ impl ResNetConfig {
             let found = format!("{} channels, widths {:?}, blocks {:?}", self.in_channels, self.widths, self.blocks);
             return Err(Error::setting("stages", "sizes of at least 1", found));
         }
+        if self.classes < 1 {
+            return Err(Error::setting("classes", "at least 1", self.classes));
+        }
         Ok(())
     }
 }

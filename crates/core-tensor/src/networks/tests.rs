@@ -182,6 +182,11 @@ fn settings_that_make_no_network_are_refused() {
     assert!(refused(Architecture::ConvNet(convolutions)).contains("in_channels is -1"));
     let mobile = MobileNetV2Config { early_strides: [0, 2, 2], classes: 10 };
     assert!(refused(Architecture::MobileNetV2(mobile)).contains("early_strides is 0"));
+    // Built by themselves as well.
+    let none = ConvNetConfig { in_channels: 1, widths: vec![4], classes: 0 };
+    assert!(ConvNet::new(&store.root(), &Standard, &none).unwrap_err().to_string().contains("classes is 0"));
+    let none = ResNetConfig::cifar(8, -1).unwrap();
+    assert!(ResNet::new(&store.root(), &Standard, &none).unwrap_err().to_string().contains("classes is -1"));
     let error = Architecture::cifar_resnet(8, 10).unwrap().workload("w", &[3, 0, 32]).unwrap_err();
     assert!(error.to_string().contains("0"), "{error}");
 }

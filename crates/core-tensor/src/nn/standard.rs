@@ -73,7 +73,7 @@ pub struct Linear {
     name: String,
     /// `[out_features, in_features]`.
     pub weight: Tensor,
-    /// `[out_features]`, drawn from `U(−1/√in, 1/√in)` as PyTorch does, zero if the weight starts at zero.
+    /// `[out_features]`, drawn from `U(−1/√in, 1/√in)` where the weight starts as PyTorch's does, zero otherwise.
     pub bias: Option<Tensor>,
 }
 

@@ -20,21 +20,21 @@ pub fn record(name: &str, operator: impl FnOnce() -> Operator) {
     });
 }
 
-/// The workload of whatever `forward` computes on this thread, in order.
+/// The workload of whatever `forward` computes on this thread, in order. What a trace inside `forward` records is that
+/// trace's alone.
 ///
 /// # Errors
 /// [`Error::Setting`](crate::Error::Setting) if libtorch refuses what `forward` does; a workload that does not validate.
 pub fn trace(name: &str, forward: impl FnOnce()) -> crate::Result<Workload> {
-    /// Stops recording even if the forward pass panics.
-    struct Stop;
-    impl Drop for Stop {
+    /// Goes back to what was recorded around this, if anything, even if the forward pass panics.
+    struct Around(Option<Vec<Layer>>);
+    impl Drop for Around {
         fn drop(&mut self) {
-            RECORDING.take();
+            RECORDING.set(self.0.take());
         }
     }
 
-    let stop = Stop;
-    RECORDING.set(Some(Vec::new()));
+    let around = Around(RECORDING.replace(Some(Vec::new())));
     // tch turns libtorch's exceptions into panics; here they mean that the sample does not fit. The guard gives gradients
     // back then too, which `tch::no_grad` does not.
     let forward = std::panic::AssertUnwindSafe(|| {
@@ -44,7 +44,7 @@ pub fn trace(name: &str, forward: impl FnOnce()) -> crate::Result<Workload> {
     std::panic::catch_unwind(forward)
         .map_err(|_| crate::Error::setting("sample", "sizes that the network accepts", "others"))?;
     let layers = RECORDING.take().unwrap_or_default();
-    drop(stop);
+    drop(around);
 
     let workload = Workload::new(name, layers);
     workload.validate()?;
@@ -71,6 +71,18 @@ pub fn trace_workload(name: &str, network: &dyn Network, sample: &[i64], device:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trace_inside_another_leaves_it_its_layers() {
+        let layer = |name: &'static str| record(name, || Operator::Linear { in_features: 2, out_features: 3, rows: 1 });
+        let names = |workload: &Workload| workload.layers.iter().map(|layer| layer.name.clone()).collect::<Vec<_>>();
+        let outer = trace("outer", || {
+            layer("before");
+            assert_eq!(names(&trace("inner", || layer("inside")).unwrap()), ["inside"]);
+            layer("after");
+        });
+        assert_eq!(names(&outer.unwrap()), ["before", "after"]);
+    }
 
     #[test]
     fn a_sample_that_does_not_fit_leaves_gradients_as_they_were() {

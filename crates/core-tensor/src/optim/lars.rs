@@ -1,6 +1,5 @@
 //! Layer-wise adaptive rate scaling, for large batches.
 
-use super::parameters::check_parameters;
 use super::{NamedTensors, Optimizer, Parameter, Sgd, SgdConfig};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -28,7 +27,6 @@ impl Default for LarsConfig {
 pub struct Lars {
     trust: f64,
     inner: Sgd,
-    weight_decay: Vec<f64>,
 }
 
 impl Lars {
@@ -37,27 +35,24 @@ impl Lars {
     /// # Errors
     /// Momentum outside `[0, 1)`, a trust coefficient that is not positive, two parameters of one name, or a
     /// parameter's setting outside its range.
-    pub fn new(mut parameters: Vec<Parameter>, config: LarsConfig) -> Result<Self> {
+    pub fn new(parameters: Vec<Parameter>, config: LarsConfig) -> Result<Self> {
         if config.trust.is_nan() || config.trust <= 0.0 {
             return Err(Error::setting("trust", "above 0", config.trust));
         }
-        check_parameters(&parameters)?;
-        // The decay must be inside the ratio, so it is added here and not by SGD.
-        let weight_decay = parameters.iter_mut().map(|parameter| std::mem::take(&mut parameter.weight_decay)).collect();
         let inner = Sgd::new(parameters, SgdConfig { momentum: config.momentum, nesterov: false })?;
-        Ok(Self { trust: config.trust, inner, weight_decay })
+        Ok(Self { trust: config.trust, inner })
     }
 }
 
 impl Optimizer for Lars {
     fn step(&mut self, learning_rate: f64) -> Result<()> {
         no_grad(|| -> Result<()> {
-            for (parameter, weight_decay) in self.inner.parameters().iter().zip(&self.weight_decay) {
+            for parameter in self.inner.parameters() {
                 let mut gradient = parameter.tensor.grad();
                 if !gradient.defined() {
                     continue;
                 }
-                let _ = gradient.f_add_(&(&parameter.tensor * *weight_decay))?;
+                let _ = gradient.f_add_(&(&parameter.tensor * parameter.weight_decay))?;
                 let (weight_norm, gradient_norm) = (parameter.tensor.norm(), gradient.norm());
                 let (weight_norm, gradient_norm) = (weight_norm.double_value(&[]), gradient_norm.double_value(&[]));
                 if parameter.adapt && weight_norm > 0.0 && gradient_norm > 0.0 {
@@ -66,7 +61,14 @@ impl Optimizer for Lars {
             }
             Ok(())
         })?;
-        self.inner.step(learning_rate)
+        // The decay is inside the ratio by now, so SGD must not add it again.
+        let decay_of = |parameter: &mut Parameter| std::mem::take(&mut parameter.weight_decay);
+        let decays: Vec<f64> = self.inner.parameters_mut().iter_mut().map(decay_of).collect();
+        let stepped = self.inner.step(learning_rate);
+        for (parameter, decay) in self.inner.parameters_mut().iter_mut().zip(decays) {
+            parameter.weight_decay = decay;
+        }
+        stepped
     }
 
     fn parameters(&self) -> &[Parameter] {

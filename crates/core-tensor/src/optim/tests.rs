@@ -174,6 +174,34 @@ fn a_parameters_own_scale_multiplies_the_rate() {
 }
 
 #[test]
+fn settings_changed_on_the_way_count_from_the_next_step() {
+    type Make = fn(Vec<Parameter>) -> Box<dyn Optimizer>;
+    let make: [Make; 3] = [
+        |parameters| Box::new(Sgd::new(parameters, SgdConfig::default()).unwrap()),
+        |parameters| Box::new(Adam::new(parameters, AdamConfig::default()).unwrap()),
+        |parameters| Box::new(Lars::new(parameters, LarsConfig::default()).unwrap()),
+    ];
+    let ends = make.map(|make| {
+        let store = nn::VarStore::new(Device::Cpu);
+        let weight = store.root().ones("w", &[1]);
+        let mut optimizer = make(parameters(&store, 0.1));
+        assert_eq!(optimizer.parameters()[0].weight_decay, 0.1);
+        let mut step = |decay: f64| {
+            optimizer.parameters_mut()[0].weight_decay = decay;
+            optimizer.zero_grad().unwrap();
+            (&weight * 0.0).sum(Kind::Float).backward();
+            optimizer.step(0.1).unwrap();
+            weight.double_value(&[0])
+        };
+        // Without a gradient and without decay nothing moves it.
+        assert_eq!(step(0.0), 1.0);
+        step(0.1)
+    });
+    // By hand, g = .1 in the second step: .1·.1; m = .01, v = 1e-5, .1·(m/.19)/√(v/.001999); .1·η·(1/.1)·.1.
+    assert_close(&ends, &[0.99, 0.925_586, 0.9999]);
+}
+
+#[test]
 fn clipping_scales_the_joint_norm() {
     let store = nn::VarStore::new(Device::Cpu);
     let (a, b) = (store.root().ones("a", &[1]), store.root().ones("b", &[1]));

@@ -27,7 +27,11 @@ pub fn evaluate(network: &dyn Network, source: &dyn BatchSource<Batch = Batch>) 
     let (mut correct, mut cross_entropy, mut samples) = (0_i64, 0.0, 0_i64);
     for batch in source.epoch(0)? {
         let batch = batch?;
-        let logits = tch::no_grad(|| network.forward(&batch.input, false));
+        let logits = {
+            // Gives gradients back also when the network panics, which `tch::no_grad` does not.
+            let _no_gradients = tch::no_grad_guard();
+            network.forward(&batch.input, false)
+        };
         let hits = logits.argmax(-1, false).f_eq_tensor(&batch.target)?.sum(Kind::Int64);
         let sum = logits.f_cross_entropy_loss(&batch.target, None::<Tensor>, Reduction::Sum, -100, 0.0)?;
         correct += hits.int64_value(&[]);
@@ -43,7 +47,7 @@ pub fn evaluate(network: &dyn Network, source: &dyn BatchSource<Batch = Batch>) 
 mod tests {
     use super::*;
     use crate::Error;
-    use crate::networks::Architecture;
+    use crate::networks::{Architecture, ConvNetConfig};
     use crate::nn::Standard;
     use tch::{Device, nn};
 
@@ -70,5 +74,15 @@ mod tests {
         let network = Architecture::LeNet300100 { classes: 10 }.build(&store.root(), &Standard).unwrap();
         assert_eq!(evaluate(network.as_ref(), &Labels(4)).unwrap().samples, 4);
         assert!(matches!(evaluate(network.as_ref(), &Labels(3)), Err(Error::Torch(_))));
+    }
+
+    #[test]
+    fn images_that_do_not_fit_leave_gradients_as_they_were() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let config = ConvNetConfig { in_channels: 3, widths: vec![4], classes: 10 };
+        let network = Architecture::ConvNet(config).build(&store.root(), &Standard).unwrap();
+        let run = std::panic::AssertUnwindSafe(|| evaluate(network.as_ref(), &Labels(4)));
+        assert!(std::panic::catch_unwind(run).is_err());
+        assert!((&store.variables()["conv1.weight"] * 2.0).requires_grad());
     }
 }

@@ -25,7 +25,8 @@ pub trait Objective<B> {
 pub struct Loss {
     /// The number whose gradient is taken.
     pub total: Tensor,
-    /// Numbers by name, averaged over the epoch in the metrics: the terms of `total`, training accuracy and the like.
+    /// Numbers by name, averaged over the epoch in the metrics: the terms of `total`, training accuracy and the like. The
+    /// metrics know `total` as `loss`, so a part that is called so is averaged with it.
     pub parts: Vec<(&'static str, Tensor)>,
 }
 

@@ -25,8 +25,10 @@ impl<B> Trainer<'_, B> {
     /// state, the progress, and whatever serialisable `extra` the caller keeps.
     ///
     /// # Errors
-    /// A file that cannot be written (the previous one is then untouched), or an `extra` without a JSON form.
+    /// A file that cannot be written (the previous one is then untouched), an `extra` without a JSON form, or two observers of
+    /// one name that both keep state.
     pub fn save(&self, path: &Path, store: &VarStore, extra: &impl Serialize) -> Result<()> {
+        self.check_observers()?;
         let mut tensors = self.state();
         for (name, tensor) in state_of(store) {
             tensors.insert(format!("model/{name}"), tensor);
@@ -36,7 +38,8 @@ impl<B> Trainer<'_, B> {
     }
 
     /// Goes on where [`save`](Self::save) left off, and returns the caller's `extra`. The same network and optimizer
-    /// must have been built and the same observers added.
+    /// must have been built and the same observers added. After an error some of it may be restored and some not: build the
+    /// training anew rather than going on.
     ///
     /// # Errors
     /// A file that is missing, malformed, or of another network, optimizer or set of observers.

@@ -7,6 +7,7 @@ use crate::seed::{Purpose, seed_libtorch};
 use crate::{Error, Result};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 
 /// How long, how fast, and with which random numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -110,7 +111,9 @@ impl<'a, B> Trainer<'a, B> {
             for observer in &mut self.observers {
                 observer.after_backward(&mut step, self.optimizer)?;
             }
-            self.optimizer.step(step.learning_rate)?;
+            // What the observers left of it.
+            learning_rate = step.learning_rate;
+            self.optimizer.step(learning_rate)?;
             for observer in &mut self.observers {
                 control = control.or(observer.after_step(&step, self.optimizer)?);
             }
@@ -140,6 +143,21 @@ impl<'a, B> Trainer<'a, B> {
             }
         }
         state
+    }
+
+    /// Refuses two observers of one name that both keep something: one's state would take the place of the other's.
+    pub(super) fn check_observers(&self) -> Result<()> {
+        let mut names = HashSet::new();
+        for observer in &self.observers {
+            if !observer.state().is_empty() && !names.insert(observer.name()) {
+                return Err(Error::setting(
+                    "observers",
+                    "a name of its own for each that keeps state",
+                    observer.name(),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Takes back [`state`](Self::state) and the progress at which it was taken. The same observers must have been

@@ -33,13 +33,14 @@ pub struct DeepForestParams {
     pub folds: usize,
     /// Most layers to grow. Default 20, as in DF21.
     pub max_layers: usize,
-    /// Layers without improvement that are tolerated before growing stops. Default 2, as in DF21.
+    /// Layers without improvement that are tolerated before growing stops. Default 2: the third stops it, as in
+    /// gcForest's code; in DF21 the second does.
     pub patience: usize,
     /// Least gain in out-of-fold accuracy that counts as an improvement. Default 1e-5, as in DF21.
     pub min_gain: f64,
     /// Multi-grained scanning before the cascade. Default none.
     pub scanning: Option<Scanning>,
-    /// Number of classes. Default: the largest label plus 1.
+    /// Number of classes. Default: the largest label plus 1, where that is no more than there are rows, else an error.
     pub classes: Option<usize>,
     /// Seed of the folds; forests have their own seeds, varied from layer to layer. Default 0.
     pub seed: u64,

@@ -11,8 +11,8 @@ use crate::error::Result;
 use crate::params::require;
 use crate::store::Numbers;
 
-/// Rows handled at a time, so that their windows fit in memory.
-const CHUNK: usize = 512;
+/// Rows handled at a time, so that their windows fit in memory, and in tests a few.
+const CHUNK: usize = if cfg!(test) { 8 } else { 512 };
 
 /// A window that slides over the sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -332,6 +332,24 @@ mod tests {
         let mut pooled = Vec::new();
         grid.pooled(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 1, 2, &mut pooled);
         assert_eq!(pooled, [3.0, 4.5]);
+    }
+
+    #[test]
+    fn features_made_chunk_by_chunk_are_those_of_each_sample_alone() -> Result<()> {
+        let (x, labels) = crate::synthetic::blobs(20, 12, 2, 4.0, 1);
+        let hard = crate::HardForestParams { trees: 3, ..crate::HardForestParams::default() };
+        let settings = Scanning { height: 3, width: 4, forests: vec![Forest::Hard(hard)], ..scanning(2, 1) };
+        let fold_of: Vec<u16> = (0..20).map(|row| row / 2 % 2).collect();
+        let scanner = Scanner::fit(&settings, x.view(), &labels, 2, &fold_of, 2, 1)?;
+        let unseen = scanner.features(0, x.view(), Some(&fold_of), 2)?;
+        let new = scanner.features(0, x.view(), None, 2)?;
+        assert_ne!(unseen, new);
+        for row in 0..20 {
+            let (only, own) = (x.slice(ndarray::s![row..=row, ..]), ndarray::s![row..=row, ..]);
+            assert_eq!(scanner.features(0, only, Some(&fold_of[row..=row]), 2)?, unseen.slice(own));
+            assert_eq!(scanner.features(0, only, None, 2)?, new.slice(own));
+        }
+        Ok(())
     }
 
     #[test]

@@ -137,7 +137,7 @@ impl SoftForest {
         self.trees().get(tree).ok_or(ForestError::Index { what: "tree", expected: self.trees().len(), found: tree })
     }
 
-    /// Class that each node of a tree says; with linear leaves, about the training mean.
+    /// Class that each node of a tree says; with linear leaves, about a row that scaling turns into zeros.
     pub(super) fn says(&self, tree: &Tree) -> Vec<(usize, f32)> {
         softmax_rows(&tree.responses, tree.outputs())
             .chunks_exact(tree.outputs())

@@ -264,10 +264,10 @@ impl Explanation {
         text
     }
 
-    /// Everything as JSON.
+    /// Everything as JSON; a number that is not finite becomes `null`.
     ///
     /// # Errors
-    /// [`ForestError::Malformed`] when a number is not finite.
+    /// [`ForestError::Malformed`] when it cannot be written.
     pub fn to_json(&self) -> Result<String> {
         serde_json::to_string(self).map_err(|e| ForestError::Malformed(e.to_string()))
     }

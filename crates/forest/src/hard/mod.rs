@@ -52,7 +52,7 @@ pub struct HardForestParams {
     pub min_samples_leaf: usize,
     /// Features tried per node. Default: the square root of their number.
     pub max_features: Option<usize>,
-    /// Number of classes. Default: the largest label plus 1.
+    /// Number of classes. Default: the largest label plus 1, where that is no more than there are rows, else an error.
     pub classes: Option<usize>,
     /// Seed. Default 0.
     pub seed: u64,

@@ -255,7 +255,8 @@ impl Kernel {
     }
 
     /// Predicts a table of inputs `[rows, inputs]`, blocks of rows in parallel. Rows may be split among threads in any way:
-    /// each row's result is the same.
+    /// each row's result is the same. Numbers that are not finite are for [`SoftForest`](crate::SoftForest)
+    /// to refuse; here nobody looks for them.
     ///
     /// # Errors
     /// [`ForestError::Width`] for a wrong number of columns, [`ForestError::Setting`] for a threshold outside [0, 1] or

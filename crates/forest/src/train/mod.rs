@@ -78,7 +78,8 @@ pub(crate) struct TrainingSet<'a> {
 pub struct Epoch {
     /// Training loss: mean over samples, mean over trees.
     pub loss: f64,
-    /// Score on the held-out rows: accuracy, or R^2 for regression. `None` without early stopping.
+    /// Score on the held-out rows: accuracy, or R^2 for regression (the negative sum of squared errors where held-out targets
+    /// do not vary, as one row's never do). `None` without early stopping.
     pub validation: Option<f64>,
     /// Expected number of nodes of a tree, averaged over the trees.
     pub expected_nodes: f32,
@@ -121,6 +122,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) inverse_temperature: [f32; 2],
     /// Number of epochs trained before: moves the random streams on.
     pub(crate) first_epoch: usize,
+    /// Which bags are drawn: those of one fit are the same throughout, those of later rows are others.
+    pub(crate) bag: usize,
     /// Scores trees on held-out rows; higher is better. Training stops when it has not risen for the patience, and goes back
     /// to the best trees.
     #[allow(clippy::type_complexity)]
@@ -143,10 +146,11 @@ pub(crate) fn train(
             TreeTrainer::new(tree, params, mask)
         })
         .collect();
-    let bags = tree_weights(set, params, trainers.len());
+    let bags = tree_weights(set, params, plan.bag, trainers.len());
     let steps_an_epoch = plan.rows.len().div_ceil(params.batch);
-    let total_steps = (steps_an_epoch * plan.epochs).max(1) as f32;
-    let mut history = Vec::with_capacity(plan.epochs);
+    // Any number of epochs is fine where early stopping ends them: none is multiplied or allocated for as it is.
+    let total_steps = steps_an_epoch.saturating_mul(plan.epochs).max(1) as f32;
+    let mut history = Vec::new();
     let mut best: Option<(f64, usize, Vec<Tree>)> = None;
     let mut inverse_temperature = plan.inverse_temperature[0];
     let mut batch = Array2::zeros((params.batch.min(plan.rows.len()), encoder.inputs()));
@@ -354,16 +358,16 @@ fn joint_step(
     loss * trainers.len() as f64
 }
 
-fn tree_weights(set: &TrainingSet, params: &SoftForestParams, trees: usize) -> Option<Array2<u8>> {
+fn tree_weights(set: &TrainingSet, params: &SoftForestParams, bag: usize, trees: usize) -> Option<Array2<u8>> {
     if !params.bagging {
         return set.tree_weights.clone();
     }
     let rows = set.x.nrows();
     let mut bags = Array2::zeros((trees, rows));
-    for (t, mut bag) in bags.rows_mut().into_iter().enumerate() {
-        let mut rng = generator(params.seed, Stream::Bag, t);
+    for (t, mut weights) in bags.rows_mut().into_iter().enumerate() {
+        let mut rng = generator(params.seed, Stream::Bag, (bag % (1 << 24)) << 24 | t);
         if let Ok(poisson) = Poisson::new(1.0f32) {
-            bag.iter_mut().for_each(|b| *b = poisson.sample(&mut rng).min(255.0) as u8);
+            weights.iter_mut().for_each(|b| *b = poisson.sample(&mut rng).min(255.0) as u8);
         }
     }
     if let Some(given) = &set.tree_weights {

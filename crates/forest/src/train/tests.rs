@@ -180,6 +180,85 @@ proptest! {
     }
 }
 
+/// Half-way through training 0.2 x 0.5 x e (1 - 2 g), with existence e of 1, 0.9 and 0.9 at these leafnesses.
+#[test]
+fn polarising_pushes_leafness_away_from_one_half() {
+    let mut params = SoftForestParams::default().depth(2).leafness(Leafness::Clamped { init: 0.5 });
+    let gradient = |params: &SoftForestParams| {
+        let (mut tree, x, targets, weights) = random_case(1, params, false);
+        tree.leafness = vec![0.1, 0.3, 0.6];
+        let mut trainer = TreeTrainer::new(tree, params, None);
+        trainer.forward(x.view(), params, true, STEP.inverse_temperature);
+        trainer.own_loss(&targets, &weights, params);
+        trainer.gradients(x.view(), params, true, STEP)
+    };
+    let plain = gradient(&params);
+    params.regularisers.polarise = 0.2;
+    for ((with, without), wanted) in gradient(&params).iter().zip(&plain).zip([0.08, 0.036, -0.018]) {
+        assert!((with - without - wanted).abs() < 1e-6, "{with} {without} {wanted}");
+    }
+}
+
+/// A random tree of half-open gates, the same after some steps on one batch, and the last gradient of its weights.
+fn stepped(seed: u64, steps: usize, rate: f32, weight_decay: f32) -> (Tree, Tree, Vec<f32>) {
+    let mut params = SoftForestParams::default().depth(2).leafness(Leafness::Clamped { init: 0.5 });
+    params.optimiser.weight_decay = weight_decay;
+    let (mut tree, x, targets, weights) = random_case(seed, &params, false);
+    tree.leafness.fill(0.5);
+    let start = tree.clone();
+    let mut trainer = TreeTrainer::new(tree, &params, None);
+    for _ in 0..steps {
+        trainer.forward(x.view(), &params, true, STEP.inverse_temperature);
+        trainer.own_loss(&targets, &weights, &params);
+        trainer.step(x.view(), &params, true, Step { rate, learn_shape: false, ..STEP });
+    }
+    let (_, gradient, _, _) = trainer.gradient_parts();
+    (start, trainer.tree, gradient)
+}
+
+#[test]
+fn moments_are_corrected_for_their_start_at_zero() {
+    let rate = 1e-4;
+    let mut compared = 0;
+    for seed in 0..5 {
+        let (start, after, gradient) = stepped(seed, 2, rate, 0.0);
+        for ((old, new), g) in start.weights.iter().zip(&after.weights).zip(&gradient) {
+            // Steps this small leave such a gradient all but the same, and its moments' ratio is its sign.
+            if g.abs() > 1e-2 {
+                assert!((new - old + 2.0 * rate * g.signum()).abs() < 0.02 * rate, "{old} {new} {g}");
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 0);
+}
+
+#[test]
+fn weights_decay_by_the_existence_of_their_gate() {
+    let (rate, decay) = (0.1, 0.5);
+    let (start, plain, _) = stepped(1, 1, rate, 0.0);
+    let (_, decayed, _) = stepped(1, 1, rate, decay);
+    // Half of what gets to the root goes on.
+    for (gate, existence) in [1.0, 0.5, 0.5].into_iter().enumerate() {
+        let ends = plain.gate_weights(gate).iter().zip(decayed.gate_weights(gate));
+        for (w, (p, d)) in start.gate_weights(gate).iter().zip(ends) {
+            assert!((p - d - rate * decay * existence * w).abs() < 1e-6, "{w} {p} {d}");
+        }
+    }
+    assert_eq!((plain.bias, plain.responses), (decayed.bias, decayed.responses));
+}
+
+#[test]
+fn an_output_that_is_no_number_has_no_loss() {
+    for mix in [Mix::Probabilities, Mix::Logits] {
+        let label = Targets::Classes(vec![0]);
+        assert!(output_loss(&[f32::NAN, 0.5], &label, &[1.0], mix, 1.0, &mut [0.0; 2]).is_nan());
+        // Where a probability is too small for its logarithm, there is one all the same.
+        let tiny = output_loss(&[0.0, 1.0], &label, &[1.0], mix, 1.0, &mut [0.0; 2]);
+        assert!((tiny - 1e7f64.ln()).abs() < 1e-6, "{tiny}");
+    }
+}
+
 fn identity_encoder(x: &Array2<f32>, params: &SoftForestParams) -> Result<Encoder> {
     Encoder::fit(x.view(), params)
 }
@@ -193,6 +272,7 @@ fn plan(rows: usize, epochs: usize) -> Plan<'static> {
         learn_shape: true,
         inverse_temperature: [1.0, 1.0],
         first_epoch: 0,
+        bag: 0,
         validate: None,
     }
 }
@@ -249,16 +329,20 @@ fn the_number_of_threads_changes_nothing() -> Result<()> {
 
 #[test]
 fn bagging_and_feature_subsets_make_trees_differ_and_respect_the_subset() -> Result<()> {
-    let params = small().bagging(true).feature_fraction(0.5);
-    let (trees, _) = trained(&params, 100)?;
-    for (t, tree) in trees.iter().enumerate() {
-        let mask = feature_mask(&params, t, 4).unwrap_or_default();
-        assert_eq!(mask.iter().sum::<f32>(), 2.0);
-        for row in tree.weights.chunks_exact(4) {
-            for (w, m) in row.iter().zip(&mask) {
-                assert!(*m > 0.0 || *w == 0.0);
+    let constant = small().bagging(true).feature_fraction(0.5);
+    let linear = constant.clone().mix(Mix::Logits).leaf(LeafModel::Linear);
+    for params in [constant, linear] {
+        let (trees, _) = trained(&params, 100)?;
+        for (t, tree) in trees.iter().enumerate() {
+            let mask = feature_mask(&params, t, 4).unwrap_or_default();
+            assert_eq!(mask.iter().sum::<f32>(), 2.0);
+            for row in tree.weights.chunks_exact(4).chain(tree.slopes.chunks_exact(4)) {
+                for (w, m) in row.iter().zip(&mask) {
+                    assert!(*m > 0.0 || *w == 0.0);
+                }
             }
         }
+        assert!(trees.windows(2).all(|pair| pair[0] != pair[1]));
     }
     Ok(())
 }
@@ -269,7 +353,7 @@ fn a_tree_learns_nothing_from_rows_outside_its_bag() -> Result<()> {
     for loss in [Loss::PerTree, Loss::Joint] {
         // Alone, as the mean of a joint loss is of other trees too.
         let params = small().trees(1).bagging(true).loss(loss);
-        let Some(bags) = tree_weights(&set(&x, labels.clone()), &params, 1) else {
+        let Some(bags) = tree_weights(&set(&x, labels.clone()), &params, 0, 1) else {
             return Err(ForestError::Malformed("no bags".to_owned()));
         };
         // A Poisson(1) weight is 0 with probability 0.37.

@@ -197,7 +197,7 @@ impl TreeTrainer {
             self.upstream[label * batch + i] = weight / batch as f32;
             for (node, value) in self.values.chunks_exact(outputs).enumerate() {
                 let stop = self.stop[node * batch + i];
-                loss -= f64::from(weight * stop * value[label].max(TINY).ln());
+                loss -= f64::from(weight * stop * at_least_tiny(value[label]).ln());
             }
         }
         loss
@@ -439,7 +439,7 @@ pub(crate) fn output_loss(
         Targets::Classes(labels) => {
             upstream.fill(0.0);
             for (i, (&label, &weight)) in labels.iter().zip(weights).enumerate() {
-                let p = output[label * batch + i].max(TINY);
+                let p = at_least_tiny(output[label * batch + i]);
                 loss -= f64::from(weight) * f64::from(p).ln();
                 match mix {
                     Mix::Probabilities => upstream[label * batch + i] = -scale * weight / p,
@@ -464,6 +464,11 @@ pub(crate) fn output_loss(
         }
     }
     loss
+}
+
+/// A probability of at least `TINY`. A NaN stays one, which `max` would hide from whoever looks for it in the loss.
+fn at_least_tiny(p: f32) -> f32 {
+    if p < TINY { TINY } else { p }
 }
 
 fn softmax_columns(values: &mut [f32], outputs: usize, batch: usize) {

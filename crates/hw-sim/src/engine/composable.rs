@@ -11,7 +11,7 @@ use crate::task::{OperandKind, Task};
 /// The array. Memory levels must be DRAM with a bandwidth and one buffer for each operand.
 ///
 /// The tile search and its reuse rule are BitFusion's, quirks included: a larger buffer keeps more before the first
-/// MAC, which can cost a few cycles of latency.
+/// MAC, which can cost a few cycles of latency; among equally fast tilings, DRAM is taken to write at what it reads for.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BitComposable {

@@ -375,6 +375,28 @@ mod tests {
     }
 
     #[test]
+    fn the_slowest_level_decides_and_only_drams_ends_are_bare() {
+        use core_tensor::workload::{Layer, Operator};
+        let mut accelerator = Accelerator::preset("diannao-like").unwrap();
+        let task = Task::new(&Layer::new("fc", Operator::linear(64, 64)), 1, Pass::Forward).unwrap();
+        let mut stalled = |bandwidths: [Option<u64>; 3]| {
+            for (level, bandwidth) in accelerator.memory.iter_mut().zip(bandwidths) {
+                level.bandwidth_bits = bandwidth;
+            }
+            price(&accelerator, &task).unwrap()
+        };
+        let free = stalled([None; 3]);
+        let fast = Some(1 << 32);
+        assert_eq!(stalled([fast, None, None]).stall_cycles, 2);
+        assert_eq!((free.stall_cycles, stalled([None, fast, fast]).stall_cycles), (0, 0));
+        for slow in [1, 2] {
+            let mut bandwidths = [None, fast, fast];
+            bandwidths[slow] = Some(1);
+            assert_eq!(stalled(bandwidths).cycles(), free.level_bits(slow));
+        }
+    }
+
+    #[test]
     fn weight_gradients_stay_on_chip_while_pixels_pass_by() {
         use core_tensor::workload::{Layer, Operator};
         let mut accelerator = Accelerator::preset("tpu-like").unwrap();

@@ -64,7 +64,7 @@ pub enum Objective {
     Cycles,
     /// Least energy.
     Energy,
-    /// Least product of both.
+    /// Least product of both, by the energy that [`NetworkCost`](crate::NetworkCost) has: MACs and static energy included.
     EnergyDelay,
 }
 
@@ -114,7 +114,7 @@ impl LoopNestEngine {
         let problem = Problem::new(self, accelerator, task)?;
         let factors = problem.search(&task.name)?;
         let counts = problem.count(&factors).ok_or_else(|| problem.no_fit(&task.name))?;
-        Ok(problem.activity(accelerator, task, &counts))
+        Ok(problem.activity(&counts))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The `.cfg` file: an INI dialect with `:` or `=` between key and value.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +56,8 @@ impl ScaleSimConfig {
     /// Reads a `.cfg` file's text; `file` names it in errors.
     ///
     /// # Errors
-    /// Line and column of what does not parse, a missing or impossible value, or an option that is not modelled.
+    /// Line and column of what does not parse, a section or key given twice, a missing or impossible value, or an option that is
+    /// not modelled.
     pub fn parse(file: &str, text: &str) -> Result<Self, HwError> {
         let ini = Ini::parse(file, text)?;
         let array = SystolicArray::new(
@@ -181,7 +182,7 @@ struct Ini<'a> {
 impl<'a> Ini<'a> {
     fn parse(file: &'a str, text: &'a str) -> Result<Self, HwError> {
         let mut values = HashMap::new();
-        let mut section = None;
+        let (mut sections, mut section) = (HashSet::new(), None);
         let mut last_line = 1;
         for (index, raw) in text.lines().enumerate() {
             last_line = index + 1;
@@ -193,7 +194,15 @@ impl<'a> Ini<'a> {
             }
             if let Some(name) = line.strip_prefix('[') {
                 let name = name.strip_suffix(']').ok_or_else(|| fail("section header without `]`".into()))?;
-                section = Some(name.trim().to_lowercase());
+                if name.trim() == "DEFAULT" {
+                    return Err(fail("`[DEFAULT]`, values for all sections, is not modelled".into()));
+                }
+                let name = name.trim().to_lowercase();
+                // The tool's reader refuses it too; merged, two files pasted together would pass for one.
+                if !sections.insert(name.clone()) {
+                    return Err(fail(format!("a section that was given before: `{line}`")));
+                }
+                section = Some(name);
                 continue;
             }
             let split = line.find([':', '=']).ok_or_else(|| fail(format!("`key: value` expected, found `{line}`")))?;
@@ -317,6 +326,8 @@ mod tests {
         refuse("USER", "AUTO", "a.cfg:13:21:", "CALC or USER");
         refuse("Bandwidth : 10", "Bandwidth : 0", "a.cfg:11:13:", "1 to 2^29 words");
         refuse("Bandwidth : 10", "ArrayWidth = 8", "a.cfg:11:1:", "given before: `ArrayWidth = 8`");
+        refuse("[run_presets]", "[DEFAULT]", "a.cfg:12:1:", "`[DEFAULT]`");
+        refuse("[run_presets]", "[General]", "a.cfg:12:1:", "a section that was given before: `[General]`");
         refuse("Bandwidth : 10", "Bandwidth : 536870913", "a.cfg:11:13:", "1 to 2^29 words");
     }
 

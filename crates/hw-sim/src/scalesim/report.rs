@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{Interface, ScaleSimConfig, Topology, TopologyLayer};
 use crate::error::HwError;
+use crate::parallel::try_map;
 use crate::stall::DoubleBuffer;
 use crate::systolic::{Dataflow, Emulation, Gemm, SparseStorage, SystolicArray, SystolicCost, emulate};
 
@@ -59,7 +59,7 @@ pub struct Reports {
 /// [`emulate`] refuses, or one that takes a single cycle, which the tool counts as none and divides by.
 pub fn run(config: &ScaleSimConfig, topology: &Topology) -> Result<Reports, HwError> {
     config.validate()?;
-    let layers = topology.layers.par_iter().map(|layer| run_layer(config, layer)).collect::<Result<_, _>>()?;
+    let layers = try_map(&topology.layers, |layer| run_layer(config, layer))?;
     let sparse_format = config.sparsity.map(|sparsity| {
         let json = serde_json::to_value(sparsity.format).ok();
         json.and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()

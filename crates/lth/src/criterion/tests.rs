@@ -1,5 +1,4 @@
 use super::*;
-use crate::Error;
 use crate::schedule::PruningSchedule;
 use crate::selector::{Amount, Selector};
 use core_tensor::networks::Architecture;
@@ -50,6 +49,16 @@ fn snip_scores_are_the_normalised_products() {
 }
 
 #[test]
+fn snip_sums_the_gradients_of_different_batches() {
+    // L₀ = w₁ and L₁ = 2·w₂ at w = (3, 2): the summed gradient is (1, 2), |w ⊙ g| = (3, 4).
+    let weight = leaf(&[3.0, 2.0], &[2]);
+    let live = weight.shallow_clone();
+    let loss = |batch: usize| Ok(live.get(batch as i64) * (batch + 1) as f64);
+    let found = Snip::new(2, loss).score(&[("w".to_owned(), weight)], None).unwrap();
+    close(&scores(&found)[0], &[3.0 / 7.0, 4.0 / 7.0], 1e-12);
+}
+
+#[test]
 fn grasp_scores_are_weight_times_hessian_times_gradient() {
     let weight = leaf(&[1.0, 0.5, -0.5, 1.0], &[2, 2]);
     let loss = loss_of(&weight);
@@ -57,7 +66,11 @@ fn grasp_scores_are_weight_times_hessian_times_gradient() {
     let weights = [("w".to_owned(), weight.shallow_clone())];
     let found = Grasp::new(1, &loss).with_temperature(1.0).unwrap().score(&weights, None).unwrap();
     // PyTorch's double backward in f64, printed to seven digits.
-    close(&scores(&found)[0], &[-0.8872346, -0.8872346, -0.4436173, 1.7744692], 1e-7);
+    let expected = [-0.8872346, -0.8872346, -0.4436173, 1.7744692];
+    close(&scores(&found)[0], &expected, 1e-7);
+    // The same batch twice doubles both the gradient and the Hessian.
+    let twice = Grasp::new(2, &loss).with_temperature(1.0).unwrap().score(&weights, None).unwrap();
+    close(&scores(&twice)[0], &expected.map(|score| 4.0 * score), 4e-7);
 
     // The same by central differences of the gradient along itself: H·g = (∇L(w + εg) − ∇L(w − εg)) / 2ε.
     let gradient_at = |at: &Tensor| {
@@ -204,6 +217,29 @@ fn weights_that_the_loss_does_not_see_and_empty_settings_are_refused() {
     assert!(matches!(refused, Err(Error::Mismatch { name, .. }) if name == "idle"));
     assert!(Snip::new(0, |batch| loss(batch, 1.0)).score(&weights[..1], None).is_err());
     assert!(Grasp::new(0, &loss).score(&weights[..1], None).is_err());
+}
+
+#[test]
+fn scalars_without_a_graph_and_frozen_weights_are_refused() {
+    let weight = leaf(&[1.0, 0.0, 0.0, 1.0], &[2, 2]);
+    let loss = loss_of(&weight);
+    let weights = [("w".to_owned(), weight.shallow_clone())];
+    let refused = |scores: Result<Scores>| scores.unwrap_err().to_string();
+    let no_graph = "`scalar to differentiate`: expected a graph back to the weights, found none";
+    let said = refused(Snip::new(1, |batch| no_grad(|| loss(batch, 1.0))).score(&weights, None));
+    assert!(said.starts_with(no_graph), "{said}");
+    // The gradient of a sum is the same whatever the weights are, so there is no second one.
+    let said = refused(Grasp::new(1, |_, _| Ok(weight.sum(Kind::Double))).score(&weights, None));
+    assert!(said.starts_with(no_graph), "{said}");
+    let (store, layers) = two_layers(1.0);
+    let flow = forward(&layers);
+    let said = refused(SynFlow::new(&store, &[2], |input: &Tensor| no_grad(|| flow(input))).score(&layers, None));
+    assert!(said.starts_with(no_graph), "{said}");
+    assert!(layers.iter().all(|(_, weight)| weight.kind() == Kind::Float));
+
+    let frozen = [("fixed".to_owned(), weight.detach())];
+    let said = refused(Snip::new(1, |batch| loss(batch, 1.0)).score(&frozen, None));
+    assert_eq!(said, "`fixed`: expected a tensor that takes a gradient, found a frozen one");
 }
 
 #[test]

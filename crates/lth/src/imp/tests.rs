@@ -110,6 +110,22 @@ fn an_interrupted_search_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn a_folder_that_is_not_there_is_made_before_anything_is_trained() {
+    let store = lenet();
+    let start = copies(&state_of(&store));
+    let folder = tempfile::tempdir().unwrap();
+    let search = |path: PathBuf| Imp::new(config(1), &store, &start, &Magnitude).unwrap().in_folder(path);
+    let rounds = folder.path().join("run/rounds");
+    collect(&mut search(rounds.clone()), |_, _| Ok(())).unwrap();
+    assert!(rounds.join("round-1.safetensors").exists());
+    // A folder cannot lie in a file.
+    let file = folder.path().join("file");
+    std::fs::write(&file, b"").unwrap();
+    let refused = collect(&mut search(file.join("rounds")), |_, _| panic!("trained for nothing")).unwrap_err();
+    assert!(refused.to_string().contains("create failed"), "{refused}");
+}
+
+#[test]
 fn rounds_of_another_search_are_refused() {
     let store = lenet();
     let start = copies(&state_of(&store));
@@ -221,5 +237,8 @@ fn settings_and_weights_that_do_not_fit_are_refused() {
     let refused = Imp::new(ImpConfig { selector, ..config(2) }, &store, &start, &Magnitude).unwrap_err().to_string();
     assert_eq!(refused, "amount is Rate(0.2), expected `AsScoped` with given densities");
     let other = NamedTensors::new();
-    assert!(matches!(Imp::new(config(2), &store, &other, &Magnitude), Err(Error::OtherArchitecture { .. })));
+    for first_round in [FirstRound::TrainFirst, FirstRound::PruneImmediately] {
+        let refused = Imp::new(ImpConfig { first_round, ..config(2) }, &store, &other, &Magnitude);
+        assert!(matches!(refused, Err(Error::OtherArchitecture { .. })));
+    }
 }

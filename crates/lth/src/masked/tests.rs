@@ -193,10 +193,13 @@ fn nan_gradients_of_dropped_weights_are_cleared_too() {
 
 #[test]
 fn masks_that_do_not_fit_are_refused() {
-    let (store, _network) = lenet();
+    let (mut store, _network) = lenet();
     let mask = MaskSet::from_tensors(&[("fc1.weight".into(), Tensor::from_slice(&[1_u8, 0]))]).unwrap();
     let refused = MaskObserver::new(&mask, &store).unwrap_err().to_string();
     assert!(refused.contains("`fc1.weight`: expected a tensor of shape [2], found [300, 784]"), "{refused}");
+    store.freeze();
+    let refused = MaskObserver::new(&mask, &store).unwrap_err().to_string();
+    assert!(refused.contains("`fc1.weight`: expected a trainable variable, found a frozen one"), "{refused}");
 }
 
 proptest! {

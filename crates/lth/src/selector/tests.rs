@@ -171,6 +171,16 @@ fn what_cannot_be_pruned_is_refused() {
 }
 
 #[test]
+fn two_tensors_of_one_name_are_refused() {
+    // Such as the weights of two stores put together: a mask would hold for one of them only.
+    let weights = [layer("0.weight", &[1.0, 2.0]), layer("0.weight", &[3.0, 4.0])];
+    let refused = magnitude(&Selector::global(), &weights, Amount::Count(1)).unwrap_err().to_string();
+    assert_eq!(refused, "`0.weight`: expected one tensor of that name, found two");
+    let one_shot = PruningSchedule::OneShot { density: 0.5 };
+    assert!(matches!(one_shot.prune(&weights, &Magnitude, &Selector::global()), Err(Error::Mismatch { .. })));
+}
+
+#[test]
 fn an_earlier_mask_must_cover_the_same_tensors_and_leave_enough() {
     let weights = [layer("a", &[1.0, 2.0, 3.0, 4.0])];
     let scores = Magnitude.score(&weights, None).unwrap();

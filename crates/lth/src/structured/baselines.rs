@@ -1,6 +1,7 @@
 //! Tickets to compare with.
 
 use super::{Scores, SlimGroup};
+use crate::criterion::gradients;
 use crate::prunable::NamedTensor;
 use crate::{Error, Result};
 use core_tensor::networks::bert::BertConfig;
@@ -42,15 +43,10 @@ pub fn first_order(
     coefficients: &[NamedTensor],
     losses: impl IntoIterator<Item = Result<Tensor>>,
 ) -> Result<Scores> {
-    let inputs: Vec<&Tensor> = coefficients.iter().map(|(_, tensor)| tensor).collect();
-    let mut sums: Vec<Tensor> = inputs.iter().map(|tensor| tensor.detach().zeros_like()).collect();
+    let mut sums: Vec<Tensor> = coefficients.iter().map(|(_, tensor)| tensor.detach().zeros_like()).collect();
     let mut batches = 0;
     for loss in losses {
-        let gradients = Tensor::f_run_backward(&[loss?], &inputs, false, false)?;
-        for ((sum, gradient), (name, _)) in sums.iter_mut().zip(&gradients).zip(coefficients) {
-            if !gradient.defined() {
-                return Err(Error::mismatch(name, "coefficients that the loss depends on", "others"));
-            }
+        for (sum, gradient) in sums.iter_mut().zip(gradients(&loss?, coefficients, false)?) {
             let _ = no_grad(|| sum.f_add_(&gradient.abs()))?;
         }
         batches += 1;

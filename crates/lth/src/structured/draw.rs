@@ -57,7 +57,7 @@ impl Scores {
     /// so that few values exist and ties decide.
     ///
     /// # Errors
-    /// Scores that are no floating-point numbers.
+    /// Scores that are no floating-point numbers, or not finite.
     pub fn distinct(&self) -> Result<[f64; 2]> {
         let share = |scores: &[NamedTensor]| -> Result<f64> {
             let values = flat(scores)?;
@@ -206,7 +206,8 @@ impl DrawConfig {
             }
             Threshold::StrictQuantile if cut.scope == Scope::Global => {
                 let masks = above_quantile(scores, cut.ratio)?;
-                if let Some((layer, mask)) = masks.iter().find(|(_, mask)| mask.survivors() < self.min_per_layer) {
+                let short = |mask: &Mask| mask.survivors() < self.min_per_layer.min(mask.weights());
+                if let Some((layer, mask)) = masks.iter().find(|(_, mask)| short(mask)) {
                     return Err(Error::EmptiedLayer { layer: layer.clone(), weights: mask.weights() });
                 }
                 Ok((MaskSet::from_layers(masks), false))

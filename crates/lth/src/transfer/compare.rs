@@ -53,11 +53,11 @@ impl LayerComparison {
 
     /// Share of the weights on which the two differ.
     pub fn hamming(&self) -> f64 {
-        ratio((self.either() - self.both) as f64, self.weights as f64)
+        share((self.either() - self.both) as f64, self.weights as f64)
     }
 
     fn expected_both(&self) -> f64 {
-        self.first as f64 * self.second as f64 / self.weights as f64
+        share(self.first as f64 * self.second as f64, self.weights as f64)
     }
 }
 
@@ -92,14 +92,14 @@ impl MaskComparison {
     /// Share of all weights on which the two differ.
     pub fn hamming(&self) -> f64 {
         let differ = self.sum(|layer| (layer.either() - layer.both) as f64);
-        ratio(differ, self.sum(|layer| layer.weights as f64))
+        share(differ, self.sum(|layer| layer.weights as f64))
     }
 
     /// One line a layer: `layer,weights,density_first,density_second,jaccard,jaccard_by_chance,hamming`.
     pub fn to_csv(&self) -> String {
         let mut csv = "layer,weights,density_first,density_second,jaccard,jaccard_by_chance,hamming\n".to_owned();
         for layer in &self.layers {
-            let density = |kept: usize| kept as f64 / layer.weights as f64;
+            let density = |kept: usize| ratio(kept as f64, layer.weights as f64);
             let (first, second) = (density(layer.first), density(layer.second));
             let (jaccard, chance, hamming) = (layer.jaccard(), layer.jaccard_by_chance(), layer.hamming());
             let row = format_args!("{},{first},{second},{jaccard},{chance},{hamming}", layer.weights);
@@ -117,6 +117,11 @@ impl MaskComparison {
 /// 1 where there is nothing to compare.
 fn ratio(part: f64, whole: f64) -> f64 {
     if whole == 0.0 { 1.0 } else { part / whole }
+}
+
+/// 0 of nothing.
+fn share(part: f64, whole: f64) -> f64 {
+    if whole == 0.0 { 0.0 } else { part / whole }
 }
 
 #[cfg(test)]
@@ -148,6 +153,18 @@ mod tests {
                 .to_csv()
                 .ends_with("\ny,6,0.6666666666666666,0.3333333333333333,0.5,0.2857142857142857,0.3333333333333333\n")
         );
+    }
+
+    #[test]
+    fn tensors_without_weights_do_not_count() {
+        let found = MaskComparison::new(&set(&[]), &set(&[])).unwrap();
+        assert_eq!((found.jaccard(), found.jaccard_by_chance(), found.hamming()), (1.0, 1.0, 0.0));
+        let (a, b) = (set(&[("x", &[]), ("y", &[1, 0])]), set(&[("x", &[]), ("y", &[1, 1])]));
+        let found = MaskComparison::new(&a, &b).unwrap();
+        assert_eq!((found.jaccard(), found.jaccard_by_chance(), found.hamming()), (0.5, 0.5, 0.5));
+        assert_eq!(found.hamming(), a.hamming(&b).unwrap());
+        assert_eq!((found.layers[0].jaccard_by_chance(), found.layers[0].hamming()), (1.0, 0.0));
+        assert!(found.to_csv().contains("\nx,0,1,1,1,1,0\n"), "{}", found.to_csv());
     }
 
     #[test]

@@ -67,6 +67,8 @@ fn mixed(first: &NamedTensors, second: &NamedTensors, alpha: f64) -> Result<Name
         if a.size() != b.size() {
             return Err(Error::mismatch(name, format!("{:?}", a.size()), format!("{:?}", b.size())));
         }
+        // Weights read from a file lie in CPU memory, snapshots where the model lives.
+        let b = b.f_to_device(a.device())?;
         // Counters of batches stay as they are.
         let mixed = if a.is_floating_point() { no_grad(|| a * (1.0 - alpha) + b * alpha) } else { a.copy() };
         Ok((name.clone(), mixed))

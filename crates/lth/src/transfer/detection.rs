@@ -364,6 +364,32 @@ mod tests {
     }
 
     #[test]
+    fn an_object_is_asked_of_its_own_cell_class_and_edges() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let backbone = backbone(&store);
+        let detector = detector(&store, backbone.as_ref());
+        let scenes = SceneGenerator { side: 32, ..SceneGenerator::default() }.scenes(16, 0).unwrap();
+        let mut batch = SceneLoader::evaluation(scenes, 16).unwrap().epoch(0).unwrap().next().unwrap().unwrap();
+        batch.objects.iter_mut().for_each(Vec::clear);
+        // Its middle (10, 7) lies in cell (1, 2) of 8 × 8, whose own middle is (10, 6).
+        let object = Object { class: 3, corners: [4.0, 2.0, 16.0, 12.0] };
+        batch.objects[1].push(object);
+        let loss = detector.losses(&batch).unwrap();
+        let part = |name: &str| loss.parts.iter().find(|(found, _)| *found == name).unwrap().1.double_value(&[]);
+        let Maps { classes, edges } = detector.maps(&batch.input, true).unwrap();
+        let edge = |side: i64| edges.double_value(&[1, 10, side]);
+        let found = Object { class: 3, corners: [10.0 - edge(0), 6.0 - edge(1), 10.0 + edge(2), 6.0 + edge(3)] };
+        assert!((part("box") - (1.0 - found.iou(&object))).abs() < 1e-5, "{} {found:?}", part("box"));
+        // Of ¾·p²·−ln(1 − p) everywhere, the object's own place costs ¼·(1 − p)²·−ln p instead.
+        let logits = classes.to_kind(Kind::Double);
+        let ground = logits.sigmoid().square() * logits.softplus() * 0.75;
+        let chance = logits.sigmoid().double_value(&[1, 10, 3]);
+        let own = -0.25 * (1.0 - chance).powi(2) * chance.ln();
+        let expected = ground.sum(Kind::Double).double_value(&[]) - ground.double_value(&[1, 10, 3]) + own;
+        assert!((part("focal") / expected - 1.0).abs() < 1e-4, "{} {expected}", part("focal"));
+    }
+
+    #[test]
     fn images_of_another_size_and_broken_weights_are_refused() {
         let store = nn::VarStore::new(Device::Cpu);
         let backbone = backbone(&store);

@@ -171,7 +171,8 @@ fn figures(tiles: &Dataset, class: usize, cell: usize, channels: usize) -> Vec<F
     positions.filter_map(cut).collect()
 }
 
-/// Noise of eight by eight numbers, drawn out to the whole image, the same in every channel.
+/// Noise of eight by eight numbers, drawn out to the whole image, the same in every channel, and a little of each
+/// value's own.
 fn ground(image: &mut [u8], side: usize, rng: &mut impl Rng) {
     const COARSE: usize = 8;
     let coarse: Vec<f32> = (0..(COARSE + 1) * (COARSE + 1)).map(|_| rng.random_range(70.0..150.0)).collect();

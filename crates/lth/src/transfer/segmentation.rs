@@ -95,8 +95,13 @@ impl<'a> Segmenter<'a> {
 impl Objective<SceneBatch> for Segmenter<'_> {
     fn loss(&mut self, batch: &SceneBatch, _progress: &Progress) -> core_tensor::Result<Loss> {
         let logits = self.forward(&batch.input, true).map_err(super::detection::in_step)?;
-        let weight = None::<Tensor>;
-        let loss = logits.f_cross_entropy_loss(&batch.labels, weight, Reduction::Mean, IGNORED, 0.0)?;
+        let counted = batch.labels.f_ne(IGNORED)?.any().int64_value(&[]) != 0;
+        let loss = if counted {
+            logits.f_cross_entropy_loss(&batch.labels, None::<Tensor>, Reduction::Mean, IGNORED, 0.0)?
+        } else {
+            // The mean over no pixel is no number.
+            logits.f_mul_scalar(0.0)?.f_sum(logits.kind())?
+        };
         Ok(Loss::single("pixel_cross_entropy", loss))
     }
 }
@@ -242,8 +247,10 @@ mod tests {
         let mut segmenter = build("conv2").unwrap();
         let scenes = SceneGenerator { side: 32, ..SceneGenerator::default() }.scenes(32, 0).unwrap();
         let loader = SceneLoader::training(scenes.clone(), 16, 0).unwrap();
-        let batch = loader.epoch(0).unwrap().next().unwrap().unwrap();
+        let mut batch = loader.epoch(0).unwrap().next().unwrap().unwrap();
         assert_eq!(segmenter.forward(&batch.input, false).unwrap().size(), [16, 8, 32, 32]);
+        batch.labels = batch.labels.full_like(IGNORED);
+        assert_eq!(segmenter.loss(&batch, &Progress::default()).unwrap().total.double_value(&[]), 0.0);
         let mut optimizer = Sgd::new(parameters(&store, 0.0), SgdConfig::default()).unwrap();
         let config = TrainConfig { epochs: 4, seed: 0, schedule: Schedule::Constant { peak: 0.1 } };
         let mut trainer = Trainer::new(config, &mut segmenter, &mut optimizer).unwrap();

@@ -47,6 +47,9 @@ impl<'a> QuantFactory<'a> {
     /// linear layers and whatever the settings name stay in full precision. The gates' variables live under `path`, as a
     /// rule `store.root() / "gates"`.
     ///
+    /// The layer of a block that is made first asks the gate, so it must run first in its block, and once in a forward
+    /// pass: where it asks again, a new pass begins and the cost counts from there.
+    ///
     /// # Errors
     /// As [`new`](Self::new); one bit on a symmetric grid is refused in options too.
     pub fn gated(config: QuantConfig, dfq: DfqConfig, path: Path<'a>) -> Result<Self> {

@@ -2,7 +2,7 @@
 
 use super::{Error, Operand, Precision, QuantConfig, Result};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tch::{Tensor, no_grad};
+use tch::{Kind, Tensor, no_grad};
 
 /// A handle on a quantised network, from [`QuantFactory::handle`](super::QuantFactory::handle). Clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -81,7 +81,8 @@ impl QuantHandle {
         self.lock().layers.iter().for_each(|layer| layer.range.forget());
     }
 
-    /// The range that a layer's input has in evaluation: least value and width.
+    /// The range that a layer's input has in evaluation: least value and width. Under
+    /// [`RangeRule::Batch`](super::RangeRule::Batch), that of the last training pass.
     ///
     /// # Errors
     /// [`Error::Uncalibrated`] before the layer's first training step. (A forward pass in evaluation then takes the range
@@ -203,7 +204,8 @@ impl RangeBuffer {
 
     fn read(&self) -> [f32; 4] {
         let mut values = [0.0; 4];
-        self.0.to_device(tch::Device::Cpu).copy_data(&mut values, 4);
+        // A store that is cast takes this variable along.
+        self.0.to_kind(Kind::Float).to_device(tch::Device::Cpu).copy_data(&mut values, 4);
         values
     }
 
@@ -215,7 +217,7 @@ impl RangeBuffer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::{Device, Kind};
+    use tch::Device;
 
     fn buffer() -> RangeBuffer {
         RangeBuffer::new(Tensor::zeros([4], (Kind::Float, Device::Cpu)))

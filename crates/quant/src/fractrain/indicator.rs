@@ -13,6 +13,12 @@ pub trait StageIndicator: Debug {
     /// A loss that is not a number.
     fn end_of_epoch(&mut self, loss: f64) -> Result<bool>;
 
+    /// How many stages it ends at most, where that is limited. [`Pfq`](super::Pfq) and
+    /// [`FollowTarget`](super::FollowTarget) refuse stages that would never begin.
+    fn turning_points(&self) -> Option<usize> {
+        None
+    }
+
     /// Everything that the next answers depend on.
     fn state(&self) -> Vec<f64>;
 
@@ -21,6 +27,17 @@ pub trait StageIndicator: Debug {
     /// # Errors
     /// Numbers that do not fit.
     fn load_state(&mut self, state: &[f64]) -> Result<()>;
+}
+
+/// Refuses an indicator that never lets the last of so many stages begin.
+pub(super) fn check_reach(indicator: &impl StageIndicator, stages: usize) -> Result<()> {
+    match indicator.turning_points() {
+        Some(found) if found.saturating_add(1) < stages => {
+            let expected = format!("at least {}, for the last of {stages} stages to begin", stages - 1);
+            Err(Error::config("turning_points", expected, found))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Settings of [`PlateauIndicator`].
@@ -132,6 +149,10 @@ impl StageIndicator for PlateauIndicator {
         }
         self.history.clear();
         Ok(true)
+    }
+
+    fn turning_points(&self) -> Option<usize> {
+        Some(self.config.turning_points)
     }
 
     fn state(&self) -> Vec<f64> {

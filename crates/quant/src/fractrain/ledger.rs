@@ -2,7 +2,7 @@
 //! layers, the three passes, samples and steps.
 
 use super::gate::Gates;
-use super::{Bits, Error, Precision, QuantHandle, Result};
+use super::{Error, Precision, QuantHandle, Result};
 use core_tensor::optim::{NamedTensors, Optimizer};
 use core_tensor::train::{Control, EpochReport, Observer, StepContext};
 use core_tensor::workload::{Layer, Pass, Workload};
@@ -174,10 +174,9 @@ impl Observer for CostLedger {
 
     /// Phases as rows of (weight, activation, gradient, weight gradient, samples), 0 bits for none; then what gates chose.
     fn state(&self) -> NamedTensors {
-        let number = |bits: Option<Bits>| bits.map_or(0.0, |bits| f64::from(bits.get()));
         let rows = self.phases.iter().flat_map(|(precision, samples)| {
-            let Precision { weight, activation, gradient, weight_gradient } = *precision;
-            [number(weight), number(activation), number(gradient), number(weight_gradient), *samples]
+            let [weight, activation, gradient, weight_gradient] = precision.to_numbers();
+            [weight, activation, gradient, weight_gradient, *samples]
         });
         let rows: Vec<f64> = rows.collect();
         let columns = self.options.first().map_or(0, Vec::len) as f64;
@@ -199,22 +198,13 @@ impl Observer for CostLedger {
         let [sum, columns, options @ ..] = &gated[..] else {
             return Err(misfit(format!("{} numbers on gates", gated.len())));
         };
-        let bits = |number: f64| match number as u32 {
-            0 => Ok(None),
-            bits => Bits::new(bits).map(Some).map_err(|error| error.into_core("cost")),
-        };
         let mut restored = IndexMap::new();
         for row in phases.chunks(5) {
-            let [weight, activation, gradient, weight_gradient, samples] = row else {
+            let &[weight, activation, gradient, weight_gradient, samples] = row else {
                 return Err(misfit(format!("{} numbers on phases", phases.len())));
             };
-            let precision = Precision {
-                weight: bits(*weight)?,
-                activation: bits(*activation)?,
-                gradient: bits(*gradient)?,
-                weight_gradient: bits(*weight_gradient)?,
-            };
-            restored.insert(precision, *samples);
+            let precision = Precision::from_numbers([weight, activation, gradient, weight_gradient]);
+            restored.insert(precision.map_err(|error| error.into_core("cost"))?, samples);
         }
         self.options = match *columns as usize {
             0 => Vec::new(),

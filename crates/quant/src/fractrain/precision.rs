@@ -120,6 +120,30 @@ impl Precision {
     pub(super) fn is_below(&self, earlier: &Self) -> bool {
         self.widths().iter().zip(earlier.widths()).any(|(now, before)| *now < before)
     }
+
+    /// The four widths as numbers, 0 for full precision: what saved states hold.
+    pub(super) fn to_numbers(self) -> [f64; 4] {
+        let Self { weight, activation, gradient, weight_gradient } = self;
+        [weight, activation, gradient, weight_gradient].map(|bits| bits.map_or(0.0, |bits| f64::from(bits.get())))
+    }
+
+    /// Takes back what [`to_numbers`](Self::to_numbers) gave.
+    ///
+    /// # Errors
+    /// [`Error::BitsOutOfRange`].
+    pub(super) fn from_numbers(numbers: [f64; 4]) -> Result<Self> {
+        let bits = |number: f64| match number as u32 {
+            0 => Ok(None),
+            bits => Bits::new(bits).map(Some),
+        };
+        let [weight, activation, gradient, weight_gradient] = numbers;
+        Ok(Self {
+            weight: bits(weight)?,
+            activation: bits(activation)?,
+            gradient: bits(gradient)?,
+            weight_gradient: bits(weight_gradient)?,
+        })
+    }
 }
 
 fn width(bits: Option<Bits>) -> u8 {

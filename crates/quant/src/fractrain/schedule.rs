@@ -1,5 +1,6 @@
 //! Precision over time: progressive (PFQ), cyclic (CPT), static, or a closure; and the observer that applies it.
 
+use super::indicator::check_reach;
 use super::{Error, Precision, QuantHandle, Result, StageIndicator, Warning};
 use core_tensor::optim::{NamedTensors, Optimizer};
 use core_tensor::train::{Control, EpochReport, Observer, Progress, StepContext};
@@ -85,7 +86,7 @@ impl Pfq {
     /// Stages of (forward, gradient) bits.
     ///
     /// # Errors
-    /// [`Error::BitsOutOfRange`]; [`Error::Config`] without stages.
+    /// [`Error::BitsOutOfRange`]; as [`with_precisions`](Self::with_precisions).
     pub fn new(stages: &[(u32, u32)], indicator: impl StageIndicator + 'static) -> Result<Self> {
         let stages = stages.iter().map(|&(forward, gradient)| Precision::new(forward, gradient));
         Self::with_precisions(stages.collect::<Result<_>>()?, indicator)
@@ -106,11 +107,13 @@ impl Pfq {
     /// Stages of any precision, full precision among them.
     ///
     /// # Errors
-    /// [`Error::Config`] without stages.
+    /// [`Error::Config`] without stages, and for an indicator with too few
+    /// [turning points](StageIndicator::turning_points) for the last one to begin.
     pub fn with_precisions(stages: Vec<Precision>, indicator: impl StageIndicator + 'static) -> Result<Self> {
         if stages.is_empty() {
             return Err(Error::config("stages", "at least one", "none"));
         }
+        check_reach(&indicator, stages.len())?;
         Ok(Self { stages, indicator: Box::new(indicator), stage: 0 })
     }
 
@@ -224,6 +227,9 @@ impl PrecisionSchedule for Cyclic {
 ///
 /// Adds the metrics `forward_bits` and `gradient_bits` (of the epoch's last step, 32 for full precision) and `switched` (1
 /// where the precision changes for good after the epoch).
+///
+/// A restored training has the precision again that it was saved at, for evaluations before its next step or after its
+/// last.
 #[derive(Debug)]
 pub struct PrecisionController<S> {
     handle: QuantHandle,
@@ -262,6 +268,15 @@ impl<S: PrecisionSchedule> PrecisionController<S> {
         self.handle.check_precision(precision).map_err(|error| error.into_core("precision"))?;
         self.handle.set_precision(precision);
         Ok(())
+    }
+
+    /// A precision from its saved widths, unless a layer's grid cannot have it.
+    fn saved_precision(&self, widths: Vec<f64>) -> Result<Precision> {
+        let widths = <[f64; 4]>::try_from(widths);
+        let widths = widths.map_err(|found| Error::shape("saved precision", "4 widths", found.len()))?;
+        let precision = Precision::from_numbers(widths)?;
+        self.handle.check_precision(precision)?;
+        Ok(precision)
     }
 }
 
@@ -311,19 +326,35 @@ impl<S: PrecisionSchedule> Observer for PrecisionController<S> {
         let mut numbers = vec![self.switches.len() as f64];
         numbers.extend(self.switches.iter().map(|epoch| *epoch as f64));
         numbers.extend(self.schedule.state());
-        NamedTensors::from([("state".to_owned(), Tensor::from_slice(&numbers))])
+        NamedTensors::from([
+            ("state".to_owned(), Tensor::from_slice(&numbers)),
+            ("precision".to_owned(), Tensor::from_slice(&self.handle.precision().to_numbers())),
+        ])
     }
 
     fn load_state(&mut self, saved: &NamedTensors) -> core_tensor::Result<()> {
         let misfit = |found: String| core_tensor::Error::tensor("precision/state", "switches and schedule", found);
-        let Some(saved) = saved.get("state") else { return Err(misfit("nothing".into())) };
-        let numbers = Vec::<f64>::try_from(saved.to_kind(Kind::Double).to_device(tch::Device::Cpu).contiguous())?;
+        let numbers_of = |tensor: &Tensor| {
+            Vec::<f64>::try_from(tensor.to_kind(Kind::Double).to_device(tch::Device::Cpu).contiguous())
+        };
+        let Some(state) = saved.get("state") else { return Err(misfit("nothing".into())) };
+        let numbers = numbers_of(state)?;
         let count = numbers.first().copied().unwrap_or(0.0) as usize;
-        if numbers.len() < count + 1 {
+        if numbers.len() <= count {
             return Err(misfit(format!("{} numbers", numbers.len())));
         }
+        let precision = match saved.get("precision") {
+            Some(widths) => {
+                Some(self.saved_precision(numbers_of(widths)?).map_err(|error| error.into_core("precision"))?)
+            }
+            // Not every saved training has it.
+            None => None,
+        };
         self.schedule.load_state(&numbers[count + 1..]).map_err(|error| error.into_core("precision"))?;
         self.switches = numbers[1..=count].iter().map(|epoch| *epoch as u64).collect();
+        if let Some(precision) = precision {
+            self.handle.set_precision(precision);
+        }
         Ok(())
     }
 }
@@ -331,7 +362,7 @@ impl<S: PrecisionSchedule> Observer for PrecisionController<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fractrain::AtEpochs;
+    use crate::fractrain::{AtEpochs, PlateauConfig, PlateauIndicator};
 
     #[test]
     fn stages_follow_their_indicator_and_stay_at_the_last() {
@@ -361,6 +392,37 @@ mod tests {
         let falls: Vec<String> = permuted.warnings().iter().map(ToString::to_string).collect();
         assert_eq!(falls.len(), 2);
         assert!(falls[0].contains("stage 1"));
+    }
+
+    #[test]
+    fn stages_that_would_never_begin_are_refused() {
+        // The published rule ends three stages.
+        let plateau = || PlateauIndicator::new(PlateauConfig::default()).unwrap();
+        let stages = [(3, 6), (4, 6), (5, 8), (6, 8), (8, 8)];
+        assert!(matches!(Pfq::new(&stages, plateau()), Err(Error::Config { name: "turning_points", .. })));
+        assert!(Pfq::new(&stages[1..], plateau()).is_ok() && Pfq::new(&stages[3..], plateau()).is_ok());
+    }
+
+    #[test]
+    fn a_restored_controller_has_the_precision_that_it_was_saved_at() {
+        let (from, to) = (QuantHandle::default(), QuantHandle::default());
+        let four = Precision::new(4, 8).unwrap();
+        let by_step = || ByProgress(|_: Progress| Precision::FULL);
+        let saving = PrecisionController::new(&from, by_step());
+        from.set_precision(four);
+        let mut saved = saving.state();
+        let mut restored = PrecisionController::new(&to, by_step());
+        restored.load_state(&saved).unwrap();
+        assert_eq!(to.precision(), four);
+        // Too few widths, or one that is none, change nothing; a file without them is none the worse.
+        to.set_precision(Precision::FULL);
+        for widths in [&[4.0_f64, 8.0][..], &[4.0, 4.0, 99.0, 0.0]] {
+            saved.insert("precision".into(), Tensor::from_slice(widths));
+            assert!(restored.load_state(&saved).is_err());
+        }
+        saved.shift_remove("precision");
+        restored.load_state(&saved).unwrap();
+        assert_eq!(to.precision(), Precision::FULL);
     }
 
     #[test]

@@ -177,10 +177,13 @@ fn round_uniformly(weights: &mut [f32], bits: u8) {
 
 fn round_to_powers(weights: &mut [f32], bits: u8) {
     let largest = weights.iter().fold(0f32, |m, w| m.max(w.abs()));
-    if largest == 0.0 {
+    let top = Ladder::new(-63, 63).project(f64::from(largest));
+    // Nothing reaches up to the lowest rung there is.
+    if top == 0.0 {
+        weights.fill(0.0);
         return;
     }
-    let p_max = Ladder::new(-63, 63).project(f64::from(largest)).log2() as i32;
+    let p_max = top.log2() as i32;
     let rungs = 1i32 << (bits - 1);
     debug_assert!(nonzero_code_bits(rungs as usize) == u32::from(bits));
     let ladder = Ladder::new((p_max - rungs + 1).max(-63), p_max);
@@ -318,6 +321,13 @@ mod tests {
         let refused = Baseline::PruneKMeans { bits: 8 }.approximate(&weights, &shape, 1000).unwrap_err().to_string();
         let expected = "`budget`: expected at least the bits of the method's table, found 1000 of 8192";
         assert_eq!(refused, format!("{expected} for PruneKMeans {{ bits: 8 }}"));
+    }
+
+    #[test]
+    fn weights_below_every_rung_become_zero() {
+        let shape = LayerShape::Linear { out_features: 1, in_features: 9 };
+        let result = Baseline::PrunePowersOfTwo { bits: 4 }.approximate(&[1e-20; 9], &shape, 1000).unwrap();
+        assert_eq!(result.weights, [0.0; 9]);
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl LayerShape {
                 (VECTOR_COLUMNS, len.div_ceil(VECTOR_COLUMNS))
             }
             Self::Conv { kernel: [height, width], in_channels, .. } => {
-                if width == 1 || width > 12 {
+                if !(2..=12).contains(&width) {
                     return Err(format!("kernel {height}×{width} is neither 1×1 nor 2 to 12 columns wide"));
                 }
                 (width, in_channels * height)
@@ -112,7 +112,7 @@ impl Layout {
     /// Cuts `shape` by `rule`.
     ///
     /// # Errors
-    /// [`Error::NotDecomposable`] for a kernel of one column (unless it is 1×1) or more than 12, and for filters of
+    /// [`Error::NotDecomposable`] for a kernel of no column, one (unless it is 1×1) or more than 12, and for filters of
     /// fewer rows than columns; [`Error::Shape`] for more entries than can be counted.
     pub fn new(shape: LayerShape, rule: BlockRule) -> Result<Self> {
         let columns = shape
@@ -305,8 +305,10 @@ mod tests {
         let short = LayerShape::Linear { out_features: 4, in_features: 5 };
         assert!(matches!(Layout::new(short, BlockRule::Reference), Err(Error::NotDecomposable { .. })));
         assert!(matches!(Layout::new(conv(4, 4, 13), BlockRule::Reference), Err(Error::NotDecomposable { .. })));
-        let tall = LayerShape::Conv { out_channels: 1, in_channels: 8, kernel: [3, 1] };
-        assert!(matches!(Layout::new(tall, BlockRule::Reference), Err(Error::NotDecomposable { .. })));
+        for kernel in [[3, 1], [3, 0]] {
+            let narrow = LayerShape::Conv { out_channels: 1, in_channels: 8, kernel };
+            assert!(matches!(Layout::new(narrow, BlockRule::Reference), Err(Error::NotDecomposable { .. })));
+        }
     }
 
     proptest! {

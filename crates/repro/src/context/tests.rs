@@ -61,6 +61,28 @@ fn a_run_that_stops_after_any_epoch_ends_like_one_that_never_did() {
 }
 
 #[test]
+fn what_a_kill_left_half_made_goes_and_another_programs_description_in_the_making_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    compute(&mut open(folder.path(), &run()).unwrap(), 2).unwrap();
+    let home = RunStore::at(folder.path()).home(&run().id());
+    let halves = [
+        ".writing-checkpoint-3",
+        ".writing-checkpoint.json-a1b2c3",
+        ".writing-done.json-a1b2c3",
+        "artifacts/.writing-late",
+        "artifacts/.writing-a1b2c3.tmp",
+        "artifacts/late",
+    ];
+    let description = home.file(".writing-run.json-a1b2c3");
+    for half in halves.map(|name| home.file(name)).iter().chain([&description]) {
+        fs::write(half, "1").unwrap();
+    }
+    assert_eq!(open(folder.path(), &run()).unwrap().checkpoint().unwrap().epoch, 2);
+    assert!(halves.iter().all(|name| !home.file(name).exists()));
+    assert!(description.exists() && home.file("artifacts/early").exists());
+}
+
+#[test]
 fn damage_before_the_checkpoint_starts_the_run_over_and_keeps_what_was_there() {
     let undisturbed = tempfile::tempdir().unwrap();
     finish(undisturbed.path());

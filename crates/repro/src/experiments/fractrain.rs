@@ -9,6 +9,7 @@
 //! ```
 
 mod arms;
+mod cases;
 mod claims;
 mod hardware;
 mod language;
@@ -54,7 +55,7 @@ impl Experiment for FracTrain {
 
     fn plan(&self, ask: &Ask) -> anyhow::Result<Plan> {
         let mut plan = Plan::default();
-        for case in arms::cases(ask)? {
+        for case in cases::cases(ask)? {
             plan_case(ask, &case, &mut plan)?;
         }
         stages::plan(ask, &mut plan)?;
@@ -80,7 +81,7 @@ impl Experiment for FracTrain {
     }
 }
 
-fn plan_case(ask: &Ask, case: &arms::Case, plan: &mut Plan) -> anyhow::Result<()> {
+fn plan_case(ask: &Ask, case: &cases::Case, plan: &mut Plan) -> anyhow::Result<()> {
     plan.data.push(case.describe_data());
     // All arms of a seed before the next, so that a run cut short has whole pairs.
     for seed in ask.seeds(case.order_seeds) {

@@ -207,7 +207,7 @@ fn table_markup(table: &Table) -> Markup {
     html! {
         div.wide {
             h3 { (table.title) }
-            div.scroll {
+            div.scroll tabindex="0" role="region" aria-label=(table.title) {
                 table.plain {
                     thead { tr { @for (position, name) in table.header.iter().enumerate() { th.num[position > 0] { (name) } } } }
                     tbody {
@@ -249,7 +249,7 @@ fn runs(paper: &PaperReport) -> Markup {
         @if !paper.runs.is_empty() {
             details {
                 summary { (paper.runs.len()) " runs" }
-                div.scroll {
+                div.scroll tabindex="0" role="region" aria-label={ "Runs of " (paper.paper) } {
                     table.plain {
                         thead { tr { th { "Run" } th { "Method" } th.num { "Seed" } th { "Status" } } }
                         tbody {

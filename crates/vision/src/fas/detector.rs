@@ -171,12 +171,17 @@ impl Detector {
     /// Writes weights and configuration to one safetensors file.
     ///
     /// # Errors
-    /// [`Error::BadParam`] for a threshold that is not finite, which the header could not hold; a file that cannot be
-    /// written.
+    /// [`Error::BadParam`] for a threshold or a criterion that is not finite, which the header could not hold; a file that
+    /// cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let value = self.config.threshold;
-        if !value.is_finite() {
-            return Err(Error::BadParam { name: "threshold", expected: "finite", value });
+        let limit = match self.config.criterion {
+            Criterion::AtApcer(limit) | Criterion::AtBpcer(limit) | Criterion::Fixed(limit) => limit,
+            Criterion::Eer | Criterion::MinHter => 0.0,
+        };
+        for (name, value) in [("threshold", self.config.threshold), ("criterion", limit)] {
+            if !value.is_finite() {
+                return Err(Error::BadParam { name, expected: "finite", value });
+            }
         }
         Ok(save_variables(path, &self.store, &Header::new(SCHEMA, 1, &self.config))?)
     }
@@ -290,6 +295,8 @@ mod tests {
         let mut endless = back;
         endless.config.threshold = f64::INFINITY;
         assert!(matches!(endless.save(&path), Err(Error::BadParam { name: "threshold", .. })));
+        endless.set_threshold(Threshold::saved(0.5, Criterion::Fixed(f64::NAN)).unwrap(), "none");
+        assert!(matches!(endless.save(&path), Err(Error::BadParam { name: "criterion", .. })));
         std::fs::write(&path, b"no detector").unwrap();
         assert!(Detector::load(&path).is_err());
     }

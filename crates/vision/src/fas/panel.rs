@@ -33,10 +33,18 @@ impl Panel {
     /// A row a sample: the picture, then for every predicted cue its true map and its prediction.
     ///
     /// # Errors
-    /// libtorch's, for maps that are none.
+    /// [`Error::BadShape`] for maps of another number than the pictures, or that are none; libtorch's for pictures.
     pub fn comparing(batch: &FasBatch, out: &ProxyOut, tile: usize) -> Result<Self> {
         let mut panel = Self::new(tile);
-        for at in 0..batch.input.size()[0] {
+        let count = batch.input.size().first().copied().unwrap_or(0);
+        for map in out.maps.values().chain(batch.targets.maps.values()) {
+            let found = map.size();
+            if found.first() != Some(&count) {
+                let (expected, found) = (format!("{count}, one a picture"), format!("{found:?}"));
+                return Err(Error::BadShape { what: "maps of a panel", expected, found });
+            }
+        }
+        for at in 0..count {
             let mut row = vec![panel.picture(&batch.input.get(at))?];
             for (proxy, predicted) in &out.maps {
                 if let Some(target) = batch.targets.maps.get(proxy) {
@@ -54,7 +62,7 @@ impl Panel {
     /// One sample's picture and predicted maps: what a detector saw.
     ///
     /// # Errors
-    /// libtorch's.
+    /// [`Error::BadShape`] for a map that is none; libtorch's for the picture.
     pub fn cues(picture: &Tensor, maps: &IndexMap<Proxy, Tensor>, tile: usize) -> Result<Self> {
         let mut panel = Self::new(tile);
         let mut row = vec![panel.picture(picture)?];
@@ -73,11 +81,16 @@ impl Panel {
 
     /// `[channels, height, width]` as a tile: grey for one channel, the classes' colours for seven.
     fn map(&self, proxy: Proxy, map: &Tensor) -> Result<Vec<u8>> {
+        let size = map.size();
+        let fits = |channels: i64| channels == proxy.channels() || (channels == 3 && proxy != Proxy::Material);
+        if !matches!(*size, [channels, _, _] if fits(channels)) {
+            let (expected, found) = (format!("[{}, height, width]", proxy.channels()), format!("{size:?}"));
+            return Err(Error::BadShape { what: "map of a panel", expected, found });
+        }
         if proxy != Proxy::Material {
             return self.tile_of(&(map.expand([3, -1, -1], false) * 255.0));
         }
         let colours = Tensor::from_slice(COLOURS.as_flattened()).view([7, 3]).to_kind(Kind::Float);
-        let size = map.size();
         let shares = map.to_device(Device::Cpu).to_kind(Kind::Float);
         let mixed = colours.tr().matmul(&shares.reshape([7, -1]));
         self.tile_of(&mixed.view([3, size[1], size[2]]))
@@ -125,6 +138,7 @@ impl Panel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fas::model::ProxyTargets;
 
     #[test]
     fn tiles_lie_side_by_side_in_their_colours() {
@@ -138,5 +152,35 @@ mod tests {
         let at = |x| sheet.get_pixel(x, 3).0;
         assert_eq!([at(3), at(11), at(19)], [[0, 0, 0], [255, 255, 255], [230, 170, 140]]);
         assert!(matches!(Panel::new(8).png(), Err(Error::BadShape { what: "panel", .. })));
+    }
+
+    #[test]
+    fn maps_that_are_none_are_refused() {
+        let zeros = |size: &[i64]| Tensor::zeros(size, (Kind::Float, tch::Device::Cpu));
+        let cues = |proxy, size: &[i64]| Panel::cues(&zeros(&[3, 4, 4]), &IndexMap::from([(proxy, zeros(size))]), 8);
+        assert!(cues(Proxy::Reflection, &[1, 3, 2, 2]).is_ok());
+        for (proxy, size) in
+            [(Proxy::Depth, vec![1, 2, 2, 2]), (Proxy::Depth, vec![1, 2, 2]), (Proxy::Material, vec![1, 3, 2, 2])]
+        {
+            let refused = cues(proxy, &size);
+            assert!(matches!(refused, Err(Error::BadShape { what: "map of a panel", .. })), "{proxy:?} {size:?}");
+        }
+        let depth = |count: i64| IndexMap::from([(Proxy::Depth, zeros(&[count, 1, 2, 2]))]);
+        let batch = FasBatch {
+            input: zeros(&[2, 3, 4, 4]),
+            targets: ProxyTargets { live: zeros(&[2]), maps: depth(2) },
+            attributes: zeros(&[2, 5]),
+        };
+        let out = |count: i64| ProxyOut {
+            logit: zeros(&[count]),
+            maps: depth(count),
+            weights: IndexMap::new(),
+            sigma: IndexMap::new(),
+            embedding: zeros(&[count, 4]),
+            kl: zeros(&[]),
+        };
+        assert!(Panel::comparing(&batch, &out(2), 8).is_ok());
+        let refused = Panel::comparing(&batch, &out(1), 8).unwrap_err().to_string();
+        assert_eq!(refused, "maps of a panel: expected 2, one a picture, found [1, 1, 2, 2]");
     }
 }

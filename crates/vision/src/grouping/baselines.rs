@@ -226,6 +226,31 @@ mod tests {
     }
 
     #[test]
+    fn excitations_and_gates_worked_by_hand() {
+        // Two channels of two positions: (1, 3) and (2, 0), with means 2 and 1.
+        let features = Tensor::from_slice(&[1.0_f32, 3.0, 2.0, 0.0]).view([1, 2, 1, 2]);
+        let unit = Tensor::eye(2, (Kind::Float, Device::Cpu));
+        let excite = Tensor::from_slice(&[3.0_f32.ln(), 0.0, 0.0, 0.0]).view([2, 2]);
+        let pooled = |kind| {
+            let store = nn::VarStore::new(Device::Cpu);
+            let config = BaselineConfig { kind, in_channels: 2, groups: 1, embed_dim: 2 };
+            let mut head = Baseline::new(&store.root(), config).unwrap();
+            head.value = unit.shallow_clone();
+            let (squeeze, excite) = (vec![unit.shallow_clone()], vec![excite.shallow_clone()]);
+            head.gates = Some(Gates { squeeze, excite });
+            Vec::<f32>::try_from(head.pool(&features).view([2])).unwrap()
+        };
+        // Weights sigmoid(2 ln 3) = 9/10 and sigmoid(0) = 1/2 of the means.
+        let excited = pooled(BaselineKind::ChannelExcitation { reduction: 1 });
+        // Weights sigmoid(ln 3) = 3/4 and sigmoid(3 ln 3) = 27/28 of the first channel's positions, 1/2 of the other's.
+        let gated = pooled(BaselineKind::Gate { reduction: 1 });
+        let expected = [[1.8, 0.5], [0.5 * (0.75 + 81.0 / 28.0), 0.5]];
+        for (found, expected) in [excited, gated].iter().zip(expected) {
+            assert!(found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-5), "{found:?} against {expected:?}");
+        }
+    }
+
+    #[test]
     fn shapes_that_do_not_divide_are_refused() {
         assert!(build(BaselineKind::PooledLinear, 3).unwrap_err().to_string().contains("embed_dim"));
         let config = BaselineConfig { kind: BaselineKind::ChannelBlocks, in_channels: 15, groups: 4, embed_dim: 8 };

@@ -88,8 +88,8 @@ impl GroupLoss {
         for (group, loss) in self.losses.iter().enumerate() {
             let vectors = embedding.group(group as i64)?;
             let batch = Embedded::new(&vectors, labels)?;
-            let mined = self.miner.as_ref().map(|miner| miner.mine(&batch, rng)).transpose()?;
-            terms.push(match loss.loss(&batch, mined.as_ref()) {
+            let mined = self.miner.as_ref().map(|miner| miner.mine(&batch, rng)).transpose();
+            terms.push(match mined.and_then(|mined| loss.loss(&batch, mined.as_ref())) {
                 Err(Error::NothingMined { .. }) if self.on_nothing == OnNothing::Skip => {
                     silent_groups += 1;
                     // Still part of the graph, so that backward has something to walk.
@@ -244,6 +244,19 @@ mod tests {
         assert!(matches!(refused, Err(Error::NothingMined { .. })));
         let parts = build().on_nothing(OnNothing::Skip).loss(&seen, &[0; 4], &mut rng()).unwrap();
         assert_eq!((parts.silent_groups, parts.metric.double_value(&[])), (2, 0.0));
+
+        /// Says itself that there is nothing.
+        #[derive(Debug)]
+        struct Finicky;
+        impl Miner for Finicky {
+            fn mine(&self, _: &Embedded, _: &mut ChaCha8Rng) -> Result<crate::grouping::Mined> {
+                Err(Error::NothingMined { kind: "triplet", reason: "none is good enough" })
+            }
+        }
+        let triplet = |_| Ok(Box::new(Triplet::default()) as Box<dyn MetricLoss>);
+        let loss = GroupLoss::new(2, DiversityConfig::default(), triplet).unwrap().with_miner(Finicky);
+        assert!(matches!(loss.loss(&seen, &[0; 4], &mut rng()), Err(Error::NothingMined { .. })));
+        assert_eq!(loss.on_nothing(OnNothing::Skip).loss(&seen, &[0; 4], &mut rng()).unwrap().silent_groups, 2);
     }
 
     #[test]

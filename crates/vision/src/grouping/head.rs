@@ -132,3 +132,45 @@ pub(super) fn unit(vectors: &Tensor) -> Tensor {
     let norms = vectors.norm_scalaropt_dim(2, [-1], true).clamp_min(1e-12);
     vectors / norms
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One image: unit vectors of three groups, two of them the same, and where two groups look.
+    fn seen() -> [GroupEmbedding; 2] {
+        let groups = Tensor::from_slice(&[2.0_f64, 0.0, 1.0, 0.0, 0.0, 3.0]).view([1, 3, 2]);
+        let attention = Tensor::from_slice(&[0.2_f64, 0.8, 0.9, 0.1]).view([1, 2, 1, 2]);
+        [(groups.shallow_clone(), None), (groups.narrow(1, 0, 2), Some(attention))]
+            .map(|(groups, attention)| GroupEmbedding::normalised(&groups, attention).unwrap())
+    }
+
+    fn near(found: Option<f64>, expected: f64) {
+        assert!((found.unwrap() - expected).abs() < 1e-12, "{found:?} against {expected}");
+    }
+
+    #[test]
+    fn groups_are_compared_pair_by_pair() {
+        let [three, two] = seen();
+        // Cosines 1, 0 and 0; then the first alone.
+        near(three.similarity_between_groups(), 1.0 / 3.0);
+        near(two.similarity_between_groups(), 1.0);
+        // The smaller of .2 and .9, and of .8 and .1.
+        near(two.attention_overlap(), 0.3);
+        let entropy = |shares: [f64; 2]| -shares.map(|share| share * share.ln()).iter().sum::<f64>();
+        near(two.attention_entropy(), 0.5 * (entropy([0.2, 0.8]) + entropy([0.9, 0.1])));
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_compared() {
+        let [three, _] = seen();
+        assert!(three.attention_overlap().is_none() && three.attention_entropy().is_none());
+        assert!(three.upsampled_attention([2, 2]).is_none());
+        let groups = Tensor::from_slice(&[3.0_f64, 4.0]).view([1, 1, 2]);
+        let attention = Tensor::from_slice(&[0.5_f64, 0.5]).view([1, 1, 1, 2]);
+        let one = GroupEmbedding::normalised(&groups, Some(attention)).unwrap();
+        assert!(one.similarity_between_groups().is_none() && one.attention_overlap().is_none());
+        let flat = Tensor::from_slice(&[0.5_f64, 0.5]).view([1, 1, 2]);
+        assert!(matches!(GroupEmbedding::normalised(&groups, Some(flat)), Err(Error::Shape { .. })));
+    }
+}

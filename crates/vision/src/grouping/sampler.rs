@@ -18,8 +18,9 @@ pub struct PkSampler {
     pub classes: usize,
     /// Images of each, K, at least 2. Published: 2.
     pub images: usize,
-    /// Whether an image may come twice into a batch. Without it, every class must have K images. (The published code draws
-    /// with replacement, so that a positive may be the same photograph.)
+    /// Whether an image may come twice into a batch, from [`PkLoader`] as the same picture, augmentation included.
+    /// Without it, every class must have K images. (The published code draws with replacement, so that a positive may be
+    /// the same photograph.)
     #[serde(default)]
     pub replacement: bool,
 }
@@ -137,7 +138,7 @@ impl<S: Samples + 'static> BatchSource for PkLoader<S> {
         let batches = self.sampler.batches(&self.labels, self.seed, epoch).map_err(Error::into_core)?;
         let (samples, pipeline, seed) = (self.samples.clone(), self.pipeline.clone(), self.seed);
         let work = batches.into_iter().enumerate().map(move |(number, index)| {
-            // Streams keep two draws of one image in an epoch apart.
+            // Streams keep draws of one image in two batches apart; in one batch they are the same picture.
             let input = pipeline.batch(&*samples, &index, Draw { seed, epoch, stream: number as u64 })?;
             let labels: Vec<_> = index.iter().map(|&position| samples.label(position)).collect();
             Ok(Batch { input, target: Tensor::from_slice(&labels), index })

@@ -4,7 +4,8 @@ use super::aps::{ApsConfig, ApsPool2d};
 use super::blur::{BlurConfig, BlurPadding, BlurPool2d};
 use super::{Error, Result};
 use core_tensor::nn::{
-    BatchNormConfig, Conv2dConfig, LayerFactory, LinearConfig, Module, PoolConfig, Standard, StridedConv2d,
+    BatchNormConfig, Conv2dConfig, EmbeddingConfig, GateConfig, LayerFactory, LayerNormConfig, LinearConfig, Module,
+    PoolConfig, Standard, StridedConv2d,
 };
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -202,6 +203,18 @@ impl<F: LayerFactory> LayerFactory for AntiAlias<F> {
         self.inner.batch_norm2d(path, config)
     }
 
+    fn embedding(&self, path: &Path, config: EmbeddingConfig) -> Module {
+        self.inner.embedding(path, config)
+    }
+
+    fn layer_norm(&self, path: &Path, config: LayerNormConfig) -> Module {
+        self.inner.layer_norm(path, config)
+    }
+
+    fn gate(&self, path: &Path, config: GateConfig) -> Option<Module> {
+        self.inner.gate(path, config)
+    }
+
     fn max_pool2d(&self, config: PoolConfig) -> Module {
         let circular = self.config.borders == Borders::Circular;
         let Some(reduce) = self.reduction(config.channels, config.stride) else {
@@ -274,7 +287,7 @@ impl nn::ModuleT for Sequence {
 mod tests {
     use super::*;
     use core_tensor::networks::{Architecture, ConvNetConfig, MobileNetV2Config, Vgg16Head};
-    use core_tensor::nn::Network;
+    use core_tensor::nn::{Gated, Network};
     use tch::{Device, Kind};
 
     fn build(architecture: &Architecture, config: AntiAliasConfig) -> (nn::VarStore, Box<dyn Network>) {
@@ -412,6 +425,54 @@ mod tests {
         let mut sides = Vec::new();
         let _ = network.forward_tapped(&image, false, &mut |_, map| sides.push(*map.size().last().unwrap()));
         assert_eq!(sides[..5], [16, 8, 4, 2, 1]);
+    }
+
+    /// Layers that all do the same, so that nothing but the factory decides.
+    struct Doubling;
+
+    fn doubled() -> Module {
+        Box::new(nn::func(|input| input * 2.0))
+    }
+
+    impl LayerFactory for Doubling {
+        fn conv2d(&self, _: &Path, _: Conv2dConfig) -> Module {
+            doubled()
+        }
+
+        fn linear(&self, _: &Path, _: LinearConfig) -> Module {
+            doubled()
+        }
+
+        fn batch_norm2d(&self, _: &Path, _: BatchNormConfig) -> Module {
+            doubled()
+        }
+
+        fn embedding(&self, _: &Path, _: EmbeddingConfig) -> Module {
+            doubled()
+        }
+
+        fn layer_norm(&self, _: &Path, _: LayerNormConfig) -> Module {
+            doubled()
+        }
+
+        fn gate(&self, _: &Path, _: GateConfig) -> Option<Module> {
+            Some(doubled())
+        }
+    }
+
+    #[test]
+    fn layers_without_a_resolution_are_the_inner_factorys() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let (root, factory) = (store.root(), AntiAlias::over(Doubling, AntiAliasConfig::default()).unwrap());
+        let layers = [
+            factory.linear(&root, LinearConfig::new(1, 1)),
+            factory.batch_norm2d(&root, BatchNormConfig::new(1)),
+            factory.embedding(&root, EmbeddingConfig::new(1, 1)),
+            factory.layer_norm(&root, LayerNormConfig::new(1)),
+            factory.gate(&root, GateConfig { gated: Gated::Heads, units: 1 }).unwrap(),
+        ];
+        let one = Tensor::ones([1, 1], (Kind::Float, Device::Cpu));
+        assert!(layers.iter().all(|layer| layer.forward_t(&one, false).double_value(&[0, 0]) == 2.0));
     }
 
     #[test]

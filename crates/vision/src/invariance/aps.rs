@@ -159,7 +159,9 @@ fn components(map: &Tensor) -> Result<Vec<Tensor>> {
 fn component_norms(map: &Tensor, norm: ApsNorm) -> Result<Tensor> {
     let axes = [1_i64, 2, 3].as_slice();
     no_grad(|| {
-        let norms = components(map)?.into_iter().map(|component| {
+        // Squares of half-precision numbers above 255 are infinite, and infinities are all equal.
+        let map = if map.kind() == Kind::Double { map.shallow_clone() } else { map.f_to_kind(Kind::Float)? };
+        let norms = components(&map)?.into_iter().map(|component| {
             Ok(match norm {
                 ApsNorm::One => component.f_abs()?.f_sum_dim_intlist(axes, false, Kind::Float)?,
                 ApsNorm::Two => component.f_square()?.f_sum_dim_intlist(axes, false, Kind::Float)?.f_sqrt()?,
@@ -222,6 +224,16 @@ mod tests {
         assert_eq!(Vec::<i64>::try_from(first_largest(&broken).unwrap()).unwrap(), [3]);
         let two = Tensor::from_slice(&[1_f32, 5., 5., 2.]).view([1, 4]);
         assert_eq!(Vec::<i64>::try_from(first_largest(&two).unwrap()).unwrap(), [1]);
+    }
+
+    #[test]
+    fn large_numbers_of_half_precision_are_told_apart() {
+        // Twice the squares of 300 and of 400 are above the largest number of half precision.
+        let map = Tensor::zeros([1, 1, 4, 4], (Kind::Float, Device::Cpu));
+        let grid = |row: i64, column: i64| map.slice(2, row, None, 2).slice(3, column, None, 2);
+        let _ = (grid(0, 0).fill_(300.0), grid(1, 1).fill_(400.0));
+        let picked = aps().pool(&map.to_kind(Kind::Half)).unwrap();
+        assert_eq!((picked.kind(), picked.to_kind(Kind::Float)), (Kind::Half, grid(1, 1)));
     }
 
     #[test]

@@ -51,8 +51,8 @@ impl<'a> NetworkProbe<'a> {
     /// which is run once to see what layers there are.
     ///
     /// # Errors
-    /// A layer that the network does not have (the error lists those that it has), no layer at all, or a sample that does
-    /// not fit the network.
+    /// A layer that the network does not have (the error lists those that it has) or that is asked for twice, no layer
+    /// at all, or a sample that does not fit the network.
     pub fn new(network: &'a dyn Network, layers: &[&str], sample: [i64; 3]) -> Result<Self> {
         Self::on(Device::Cpu, network, layers, sample)
     }
@@ -68,6 +68,9 @@ impl<'a> NetworkProbe<'a> {
         }
         if let Some(name) = layers.iter().find(|name| !known.iter().any(|known| known == *name)) {
             return Err(Error::UnknownLayer { name: (*name).into(), known });
+        }
+        if let Some((_, twice)) = layers.iter().enumerate().find(|(at, name)| layers[..*at].contains(*name)) {
+            return Err(Error::setting("layers", "each once", format!("`{twice}` twice")));
         }
         let layers = layers.iter().map(|name| (*name).into()).collect();
         Ok(Self { network, layers, maps: MapFeature::default(), device })
@@ -176,6 +179,8 @@ mod tests {
         let error = NetworkProbe::new(network.as_ref(), &["conv9"], [1, 8, 8]).unwrap_err();
         assert_eq!(error.to_string(), r#"no layer `conv9`; the layers are ["conv1", "conv2", "avgpool", "logits"]"#);
         assert!(NetworkProbe::new(network.as_ref(), &[], [1, 8, 8]).is_err());
+        let twice = NetworkProbe::new(network.as_ref(), &["conv1", LOGITS, "conv1"], [1, 8, 8]).unwrap_err();
+        assert_eq!(twice.to_string(), "layers is `conv1` twice, expected each once");
         assert!(NetworkProbe::new(network.as_ref(), &["conv1"], [3, 8, 8]).unwrap_err().to_string().contains("sample"));
         assert!(NetworkProbe::new(network.as_ref(), &["conv1"], [1, 0, 8]).is_err());
     }

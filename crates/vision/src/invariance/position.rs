@@ -13,9 +13,10 @@ use tch::Tensor;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Halves {
-    /// Rows below half of them against the rest.
+    /// Rows below half of them against the rest, to which the middle one of an odd number belongs. (The authors' code counts
+    /// it among the upper ones; their frames have an even number.)
     TopBottom,
-    /// Columns below half of them against the rest.
+    /// Columns below half of them against the rest, likewise.
     LeftRight,
 }
 

@@ -117,7 +117,7 @@ impl ShiftStudy {
         ShiftMaps::new(self.grid, joined.collect::<Result<_>>()?, self.similarity, self.classifier.as_deref())
     }
 
-    /// The features batch by batch, each with the grid index of its first position: nothing is kept.
+    /// The features batch by batch, without a graph, each with the grid index of its first position: nothing is kept.
     ///
     /// # Errors
     /// As [`run`](Self::run), and those of `each`.
@@ -132,7 +132,7 @@ impl ShiftStudy {
         }
         for start in (0..self.grid.len()).step_by(self.batch) {
             let range = start..(start + self.batch).min(self.grid.len());
-            let features = extractor.features(&self.placer.images(object, &self.grid, range.clone())?)?;
+            let features = detached(extractor.features(&self.placer.images(object, &self.grid, range.clone())?)?);
             for (layer, tensor) in &features {
                 check_features(layer, tensor, range.len())?;
             }
@@ -159,7 +159,7 @@ impl ShiftStudy {
             return Err(Error::setting("anchors", "at least one", "none"));
         }
         let references: IndexMap<String, Tensor> =
-            extractor.features(&Tensor::f_cat(&images, 0)?)?.into_iter().collect();
+            detached(extractor.features(&Tensor::f_cat(&images, 0)?)?).into_iter().collect();
         for (layer, tensor) in &references {
             check_features(layer, tensor, places.len())?;
             // Norms of the anchors are checked as those of positions.
@@ -185,6 +185,11 @@ impl ShiftStudy {
     }
 }
 
+/// Without the graph that made them, which would keep every activation of the network.
+fn detached(features: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
+    features.into_iter().map(|(layer, tensor)| (layer, tensor.detach())).collect()
+}
+
 fn changed(layer: &str) -> Error {
     Error::shape("layers of an extractor", "the same for every batch", format!("`{layer}` in some"))
 }
@@ -200,6 +205,7 @@ fn check_features(layer: &str, tensor: &Tensor, batch: usize) -> Result<()> {
 
 impl ShiftMaps {
     /// Features computed elsewhere, such as by [`reuse`](super::reuse): `[positions, length]` by layer, in the order of the grid.
+    /// They are kept without a graph.
     ///
     /// # Errors
     /// Another number of positions, a feature that is not finite, a classifier that is not among the layers.
@@ -209,6 +215,7 @@ impl ShiftMaps {
         similarity: Similarity,
         classifier: Option<&str>,
     ) -> Result<Self> {
+        let features: IndexMap<String, Tensor> = detached(features.into_iter().collect()).into_iter().collect();
         for (layer, tensor) in &features {
             check_features(layer, tensor, grid.len())?;
             let sums = tensor.f_isfinite()?.f_all_dim(1, false)?.f_to_kind(Kind::Float)?;

@@ -35,18 +35,20 @@ pub(super) enum Outcome {
     },
 }
 
-/// Pairs every peer with our bench; each script runs once, however many peers read its output. A peer whose bench was
-/// not run this time (a filter was given) is left out. A script that fails costs its own peers their figures, nobody else.
+/// Pairs every peer with our bench; each script runs once in each environment, however many peers read its output. A
+/// peer whose bench was not run this time (a filter was given) is left out. A script that fails costs its own peers
+/// their figures, nobody else.
 pub(super) fn compare(
     manifest: &Manifest,
     benches: &[Measurement],
     mut run: impl FnMut(&Peer) -> Result<String>,
 ) -> Vec<Comparison> {
-    let mut outputs: BTreeMap<(&str, &[String]), Result<String, String>> = BTreeMap::new();
+    let mut outputs: BTreeMap<(&str, &str, &[String]), Result<String, String>> = BTreeMap::new();
     let mut comparisons = Vec::new();
     for peer in &manifest.peers {
         let Some(ours) = benches.iter().find(|bench| bench.id == peer.ours) else { continue };
-        let output = match outputs.entry((peer.script.as_str(), peer.args.as_slice())) {
+        // Of one environment: the same script may time another version of a library in another.
+        let output = match outputs.entry((peer.environment.as_str(), peer.script.as_str(), peer.args.as_slice())) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(run(peer).map_err(|error| crate::commands::with_reasons(&error))),
         };
@@ -132,6 +134,20 @@ mod tests {
         assert_eq!(compared.len(), 2);
         assert!(matches!(compared[0].outcome, Outcome::Compared { ratio: 0.25, met: true, .. }));
         assert!(matches!(compared[1].outcome, Outcome::Compared { met: false, .. }));
+    }
+
+    #[test]
+    fn a_script_runs_anew_in_each_environment() {
+        let peer = |environment: &str| {
+            format!("[[peer]]\nname = 'x'\nscript = 'p.py'\nenvironment = '{environment}'\nours = 'x'\nwant = 1.0\n")
+        };
+        let text = format!("[environments]\nold = []\nnew = []\n{}{}", peer("old"), peer("new"));
+        let manifest = Manifest::parse(&text).unwrap();
+        let compared = compare(&manifest, &[bench("x", 1.0)], |peer| {
+            Ok(format!("{{\"seconds\": {}}}", if peer.environment == "old" { 4.0 } else { 2.0 }))
+        });
+        assert!(matches!(compared[0].outcome, Outcome::Compared { ratio: 0.25, .. }));
+        assert!(matches!(compared[1].outcome, Outcome::Compared { ratio: 0.5, .. }));
     }
 
     #[test]

@@ -173,8 +173,9 @@ impl Climber<'_> {
         let mut first = self.subject.evaluate(point, step, loss)?;
         for _ in 1..self.config.passes {
             let next = self.subject.evaluate(point, step, loss)?;
-            let _ = first.gradient.g_add_(&next.gradient);
-            let _ = first.loss.g_add_(&next.loss);
+            // Not in place: a gradient may be one number spread over all pixels, and a loss a column of the logits.
+            first.gradient = &first.gradient + &next.gradient;
+            first.loss = &first.loss + &next.loss;
         }
         if self.config.passes > 1 {
             let share = 1.0 / self.config.passes as f64;

@@ -1,7 +1,7 @@
 //! Gradient attacks.
 
 use super::models::{SmallNet, difference, linear, points, uniform, values};
-use crate::attack::{Attack, Ball, Error, Goal, Loss, Norm, Pgd, Start};
+use crate::attack::{Apgd, Attack, Ball, Classifier, Error, Goal, Loss, Norm, Normalized, Pgd, Start};
 use tch::{Kind, Tensor};
 
 #[test]
@@ -238,6 +238,29 @@ fn the_divergence_of_trades_is_zero_only_at_equal_probabilities() {
     // Mean over the two: .1302355362, from an independent computation in double precision.
     assert!((value(&moved).mean(Kind::Double).double_value(&[]) - 0.130_235_536_2).abs() < 1e-9);
     assert!(value(&(&clean + 3.0)).abs().max().double_value(&[]) < 1e-12);
+}
+
+#[test]
+fn a_gradient_that_is_one_number_for_all_pixels_is_averaged_too() {
+    // libtorch spreads the gradient of a sum over the pixels without storing it once for each.
+    let weights = Tensor::from_slice(&[1.0, -1.0]).reshape([1, 2]);
+    let model = |x: &Tensor| x.sum_dim_intlist([1].as_slice(), true, Kind::Double) * &weights;
+    let (images, labels) = points(Kind::Double);
+    let run = |attack: &dyn Attack| attack.run(&model, &images, &Goal::untargeted(&labels), 0).unwrap().images;
+    let (pgd, apgd) = (Pgd::new(Ball::linf(0.1)), Apgd::new(Ball::linf(0.1)).with_steps(5));
+    // Of a model that is not random the mean of two passes is either of them.
+    assert_eq!(run(&pgd), run(&Pgd { passes: 2, ..pgd.clone() }));
+    assert_eq!(run(&apgd), run(&Apgd { passes: 2, ..apgd.clone() }));
+}
+
+#[test]
+fn a_model_that_wants_normalised_images_gets_them() {
+    let images = Tensor::from_slice(&[0.5, 0.75, 0.2, 0.4]).reshape([1, 2, 1, 2]);
+    let model = Normalized::new(|x: &Tensor| x.flatten(1, -1), &[0.5, 0.4], &[0.25, 0.2]);
+    // Of the first channel (.5 − .5) / .25 and (.75 − .5) / .25, of the second (.2 − .4) / .2 and (.4 − .4) / .2; means
+    // and deviations are given in single precision.
+    let expected = Tensor::from_slice(&[0.0, 1.0, -1.0, 0.0]).reshape([1, 4]);
+    assert!(difference(&model.logits(&images), &expected) < 1e-6);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use super::models::{SmallNet, difference, linear, points, uniform, values};
 use crate::attack::{
-    Adversarial, Aim, Apgd, ApgdTargeted, Attack, AutoAttack, Ball, CwL2, Error, Fab, Goal, Loss, Norm, Pgd, Square,
-    Variable, Version,
+    Adversarial, Aim, Apgd, ApgdTargeted, Attack, AutoAttack, Ball, CwL2, Error, Fab, Goal, Loss, Norm, Pgd,
+    RandomPoints, Square, Variable, Version,
 };
 use tch::{Kind, Tensor};
 
@@ -21,6 +21,7 @@ fn all(ball: Ball) -> Vec<Box<dyn Attack>> {
         Box::new(Fab { steps: 6, targets: 2, restarts: 2, ..Fab::new(ball) }),
         Box::new(Fab { steps: 4, restarts: 2, aim: Aim::Nearest, ..Fab::new(ball) }),
         Box::new(Square::new(ball).with_queries(30)),
+        Box::new(RandomPoints::new(ball, 5)),
     ];
     if ball.norm == Norm::L2 {
         all.push(Box::new(CwL2 { ball, steps: 20, search_steps: 3, ..CwL2::new(1.0) }));
@@ -176,6 +177,57 @@ fn untargeted_fab_finds_the_nearest_of_all_boundaries() {
         let found = Fab::untargeted(ball).minimising().run(&model, &image, &far, 0).unwrap();
         let distance = found.distance.double_value(&[0]);
         assert!(distance >= 0.2, "{norm:?}: {distance}");
+    }
+}
+
+#[test]
+fn a_goal_that_names_its_class_is_reached_by_that_class_alone() {
+    // The model of the test above: class 3 comes first where the last pixel has risen by .18. Class 2 is nearer in Linf and
+    // L2, at .1 and .173; class 1 has the largest of the wrong logits.
+    let weights = Tensor::from_slice(&[0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 2.0]).reshape([4, 3]);
+    let margins = Tensor::from_slice(&[0.0, 0.2, 0.3, 0.36]);
+    let model = |x: &Tensor| (x - 0.5).matmul(&weights.tr()) - &margins;
+    let image = Tensor::full([1, 3], 0.5, (Kind::Double, tch::Device::Cpu));
+    let goal = Goal::targeted(&Tensor::from_slice(&[0_i64]), &Tensor::from_slice(&[3_i64]));
+    let run = |attack: &dyn Attack| {
+        let found = attack.run(&model, &image, &goal, 0).unwrap();
+        assert_eq!(values(&found.success), [1.0], "{}", attack.name());
+        assert_eq!(model(&found.images).argmax(-1, false).int64_value(&[0]), 3, "{}", attack.name());
+        found.distance.double_value(&[0])
+    };
+    let ball = Ball::linf(0.19);
+    let apgd = Apgd { loss: Loss::Margin, ..Apgd::new(ball) };
+    let attacks: [Box<dyn Attack>; 6] = [
+        Box::new(Pgd::new(ball).with_loss(Loss::Margin).stopping_early()),
+        Box::new(apgd.clone()),
+        Box::new(ApgdTargeted { apgd, targets: 9 }),
+        Box::new(Fab::new(ball)),
+        Box::new(Fab::untargeted(ball)),
+        Box::new(Square::new(ball).with_queries(200)),
+    ];
+    for attack in attacks {
+        let distance = run(attack.as_ref());
+        assert!((0.179_999..0.190_001).contains(&distance), "{}: {distance}", attack.name());
+    }
+    for variable in [Variable::Tanh, Variable::Clipped] {
+        // No step of Adam is much longer than its learning rate of .01.
+        let distance = run(&CwL2 { variable, steps: 300, ..CwL2::new(1.0) });
+        assert!((0.179_999..0.19).contains(&distance), "{variable:?}: {distance}");
+    }
+}
+
+#[test]
+fn the_loss_of_the_square_attack_is_that_of_the_images_it_returns() {
+    // From query to query only the windows that have changed are written into the batch.
+    let net = SmallNet::new(5, Kind::Float);
+    let data = net.data(12, 6, Kind::Float);
+    for norm in [Norm::Linf, Norm::L2, Norm::L1] {
+        let square = Square::new(Ball::new(norm, radii(norm)[1])).with_queries(60);
+        let found = attack(&square, &net, &data, 3);
+        let logits = net.eval()(&found.images);
+        let expected = Loss::Margin.per_example(&logits, &Goal::untargeted(&data.1), &logits).unwrap();
+        // Another batch size rounds otherwise, by some 1e-6.
+        assert!(difference(&found.loss.unwrap(), &expected) < 1e-4, "{norm:?}");
     }
 }
 

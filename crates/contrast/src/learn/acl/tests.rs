@@ -192,4 +192,10 @@ fn settings_and_images_that_do_not_fit_are_refused() {
     // One image has no negatives.
     let single = ViewBatch { views: batch().views.narrow(0, 0, 2), index: vec![0] };
     assert!(matches!(fresh.acl(NONE, RADIUS).step(&single, 0), Err(Error::ViewsLayout { .. })));
+    // The view that is left over would be lost without a word where the halves go separate ways.
+    let odd = ViewBatch { views: batch().views.narrow(0, 0, 5), index: vec![0, 1] };
+    for formulation in [NONE, BOTH, ONE, DUAL] {
+        let refused = fresh.acl(formulation, RADIUS).step(&odd, 0);
+        assert!(matches!(refused, Err(Error::ViewsLayout { .. })), "{formulation:?}");
+    }
 }

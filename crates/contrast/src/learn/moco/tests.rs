@@ -101,6 +101,43 @@ fn no_gradient_reaches_the_key_encoder_and_the_query_gets_one() {
 }
 
 #[test]
+fn a_symmetric_loss_is_the_mean_of_both_directions() {
+    let ((query_store, query), (key_store, key)) = (tower(0.0), tower(0.0));
+    no_grad(|| query.shallow_clone().copy_(&(Tensor::arange(12, (Kind::Float, Device::Cpu)).sin().view([3, 4]))));
+    let embeds = (linear(&query), linear(&key));
+    // With a momentum of 1 the key encoder stays what it starts as, the query's.
+    let config = MoCoConfig { symmetric: true, ..config(8, 1.0) };
+    let mut moco = MoCo::embedding(embeds, (&query_store, &key_store), 3, config, 0).unwrap();
+    let (queue, batch) = (moco.queue().copy(), batch(2, 0.0));
+    let unit = |images: &Tensor| unit_rows(&linear(&query)(images, true)).unwrap().detach();
+    let (first, second) = batch.halves();
+    let (first, second) = (unit(&first), unit(&second));
+    let one_way = |queries: &Tensor, keys: &Tensor| info_nce(queries, keys, &queue, 0.1).unwrap().double_value(&[]);
+    let expected = (one_way(&first, &second) + one_way(&second, &first)) / 2.0;
+    let found = moco.loss(&batch, &Progress::default()).unwrap().total.double_value(&[]);
+    // Logits of up to 10 in f32.
+    assert!((found - expected).abs() < 1e-5, "{found} for {expected}");
+    assert!(moco.queue().narrow(0, 0, 4).equal(&Tensor::cat(&[second, first], 0)));
+}
+
+#[test]
+fn a_restart_that_is_refused_changes_nothing() {
+    let ((query_store, query), (key_store, key)) = (tower(0.5), tower(0.0));
+    let embeds = (linear(&query), linear(&key));
+    let mut moco = MoCo::embedding(embeds, (&query_store, &key_store), 3, config(4, 0.0), 0).unwrap();
+    let queue = moco.queue().copy();
+    let (named, shaped) = (VarStore::new(Device::Cpu), VarStore::new(Device::Cpu));
+    let _ = (named.root().zeros("bias", &[3]), shaped.root().zeros("weight", &[3, 5]));
+    assert!(matches!(moco.restart(&named, 1), Err(Error::Core(core_tensor::Error::Names { .. }))));
+    assert!(matches!(moco.restart(&shaped, 1), Err(Error::Mismatch { name, .. }) if name == "weight"));
+    assert!(moco.queue().equal(&queue) && key.double_value(&[0, 0]) == 0.5);
+    // The key encoder still follows.
+    let _ = no_grad(|| query.shallow_clone().fill_(1.0));
+    moco.move_key_encoder().unwrap();
+    assert_eq!(key.double_value(&[0, 0]), 1.0);
+}
+
+#[test]
 fn a_restored_training_goes_on_bit_for_bit() {
     use core_tensor::data::BatchSource;
     use core_tensor::optim::{Schedule, Sgd, SgdConfig, parameters};
@@ -162,12 +199,18 @@ fn towers_and_settings_that_do_not_fit_are_refused() {
     let refused = MoCo::embedding((linear(&query), linear(&key)), (&query_store, &other), 3, config(8, 0.9), 0);
     assert!(matches!(refused, Err(Error::Core(core_tensor::Error::Names { .. }))));
 
+    // One store for both would freeze the query too.
+    let refused = MoCo::embedding((linear(&query), linear(&query)), (&query_store, &query_store), 3, config(8, 0.9), 0);
+    assert!(matches!(refused, Err(Error::Mismatch { name, .. }) if name == "weight") && query.requires_grad());
+
     // A queue of 8 keys takes batches of 4, not of 3; the error says so at the first step.
     let embeds = (linear(&query), linear(&key));
     let mut moco = MoCo::embedding(embeds, (&query_store, &key_store), 3, config(8, 0.9), 0).unwrap();
     let error = moco.loss(&batch(3, 0.0), &Progress::default()).unwrap_err().to_string();
     assert!(error.contains("queue is 8") && error.contains("multiple of the 3 keys"), "{error}");
     assert!(moco.loss(&batch(0, 0.0), &Progress::default()).is_err());
+    let odd = ViewBatch { views: batch(2, 0.0).views.narrow(0, 0, 3), index: vec![0] };
+    assert!(matches!(moco.step(&odd), Err(Error::ViewsLayout { .. })));
     // Two keys in, four more would cover row 2 to 5 and in the end run over.
     moco.loss(&batch(2, 0.0), &Progress::default()).unwrap();
     let error = moco.loss(&batch(4, 0.0), &Progress::default()).unwrap_err().to_string();

@@ -150,6 +150,12 @@ fn soft_labels_are_kept_by_position() {
     assert!((soft - expected).abs().max().double_value(&[]) < 1e-6);
     let shuffled = pseudo_labels(mean, &loader(LoaderConfig::training(4)));
     assert!(matches!(shuffled, Err(Error::Setting { setting: "source", .. })));
+    // One number an image, and one row a batch.
+    let flat = pseudo_labels(|x| mean(x).select(1, 0) * f64::NAN, &loader(LoaderConfig::evaluation(4)));
+    let pooled = pseudo_labels(|x| mean(x).narrow(0, 0, 1), &loader(LoaderConfig::evaluation(4)));
+    for refused in [flat, pooled] {
+        assert!(matches!(refused, Err(Error::Mismatch { name, .. }) if name == "pseudo-labels"));
+    }
 }
 
 proptest! {

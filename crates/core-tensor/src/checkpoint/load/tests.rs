@@ -154,6 +154,16 @@ fn a_file_of_which_nothing_fits_is_refused_even_by_overlap() {
 }
 
 #[test]
+fn a_file_whose_shapes_all_differ_is_refused_by_shape_even_by_overlap() {
+    let variables = VarStore::new(Device::Cpu);
+    nn::linear(variables.root() / "fc", 2, 2, Default::default());
+    let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+    let state = IndexMap::from([("fc.bias".to_owned(), zeros(&[3])), ("fc.weight".to_owned(), zeros(&[3, 2]))]);
+    let error = load_state(&variables, &state, &LoadPolicy::overlap()).unwrap_err().to_string();
+    assert_eq!(error, "`fc.bias`: expected Float [2], found Float [3] (and 1 more that differ)");
+}
+
+#[test]
 fn tolerances_reach_only_as_far_as_their_prefixes() {
     let variables = model();
     let mut state = sevens("");

@@ -208,11 +208,13 @@ impl BertConfig {
 
     /// Multiply-accumulates of one sequence of `tokens` through the encoder stack, layer by layer, from a traced
     /// throw-away encoder: `tokens · (4·H·A·d + 2·tokens·A·d + 2·H·I)` a layer, with its own heads `A` and neurons `I`.
-    /// Embeddings, norms and softmax are left out, and so is the pooler.
+    /// Embeddings, norms and softmax are left out, and so is the pooler. The copy's weights are drawn from libtorch's
+    /// generator: seed that after this, not before.
     ///
     /// # Errors
     /// A config outside its range, or more tokens than positions.
     pub fn workload(&self, name: &str, tokens: i64) -> Result<Workload> {
+        self.validate()?;
         if tokens < 1 || tokens > self.max_position_embeddings {
             return Err(Error::setting("tokens", format!("in [1, {}]", self.max_position_embeddings), tokens));
         }

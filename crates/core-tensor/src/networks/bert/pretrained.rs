@@ -32,17 +32,17 @@ pub fn load_weights(path: &Path, variables: &VarStore) -> Result<BertLoad> {
 
 /// Copies a Hugging Face state dict into a model built under the store's root.
 ///
-/// The prefix `bert.` is added or taken off as the model needs it; `LayerNorm.gamma` and `beta`, as old checkpoints have
-/// them, become `weight` and `bias`; position numbers and the decoder tied to the word table are left out; half
-/// precision widens. Heads may be missing, and then keep their own values; heads without a place are reported.
+/// `module.`, which `DataParallel` puts on, is taken off, the prefix `bert.` added or taken off as the model needs it;
+/// `LayerNorm.gamma` and `beta`, as old checkpoints have them, become `weight` and `bias`; position numbers and the
+/// decoder tied to the word table are left out; half precision widens. Heads may be missing, and then keep their own
+/// values; heads without a place are reported.
 ///
 /// # Errors
 /// Encoder weights that are missing, unexpected, or of another shape (a vocabulary that does not match the embedding, a
 /// head too many), by name. The model is then as it was.
 pub fn load_state_into(variables: &VarStore, state: &NamedTensors) -> Result<BertLoad> {
-    let prefixed = |mut names: Box<dyn Iterator<Item = &String> + '_>| names.any(|name| name.starts_with("bert."));
-    let names = variables.variables();
-    let (ours, theirs) = (prefixed(Box::new(names.keys())), prefixed(Box::new(state.keys())));
+    let ours = variables.variables().keys().any(|name| name.starts_with("bert."));
+    let theirs = state.keys().any(|name| without_module(name).starts_with("bert."));
     let mut renamed = Vec::new();
     let mut translated = NamedTensors::new();
     for (name, tensor) in state {
@@ -61,7 +61,7 @@ pub fn load_state_into(variables: &VarStore, state: &NamedTensors) -> Result<Ber
 
 /// The model's name for a tensor of a file; nothing for what no model keeps.
 fn translate(name: &str, ours: bool, theirs: bool) -> Option<String> {
-    let plain = name.strip_prefix("module.").unwrap_or(name);
+    let plain = without_module(name);
     if plain.ends_with("embeddings.position_ids") || plain.contains("cls.predictions.decoder.") {
         return None;
     }
@@ -76,6 +76,10 @@ fn translate(name: &str, ours: bool, theirs: bool) -> Option<String> {
         (false, true) => plain.strip_prefix("bert.").map_or(plain.clone(), str::to_owned),
         _ => plain,
     })
+}
+
+fn without_module(name: &str) -> &str {
+    name.strip_prefix("module.").unwrap_or(name)
 }
 
 /// Writes `config.json` and `model.safetensors` into a folder, each as a whole, as Hugging Face's `save_pretrained` does.

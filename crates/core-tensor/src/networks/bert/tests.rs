@@ -211,6 +211,8 @@ fn a_layers_macs_are_the_closed_form() {
     let layer = |attended: u64, neurons: u64| 10 * (4 * 16 * attended + 2 * 10 * attended + 2 * 16 * neurons);
     assert_eq!(pruned.workload("w", 10).unwrap().macs().unwrap(), layer(12, 24) + layer(16, 21));
     assert!(small().workload("w", 13).unwrap_err().to_string().contains("[1, 12]"));
+    let wordless = BertConfig { vocab_size: 0, ..small() };
+    assert!(wordless.workload("w", 10).unwrap_err().to_string().contains("vocab_size is 0"));
 }
 
 #[test]
@@ -301,6 +303,11 @@ fn checkpoints_of_every_published_form_load() {
     // bfloat16 keeps 8 bits: relative steps of 2^-9 on weights of 0.02, states of order 1.
     let difference = (bare.hidden(&small_input(), false).unwrap() - &expected).abs().max().double_value(&[]);
     assert!(difference > 0.0 && difference < 0.05, "{difference}");
+
+    // And as `DataParallel` names them.
+    let parallel: NamedTensors =
+        halves.iter().map(|(name, tensor)| (format!("module.{name}"), tensor.shallow_clone())).collect();
+    assert_eq!(load_state_into(&bare_store, &parallel).unwrap().report, load.report);
 }
 
 #[test]

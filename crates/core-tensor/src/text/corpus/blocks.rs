@@ -73,7 +73,7 @@ pub struct LanguageBlocks {
 
 impl LanguageBlocks {
     /// Every token but the last is an input once an epoch, up to what does not fill `batch_size` equal parts (or, shuffled,
-    /// whole blocks).
+    /// whole batches of blocks).
     ///
     /// # Errors
     /// A size of 0, or fewer tokens than one batch needs.

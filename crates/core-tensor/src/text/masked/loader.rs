@@ -20,7 +20,7 @@ pub struct MaskedBatch {
     pub labels: Tensor,
     /// `[batch]`, `i64`: 0 when the second text follows the first, 1 when it is random; none when an input has one text.
     pub next: Option<Tensor>,
-    /// Positions of the inputs in the corpus.
+    /// Positions of the inputs among those that the loader reads.
     pub index: Vec<usize>,
 }
 
@@ -35,7 +35,7 @@ impl ToDevice for MaskedBatch {
 /// The batches of a corpus for masked language models, from memory or from [`Shards`].
 ///
 /// Shards are visited in an order drawn anew every epoch, and shuffled and batched one by one. What is hidden depends on the
-/// seed, the epoch and the input alone.
+/// seed, the epoch and the input's position alone.
 #[derive(Debug, Clone)]
 pub struct MaskedLoader {
     source: Source,

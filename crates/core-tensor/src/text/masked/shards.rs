@@ -123,7 +123,8 @@ impl Shards {
         Ok(Header::from_metadata(SafetensorsFile::open(path)?.metadata(), SCHEMA, VERSION, path)?.content)
     }
 
-    /// Every `of`-th shard from `part` on, for processes that share the work.
+    /// Every `of`-th shard from `part` on, for processes that share the work. Positions count from 0 in each part: give each
+    /// process's loader a seed of its own, or all hide the same places.
     ///
     /// # Errors
     /// `part` is not below `of`, or no shard is left for it.

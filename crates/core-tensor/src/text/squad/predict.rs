@@ -56,20 +56,23 @@ impl SpanLogits {
     /// Keeps a batch's logits, `[batch, tokens]` each, under the positions in `index`.
     ///
     /// # Errors
-    /// Tensors of another shape, or a position outside the set.
+    /// Tensors of another shape, or a position outside the set. Nothing is kept then.
     pub fn put(&mut self, index: &[usize], start: &Tensor, end: &Tensor) -> Result<()> {
-        for (name, logits, kept) in [("start logits", start, &mut self.start), ("end logits", end, &mut self.end)] {
+        let count = self.start.len();
+        if let Some(position) = index.iter().find(|&&position| position >= count) {
+            return Err(Error::setting("index", format!("positions below {count}"), position));
+        }
+        let rows = |name: &str, logits: &Tensor| -> Result<Vec<Vec<f32>>> {
             let size = logits.size();
             if size.len() != 2 || size[0] != index.len() as i64 {
                 return Err(Error::tensor(name, format!("[{}, tokens]", index.len()), format!("{size:?}")));
             }
-            let rows: Vec<Vec<f32>> = logits.detach().to_kind(Kind::Float).try_into()?;
-            for (&position, row) in index.iter().zip(rows) {
-                let count = kept.len();
-                *kept
-                    .get_mut(position)
-                    .ok_or_else(|| Error::setting("index", format!("positions below {count}"), position))? = row;
-            }
+            Ok(logits.detach().to_kind(Kind::Float).try_into()?)
+        };
+        let (starts, ends) = (rows("start logits", start)?, rows("end logits", end)?);
+        for ((&position, start), end) in index.iter().zip(starts).zip(ends) {
+            self.start[position] = start;
+            self.end[position] = end;
         }
         Ok(())
     }

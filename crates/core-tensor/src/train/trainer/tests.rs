@@ -177,6 +177,39 @@ fn observers_see_every_point_in_order_and_can_stop() {
 }
 
 #[test]
+fn a_report_has_the_epochs_means_and_the_rate_that_was_used() {
+    /// Losses of 1, 2, 3, 4, each with a part of half of it.
+    struct Counts;
+    impl Objective<Batch> for Counts {
+        fn loss(&mut self, _: &Batch, progress: &Progress) -> Result<Loss> {
+            let value = progress.step as f64 + 1.0;
+            let total = Tensor::from(value).set_requires_grad(true);
+            Ok(Loss { total, parts: vec![("half", Tensor::from(value / 2.0))] })
+        }
+    }
+    struct Halves;
+    impl Observer for Halves {
+        fn name(&self) -> &str {
+            "halves"
+        }
+        fn after_backward(&mut self, step: &mut StepContext, _: &mut dyn Optimizer) -> Result<()> {
+            step.learning_rate /= 2.0;
+            Ok(())
+        }
+    }
+    let store = nn::VarStore::new(Device::Cpu);
+    let (mut objective, mut halves) = (Counts, Halves);
+    let mut optimizer = Sgd::new(parameters(&store, 0.0), SgdConfig::default()).unwrap();
+    let mut trainer = Trainer::new(config(1), &mut objective, &mut optimizer).unwrap();
+    trainer.observe(&mut halves);
+    let (_, report) = trainer.fit_epoch(&Vectors).unwrap();
+    let metrics: Vec<(String, f64)> = report.metrics.into_iter().collect();
+    assert_eq!(metrics, [("loss".to_owned(), 2.5), ("half".to_owned(), 1.25)]);
+    // The schedule says 0.05.
+    assert_eq!(report.learning_rate, 0.025);
+}
+
+#[test]
 fn a_state_with_foreign_entries_is_refused() {
     let (store, network) = lenet();
     let mut objective = CrossEntropy::new(network.as_ref());
@@ -186,4 +219,29 @@ fn a_state_with_foreign_entries_is_refused() {
     state.insert("observer/mask/x".into(), Tensor::from(1.0));
     let error = trainer.resume(Progress::default(), &state).unwrap_err().to_string();
     assert!(error.contains("observer/mask/x"), "{error}");
+}
+
+#[test]
+fn two_observers_that_would_keep_their_state_under_one_name_are_refused() {
+    struct Counter;
+    impl Observer for Counter {
+        fn name(&self) -> &str {
+            "counter"
+        }
+        fn state(&self) -> NamedTensors {
+            NamedTensors::from_iter([("count".to_owned(), Tensor::from(1.0))])
+        }
+    }
+    let (store, network) = lenet();
+    let mut objective = CrossEntropy::new(network.as_ref());
+    let mut optimizer = Sgd::new(parameters(&store, 0.0), SgdConfig::default()).unwrap();
+    let mut trainer = Trainer::new(config(1), &mut objective, &mut optimizer).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("training.safetensors");
+    let (mut one, mut another) = (Counter, Counter);
+    trainer.observe(&mut one);
+    trainer.save(&file, &store, &()).unwrap();
+    trainer.observe(&mut another);
+    let error = trainer.save(&file, &store, &()).unwrap_err().to_string();
+    assert_eq!(error, "observers is counter, expected a name of its own for each that keeps state");
 }

@@ -2,9 +2,8 @@
 
 use super::count::Counts;
 use super::problem::Problem;
-use crate::accelerator::Accelerator;
 use crate::engine::{Activity, Flow};
-use crate::task::{OperandKind, Task};
+use crate::task::OperandKind;
 
 pub(super) const INPUT: usize = OperandKind::Input as usize;
 pub(super) const WEIGHT: usize = OperandKind::Weight as usize;
@@ -16,6 +15,7 @@ impl Problem<'_> {
         if level == 0 && operand == OUTPUT && !counts.spills { self.output_bits } else { self.bits[operand] }
     }
 
+    /// Cycles with stalls, and the energy of memories and of words on their way.
     pub(super) fn cycles_and_energy(&self, counts: &Counts) -> (u64, f64) {
         let groups = self.shape.groups;
         let compute = counts.cycles * groups * self.repeats;
@@ -51,7 +51,7 @@ impl Problem<'_> {
         [counts.ends[0] * widest, counts.ends[1] * self.word_bits(counts, 0, OUTPUT)]
     }
 
-    pub(super) fn activity(&self, accelerator: &Accelerator, task: &Task, counts: &Counts) -> Activity {
+    pub(super) fn activity(&self, counts: &Counts) -> Activity {
         let groups = u128::from(self.shape.groups);
         let mut flows = Vec::with_capacity(3 * self.levels.len());
         for level in 0..self.levels.len() {
@@ -70,7 +70,7 @@ impl Problem<'_> {
         Activity {
             compute_cycles: u128::from(counts.cycles) * groups * u128::from(self.repeats),
             peak_macs: self.engine.rows as f64 * self.engine.cols as f64 / self.repeats as f64,
-            mac_pj: task.shape.macs() as f64 * accelerator.mac_pj(task.input.bits, task.weight.bits),
+            mac_pj: self.mac_pj,
             network_pj: hops * self.engine.hop_pj_per_bit * groups as f64,
             flows,
             first_load_bits: u128::from(ends[0]),

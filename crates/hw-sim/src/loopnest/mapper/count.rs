@@ -20,8 +20,8 @@ pub(super) struct Counts {
 }
 
 impl Problem<'_> {
-    /// Accesses of a mapping; `None` when a tile exceeds its level.
-    pub(super) fn count(&self, factors: &Factors) -> Option<Counts> {
+    /// Words of each operand's tile at each level but DRAM, or the innermost level that its tiles exceed and their bits.
+    pub(super) fn tiles(&self, factors: &Factors) -> Result<[[u64; 3]; MAX_LEVELS], (usize, u64)> {
         let depth = self.levels.len();
         let private = self.engine.first_private_level.min(depth);
         // What lies at a level spans all loops at it and inside it; the array's loops lie inside the shared levels.
@@ -48,10 +48,17 @@ impl Problem<'_> {
                 }
             }
             if used > self.room[level] {
-                return None;
+                return Err((level, used));
             }
         }
+        Ok(tiles)
+    }
 
+    /// Accesses of a mapping; `None` when a tile exceeds its level.
+    pub(super) fn count(&self, factors: &Factors) -> Option<Counts> {
+        let depth = self.levels.len();
+        let private = self.engine.first_private_level.min(depth);
+        let tiles = self.tiles(factors).ok()?;
         let mut counts = Counts { cycles: 1, ..Counts::default() };
         for level in &factors.temporal[..depth] {
             counts.cycles *= level.iter().product::<u64>();

@@ -20,6 +20,9 @@ pub(super) struct Problem<'a> {
     pub(super) holds: [[bool; 3]; MAX_LEVELS],
     /// pJ a bit read and written.
     pub(super) energy: [[f64; 2]; MAX_LEVELS],
+    /// pJ of all MACs, which every mapping pays.
+    pub(super) mac_pj: f64,
+    pub(super) static_pj_per_cycle: f64,
     pub(super) room: [u64; MAX_LEVELS],
 }
 
@@ -38,6 +41,8 @@ impl<'a> Problem<'a> {
             repeats: u64::try_from(passes(task, engine.multiplier_bits)).unwrap_or(u64::MAX),
             holds: [[false; 3]; MAX_LEVELS],
             energy: [[0.0; 2]; MAX_LEVELS],
+            mac_pj: shape.macs() as f64 * accelerator.mac_pj(task.input.bits, task.weight.bits),
+            static_pj_per_cycle: accelerator.static_pj_per_cycle,
             room: [u64::MAX; MAX_LEVELS],
         };
         for (index, level) in levels.iter().enumerate() {
@@ -61,20 +66,15 @@ impl<'a> Problem<'a> {
         Ok(problem)
     }
 
+    /// Where a task of which no mapping fits is short of room: by how much the one with all its loops at DRAM exceeds a level.
     pub(super) fn no_fit(&self, name: &str) -> HwError {
-        let word: u64 = self.bits.iter().max().copied().unwrap_or(0);
-        let tightest = (1..self.levels.len()).min_by_key(|&level| self.room[level]).unwrap_or(0);
-        let bits = |operand: OperandKind| {
-            let words = if operand == OperandKind::Output { self.outputs.of(1) } else { 1 };
-            words.saturating_mul(self.bits[operand as usize])
-        };
-        let needed = OperandKind::ALL.into_iter().filter(|&op| self.holds[tightest][op as usize]).map(bits);
+        let (level, needed) = self.tiles(&self.trivial()).err().unwrap_or_default();
         HwError::NoFit {
             layer: name.to_owned(),
             operand: "all operands",
-            level: self.levels[tightest].name.clone(),
-            needed: needed.sum::<u64>().max(word.min(1)),
-            available: self.room[tightest],
+            level: self.levels[level].name.clone(),
+            needed,
+            available: self.room[level],
         }
     }
 }

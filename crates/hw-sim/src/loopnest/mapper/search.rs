@@ -33,10 +33,12 @@ impl Problem<'_> {
         let score = |index: u64, factors: Factors| -> Option<Scored> {
             let counts = self.count(&factors)?;
             let (cycles, energy) = self.cycles_and_energy(&counts);
+            let delay = cycles as f64;
+            let varying = energy + self.static_pj_per_cycle * delay;
             let (primary, secondary) = match self.engine.objective {
-                Objective::Cycles => (cycles as f64, energy),
-                Objective::Energy => (energy, cycles as f64),
-                Objective::EnergyDelay => (energy * cycles as f64, energy),
+                Objective::Cycles => (delay, energy),
+                Objective::Energy => (varying, delay),
+                Objective::EnergyDelay => ((varying + self.mac_pj) * delay, varying),
             };
             Some(Scored { primary, secondary, index, factors })
         };

@@ -82,6 +82,31 @@ fn a_level_too_small_for_a_word_is_named() {
 }
 
 #[test]
+fn energy_has_what_macs_cost_and_what_time_costs() {
+    let cycles = |objective, static_pj, mac_pj| {
+        let (mut accelerator, mut engine) = accelerator();
+        (engine.objective, engine.candidates, accelerator.static_pj_per_cycle) = (objective, 1000, static_pj);
+        accelerator.mac_energy.iter_mut().for_each(|entry| entry.pj = mac_pj);
+        let problem = Problem::new(&engine, &accelerator, &conv(16, 32, 14, 3, 1)).unwrap();
+        problem.cycles_and_energy(&problem.count(&problem.search("c").unwrap()).unwrap()).0
+    };
+    let fewest = cycles(Objective::Cycles, 0.0, 0.0);
+    assert!(cycles(Objective::Energy, 0.0, 1e9) > fewest && cycles(Objective::EnergyDelay, 0.0, 0.0) > fewest);
+    // Where time or MACs cost all there is, the fastest mapping is the best.
+    assert_eq!(cycles(Objective::Energy, 1e9, 0.0), fewest);
+    assert_eq!(cycles(Objective::EnergyDelay, 0.0, 1e9), fewest);
+}
+
+#[test]
+fn what_a_level_offers_is_less_than_what_it_is_said_to_need() {
+    let (mut accelerator, engine) = accelerator();
+    accelerator.memory[1].capacity_bytes = Some(16);
+    // 6 × 6 elements, a pixel each: 36 inputs and a weight of 8 bits, 36 sums of 32 bits, in half of 16 bytes.
+    let message = "layer `c`: the smallest tile of all operands needs 1448 bits, `glb` offers 64";
+    assert_eq!(engine.map(&accelerator, &conv(4, 4, 8, 3, 1)).unwrap_err().to_string(), message);
+}
+
+#[test]
 fn machines_and_tasks_that_make_no_sense_are_refused() {
     let (accelerator, engine) = accelerator();
     let refused = |engine: LoopNestEngine, accelerator: &Accelerator, task: &Task| {

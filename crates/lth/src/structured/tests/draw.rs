@@ -77,6 +77,27 @@ fn layer_by_layer_the_floor_costs_the_ratio_and_says_so() {
 }
 
 #[test]
+fn a_layer_smaller_than_the_floor_only_has_to_stay_whole() {
+    let group = |name: &str, layer, units| SlimGroup {
+        coefficient: name.into(),
+        layer,
+        gated: Gated::Neurons,
+        units,
+        followers: Vec::new(),
+    };
+    let groups = [group("a", 0, 1), group("b", 1, 4)];
+    let scored = scores(&groups, |number, unit| if number == 0 { 1.0 } else { 0.1 * (unit + 1) as f32 });
+    // round(0.25 · 5) = 1 goes; above the quantile, which is the second smallest, are three.
+    for (threshold, left) in [(Threshold::BottomK, vec![1, 2, 3]), (Threshold::StrictQuantile, vec![2, 3])] {
+        let cut = Cut { scope: Scope::Global, ratio: 0.25 };
+        let config = DrawConfig { heads: cut.clone(), neurons: cut, threshold, min_per_layer: 2 };
+        let drawn = config.draw(&scored).unwrap();
+        assert_eq!((drawn.mask.kept(&groups[0]).unwrap(), drawn.mask.kept(&groups[1]).unwrap()), (vec![0], left));
+        assert!(!drawn.floored);
+    }
+}
+
+#[test]
 fn mask_distances_are_those_worked_by_hand() {
     let a = masks(&[&[1, 1, 0, 0], &[1, 0, 1, 0]]);
     let b = masks(&[&[1, 0, 1, 0], &[1, 0, 1, 0]]);
@@ -139,6 +160,8 @@ fn first_order_importance_is_the_mean_gradient_at_one() {
     assert!(difference(&both.heads[0].1, &mean) < 1e-6);
     assert!(both.neurons[1].1.min().double_value(&[]) >= 0.0);
     assert!(first_order(&groups, &live, []).unwrap_err().to_string().contains("at least one"));
+    let blind = first_order(&groups, &live, [no_grad(|| loss(0))]).unwrap_err().to_string();
+    assert!(blind.contains("expected a graph back to the weights"), "{blind}");
 }
 
 #[test]

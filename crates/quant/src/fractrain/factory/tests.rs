@@ -99,6 +99,22 @@ fn tap(config: QuantConfig, precision: Precision) -> (nn::VarStore, Module, Quan
 }
 
 #[test]
+fn layers_whose_store_was_cast_are_quantised_too() {
+    let (mut store, conv, handle) = tap(QuantConfig::default(), Precision::new(4, 8).unwrap());
+    store.double();
+    let x = waves(&[2, 1, 4, 4]).to_kind(Kind::Double).set_requires_grad(true);
+    let y = conv.forward_t(&x, true);
+    y.square().sum(Kind::Double).backward();
+    assert_eq!((y.kind(), x.grad().kind()), (Kind::Double, Kind::Double));
+    handle.check_finite(0).unwrap();
+    let (low, width) = handle.input_range("conv").unwrap();
+    let x = x.detach();
+    // Ranges are kept in single precision.
+    assert!((f64::from(low) - x.min().double_value(&[])).abs() < 1e-5);
+    assert!((f64::from(low + width) - x.max().double_value(&[])).abs() < 1e-5);
+}
+
+#[test]
 fn gradients_that_reach_a_layer_take_at_most_as_many_values_as_bits_allow() {
     for (width, at_most) in [(1, 2), (2, 4), (3, 8), (5, 32)] {
         let precision = Precision { gradient: Some(bits(width)), ..Precision::FULL };

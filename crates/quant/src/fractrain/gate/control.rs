@@ -1,6 +1,7 @@
 //! Steering the gates to a cost: a term in the loss that pulls down above the target and up below it.
 
 use super::Gates;
+use crate::fractrain::indicator::check_reach;
 use crate::fractrain::{Error, Result, StageIndicator};
 use core_tensor::optim::{NamedTensors, Optimizer};
 use core_tensor::train::{Control, EpochReport, Loss, Objective, Observer, Progress, StepContext};
@@ -161,8 +162,11 @@ impl<B> Objective<B> for WithGateCost<'_, B> {
         state.multiplier = multiplier;
         let mut scale = state.config.beta * weight;
         if let Some(limit) = state.config.limit {
-            let (most, cost) = (limit * loss.total.double_value(&[]).abs(), pass.cost.double_value(&[]));
-            scale = scale.clamp(-most / cost.max(f64::MIN_POSITIVE), most / cost.max(f64::MIN_POSITIVE));
+            let most = limit * loss.total.double_value(&[]).abs() / pass.cost.double_value(&[]).max(f64::MIN_POSITIVE);
+            // `clamp` panics at a NaN; the trainer stops at such a loss with an error.
+            if !most.is_nan() {
+                scale = scale.clamp(-most, most);
+            }
         }
         drop(state);
         if scale != 0.0 && pass.cost.requires_grad() {
@@ -202,11 +206,13 @@ impl FollowTarget {
     /// The target goes from one to the next whenever the indicator says so: FracTrain.
     ///
     /// # Errors
-    /// [`Error::Config`] without targets.
+    /// [`Error::Config`] without targets, and for an indicator with too few
+    /// [turning points](StageIndicator::turning_points) to come to the last one.
     pub fn staged(gates: &Gates, targets: Vec<CpTarget>, indicator: impl StageIndicator + 'static) -> Result<Self> {
         let Some(first) = targets.first() else {
             return Err(Error::config("targets", "at least one", "none"));
         };
+        check_reach(&indicator, targets.len())?;
         gates.set_target(*first);
         Ok(Self { gates: gates.clone(), targets, indicator: Some(Box::new(indicator)), stage: 0, counts: Vec::new() })
     }

@@ -1,7 +1,8 @@
 use super::*;
-use crate::fractrain::{Bits, QuantConfig, QuantFactory};
+use crate::fractrain::{Bits, PlateauConfig, PlateauIndicator, QuantConfig, QuantFactory};
 use core_tensor::networks::{Architecture, ConvNetConfig};
 use core_tensor::nn::Network;
+use core_tensor::train::{Loss, Objective, Progress};
 use tch::{Device, Kind, Tensor, nn};
 
 fn options(list: &[(u32, u32)]) -> Vec<DfqOption> {
@@ -216,6 +217,42 @@ fn random_draws_keep_their_shares() {
     assert!(net.gates.draw_at_random(vec![vec![1.0, 0.0]], 0).is_err());
     assert!(net.gates.draw_at_random(vec![vec![0.5, 0.4], vec![1.0, 0.0]], 0).is_err());
     assert!(net.gates.draw_at_random(vec![vec![1.0], vec![1.0, 0.0]], 0).is_err());
+}
+
+/// A loss of one value, whatever the network says.
+struct Constant<'a>(&'a dyn Network, f64);
+
+impl Objective<Tensor> for Constant<'_> {
+    fn loss(&mut self, batch: &Tensor, _: &Progress) -> core_tensor::Result<Loss> {
+        let total = self.0.forward(batch, true).sum(Kind::Float) * 0.0 + self.1;
+        Ok(Loss::single("constant", total))
+    }
+}
+
+#[test]
+fn a_limited_cost_term_keeps_to_its_share_and_a_loss_that_is_nan_passes() {
+    let net = gated(&small(), DfqConfig { beta: 100.0, limit: Some(0.1), ..config(&[(3, 6), (4, 8)]) });
+    let total = |value: f64| {
+        let mut inner = Constant(net.network.as_ref(), value);
+        let mut objective = WithGateCost::<Tensor>::new(&mut inner, &net.gates);
+        let loss = objective.loss(&waves(&[4, 1, 8, 8]), &Progress::default()).unwrap();
+        loss.total.double_value(&[])
+    };
+    // Either option costs less than the target of 3 %: a cost is wished for, as far as the limit goes.
+    assert!((total(1.0) - 0.9).abs() < 1e-6, "{}", total(1.0));
+    assert!(total(f64::NAN).is_nan());
+}
+
+#[test]
+fn targets_that_would_never_come_are_refused() {
+    let net = gated(&small(), config(&[(3, 6), (4, 8)]));
+    // The published rule ends three stages.
+    let plateau = || PlateauIndicator::new(PlateauConfig::default()).unwrap();
+    let targets = [1.8, 2.0, 2.2, 2.4, 2.6].map(|percent| CpTarget::new(percent).unwrap());
+    let refused = FollowTarget::staged(&net.gates, targets.to_vec(), plateau());
+    assert!(matches!(refused, Err(Error::Config { name: "turning_points", .. })));
+    assert_eq!(net.gates.config().target, CpTarget::default());
+    assert!(FollowTarget::staged(&net.gates, targets[1..].to_vec(), plateau()).is_ok());
 }
 
 #[test]

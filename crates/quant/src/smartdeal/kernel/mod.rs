@@ -42,11 +42,12 @@ impl SdLinearKernel {
     /// Packs a linear layer.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a convolution.
+    /// [`Error::Shape`] for a convolution, and for a layer that is not cut into rows of three.
     pub fn new(layer: &SdLayer) -> Result<Self> {
         let LayerShape::Linear { out_features, in_features } = layer.shape() else {
             return Err(wrong_shape("linear layer", "[out, in]", layer));
         };
+        check_cut(layer, layer.layout().rows, 3)?;
         Ok(Self { in_features, out_features, rows: layer.layout().rows, packed: Packed::new(layer) })
     }
 
@@ -161,8 +162,8 @@ impl SdConv2dKernel {
     /// Packs a convolution.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a linear layer; [`Error::Config`] for a stride, a dilation or groups of 0, and for groups
-    /// that do not divide the filters.
+    /// [`Error::Shape`] for a linear layer, and for kernels that are not cut into their own rows; [`Error::Config`] for
+    /// a stride, a dilation or groups of 0, and for groups that do not divide the filters.
     pub fn new(layer: &SdLayer, geometry: ConvGeometry) -> Result<Self> {
         let LayerShape::Conv { out_channels, in_channels, kernel } = layer.shape() else {
             return Err(wrong_shape("convolution", "[out, in, height, width]", layer));
@@ -174,6 +175,9 @@ impl SdConv2dKernel {
                 expected: "stride, dilation and groups of at least 1, groups dividing the filters",
                 found: format!("{geometry:?} for {out_channels} filters"),
             });
+        }
+        if kernel != [1, 1] {
+            check_cut(layer, in_channels * kernel[0], kernel[1])?;
         }
         let form = match layer.layout().columns {
             3 => Form::Codes(Packed::new(layer)),
@@ -337,9 +341,7 @@ impl<'a> Columns<'a> {
             let per_group = self.group_stride / self.column_stride;
             let (group, within) = (i / per_group, i % per_group);
             // Which channel and tap this plane shows.
-            let (channel, tap) = if width == 1 {
-                (within, [0, 0])
-            } else if self.shared {
+            let (channel, tap) = if self.shared {
                 (within / width, [0, within % width])
             } else {
                 (within / (width * height), [within / width % height, within % width])
@@ -376,6 +378,20 @@ impl<'a> Columns<'a> {
 
 fn wrong_shape(what: &str, expected: &str, layer: &SdLayer) -> Error {
     Error::Shape { what: what.into(), expected: expected.into(), found: format!("{:?}", layer.shape().dims()) }
+}
+
+/// Refuses filters in other rows and columns than products follow: a file may have them in any.
+fn check_cut(layer: &SdLayer, rows: usize, columns: usize) -> Result<()> {
+    let layout = layer.layout();
+    if (layout.rows, layout.columns) == (rows, columns) {
+        return Ok(());
+    }
+    let matrix = |rows: usize, columns: usize| format!("{rows} rows of {columns}");
+    Err(Error::Shape {
+        what: format!("a filter's matrix of {:?}", layer.shape().dims()),
+        expected: matrix(rows, columns),
+        found: matrix(layout.rows, layout.columns),
+    })
 }
 
 fn check_len(what: &str, found: usize, expected: usize) -> Result<()> {

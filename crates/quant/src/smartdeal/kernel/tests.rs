@@ -176,3 +176,41 @@ fn shapes_that_do_not_fit_are_refused() {
     let kernel = SdConv2dKernel::new(&conv, ConvGeometry::default()).unwrap();
     assert!(matches!(kernel.forward(&[0.0; 7], 1, [4, 4], None), Err(Error::Shape { .. })));
 }
+
+/// A layer cut as no rule of this crate cuts it, but a file may.
+fn foreign(shape: LayerShape, rows: usize, columns: usize) -> SdLayer {
+    let layout = Layout { shape, rows, columns, block_rows: rows };
+    let codes = (0..layout.entries()).map(|i| [64, 0, -63, 65][i % 4]).collect();
+    let basis = Basis::Float(values(3, layout.blocks() * layout.basis_len()));
+    SdLayer::from_parts(layout, codes, basis).unwrap()
+}
+
+#[test]
+fn cuts_that_no_product_follows_are_refused() {
+    let linear = LayerShape::Linear { out_features: 2, in_features: 10 };
+    assert!(matches!(SdLinearKernel::new(&foreign(linear, 2, 5)), Err(Error::Shape { .. })));
+    // More rows of padding than needed do no harm.
+    let padded = foreign(linear, 6, 3);
+    let (inputs, bias) = (values(4, 10), [0.5, -0.5]);
+    let found = SdLinearKernel::new(&padded).unwrap().forward(&inputs, Some(&bias)).unwrap();
+    assert_close(&found, &dense_linear(&padded.rebuild(), &inputs, 10, &bias), "padded");
+    let conv = LayerShape::Conv { out_channels: 2, in_channels: 2, kernel: [3, 3] };
+    for (rows, columns) in [(9, 2), (7, 3), (3, 6)] {
+        let refused = SdConv2dKernel::new(&foreign(conv, rows, columns), ConvGeometry::default());
+        assert!(matches!(refused, Err(Error::Shape { .. })), "{rows} rows of {columns}");
+    }
+}
+
+#[test]
+fn kernels_of_one_column_and_vectors_of_any_are_convolved() {
+    for (kernel, rows, columns) in [([3, 1], 6, 1), ([1, 1], 1, 2), ([1, 1], 1, 5)] {
+        let layer = foreign(LayerShape::Conv { out_channels: 2, in_channels: 2, kernel }, rows, columns);
+        for stride in [1, 2] {
+            let geometry = ConvGeometry { stride: [stride; 2], padding: [1, 0], ..ConvGeometry::default() };
+            let conv = SdConv2dKernel::new(&layer, geometry).unwrap();
+            let (inputs, out_size) = (values(5, 2 * 2 * 5 * 4), conv.output_size([5, 4]).unwrap());
+            let found = conv.forward(&inputs, 2, [5, 4], None).unwrap();
+            assert_close(&found, &dense_conv(&layer.rebuild(), &inputs, 2, [5, 4], out_size, &conv), "foreign");
+        }
+    }
+}

@@ -11,7 +11,7 @@ pub enum Basis {
     Fixed {
         /// Width of a value in the file, 2 to 16 bits.
         bits: u8,
-        /// One step.
+        /// One step, above 0.
         scale: f32,
         /// Signed values within `±(2^(bits−1) − 1)`.
         values: Vec<i16>,
@@ -45,6 +45,28 @@ impl Basis {
         match self {
             Self::Float(values) => values.clone(),
             Self::Fixed { scale, values, .. } => values.iter().map(|v| f32::from(*v) * scale).collect(),
+        }
+    }
+
+    /// Refuses fixed point that a file cannot hold: a value beyond full scale would run into its neighbours' bits.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub(super) fn check(&self) -> Result<()> {
+        let Self::Fixed { bits, scale, values } = self else { return Ok(()) };
+        let refuse = |name: &'static str, expected: &'static str, found: String| -> Result<()> {
+            Err(Error::Config { name, expected, found })
+        };
+        if !(2..=16).contains(bits) {
+            return refuse("basis_bits", "2 to 16, or 32", bits.to_string());
+        }
+        if !(scale.is_finite() && *scale > 0.0) {
+            return refuse("basis scale", "a finite number above 0", scale.to_string());
+        }
+        let top = (1i32 << (bits - 1)) - 1;
+        match values.iter().find(|value| i32::from(**value).abs() > top) {
+            Some(value) => refuse("basis value", "within full scale", format!("{value} in {bits} bits")),
+            None => Ok(()),
         }
     }
 

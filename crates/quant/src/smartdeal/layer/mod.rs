@@ -35,9 +35,14 @@ impl SdLayer {
     /// A layer from its parts, refused where they do not fit one another.
     ///
     /// # Errors
-    /// [`Error::Shape`] for another number of codes or basis entries than `layout` has; [`Error::OffLadder`] for −128,
-    /// which is no code; [`Error::NotFinite`] for a basis entry that is NaN or infinite.
+    /// [`Error::Shape`] for a layout that does not hold its layer, and for another number of codes or basis entries
+    /// than it has; [`Error::OffLadder`] for −128, which is no code; [`Error::Config`] for a width, a scale or a value
+    /// that [`Basis::Fixed`] rules out; [`Error::NotFinite`] for a basis entry that is NaN or infinite.
     pub fn from_parts(layout: Layout, codes: Vec<i8>, basis: Basis) -> Result<Self> {
+        // Its fields are everybody's.
+        let Layout { shape, rows, columns, block_rows } = layout;
+        let layout = Layout::checked(shape, rows, columns, block_rows)?;
+        basis.check()?;
         let mismatch = |what: &str, expected: usize, found: usize| Error::Shape {
             what: format!("{what} of {:?}", layout.shape.dims()),
             expected: expected.to_string(),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::SdLayer;
 use crate::smartdeal::LayerShape;
 
-/// How sparse a layer is, and how far from its weights.
+/// How sparse a layer is, and how many magnitudes its coefficients take.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayerStats {
     /// Coefficients, padding included.

@@ -196,6 +196,17 @@ fn a_name_is_written_once() {
 }
 
 #[test]
+fn a_refused_record_leaves_no_trace() {
+    let records = read(&sample()).unwrap();
+    let Record::Layer(layer) = &records[0].1 else { panic!("layer expected") };
+    let mut writer = SdzWriter::new(Vec::new()).unwrap();
+    let refused = writer.layer("fc.weight", layer, Some(IndexScheme::Rlc { run_bits: 0 }));
+    assert!(matches!(refused, Err(Error::Config { name: "run_bits", .. })));
+    writer.layer("fc.weight", layer, None).unwrap();
+    assert_eq!(read(&writer.finish().unwrap()).unwrap(), records[..1]);
+}
+
+#[test]
 fn a_claim_of_endless_zeros_is_refused() {
     // Run-length coding stores nothing for zeros: 2^32 − 1 filters would cost no bytes.
     let mut body = vec![1, 0, b'w', 2];

@@ -45,7 +45,7 @@ impl<W: Write> SdzWriter<W> {
             None => smallest_scheme(layer)?,
         };
         let body = payload::encode(layer, scheme, self.start(name)?)?;
-        self.record(LAYER, &body)
+        self.named(LAYER, name, &body)
     }
 
     /// Writes a dense tensor.
@@ -69,7 +69,7 @@ impl<W: Write> SdzWriter<W> {
             put_u32(&mut body, *dim, "a dimension")?;
         }
         body.extend(values.iter().flat_map(|v| v.to_le_bytes()));
-        self.record(DENSE, &body)
+        self.named(DENSE, name, &body)
     }
 
     /// Ends the file and gives the stream back.
@@ -89,18 +89,24 @@ impl<W: Write> SdzWriter<W> {
     }
 
     /// A body that begins with the record's name.
-    fn start(&mut self, name: &str) -> Result<Vec<u8>> {
+    fn start(&self, name: &str) -> Result<Vec<u8>> {
         let len = u16::try_from(name.len()).map_err(|_| Error::Config {
             name: "record name",
             expected: "at most 65535 bytes",
             found: format!("{} bytes", name.len()),
         })?;
-        if !self.names.insert(name.into()) {
+        if self.names.contains(name) {
             return Err(Error::Config { name: "record name", expected: "a new name", found: name.into() });
         }
         let mut body = len.to_le_bytes().to_vec();
         body.extend(name.as_bytes());
         Ok(body)
+    }
+
+    /// Writes a record whose body is whole: one that was refused is not counted, and leaves its name free.
+    fn named(&mut self, kind: u8, name: &str, body: &[u8]) -> Result<()> {
+        self.names.insert(name.into());
+        self.record(kind, body)
     }
 
     fn record(&mut self, kind: u8, body: &[u8]) -> Result<()> {

@@ -127,7 +127,7 @@ pub fn switch(
 }
 
 /// Updates the coefficients of every [`SdWeight`] of a network in place of the optimizer, which must not own them:
-/// see [`trainable_without_coefficients`](super::trainable_without_coefficients).
+/// see [`trainable_without_coefficients`](super::trainable_without_coefficients). With one that does no epoch begins.
 ///
 /// Adds up how many moved; [`changed_fraction`](Self::changed_fraction) gives the last step's share.
 #[derive(Debug)]
@@ -166,6 +166,23 @@ impl CoefficientUpdate {
     pub fn changed_fraction(&self) -> f64 {
         let all: usize = self.layers.iter().map(|layer| layer.weight.coefficient.numel()).sum();
         self.changed as f64 / all.max(1) as f64
+    }
+
+    /// Refuses an optimizer whose own steps would take coefficients off their rungs.
+    fn check_owner(&self, optimizer: &dyn Optimizer) -> Result<()> {
+        let is_ours = |tensor: &Tensor| {
+            let same = |layer: &LayerState| layer.weight.coefficient.data_ptr() == tensor.data_ptr();
+            // Tensors without a value share a null pointer.
+            tensor.numel() > 0 && self.layers.iter().any(same)
+        };
+        match optimizer.parameters().iter().find(|parameter| is_ours(&parameter.tensor)) {
+            None => Ok(()),
+            Some(parameter) => Err(Error::Config {
+                name: "optimizer",
+                expected: "no coefficients, as `trainable_without_coefficients` leaves them out",
+                found: format!("`{}`", parameter.name),
+            }),
+        }
     }
 
     fn update(&mut self, learning_rate: f64, step: u64) -> Result<()> {
@@ -216,7 +233,8 @@ impl Observer for CoefficientUpdate {
     }
 
     /// Counters start afresh with every epoch, as published.
-    fn before_epoch(&mut self, _: Progress, _: &mut dyn Optimizer) -> core_tensor::Result<()> {
+    fn before_epoch(&mut self, _: Progress, optimizer: &mut dyn Optimizer) -> core_tensor::Result<()> {
+        self.check_owner(optimizer).map_err(Error::into_core)?;
         for layer in &mut self.layers {
             let _ = layer.counter.f_zero_()?;
             // What earlier passes left behind would count as the first step's.

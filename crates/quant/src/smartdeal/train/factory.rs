@@ -84,6 +84,8 @@ enum Start<'a> {
 ///
 /// Build the network, then call [`finish`](Self::finish) for the handle on its weights; see the crate's README for a
 /// whole training.
+///
+/// The variables must stay in single precision: coefficients are rounded by their bits.
 #[derive(Debug)]
 pub struct SdTrainingFactory<'a> {
     start: Start<'a>,
@@ -119,18 +121,27 @@ impl<'a> SdTrainingFactory<'a> {
     /// The network's weights in SmartDeal form. Starting from a model, loads its dense tensors into the store too.
     ///
     /// # Errors
-    /// The first layer that could not be made as asked; a dense tensor of the model without a variable; a prefix of
-    /// [`CompressPolicy::keep_dense`] that no name begins with.
+    /// The first layer that could not be made as asked; a compressed layer of the model that the network has no place
+    /// for; a dense tensor of the model without a variable; a prefix of [`CompressPolicy::keep_dense`] that no name
+    /// begins with.
     pub fn finish(self, store: &VarStore) -> Result<SdWeights> {
         if let Some(problem) = self.problems.into_inner().into_iter().next() {
             return Err(problem);
         }
+        let weights = self.weights.into_inner();
         match &self.start {
-            Start::Model(model) => model.write_dense_into(store)?,
+            Start::Model(model) => {
+                let used = |name: &str| weights.iter().any(|own| name.strip_suffix(".weight") == Some(own.name()));
+                // It would learn from random weights otherwise.
+                if let Some((name, _)) = model.layers().find(|entry| !used(entry.0)) {
+                    return Err(Error::Missing { name: name.into(), place: "the network".into() });
+                }
+                model.write_dense_into(store)?;
+            }
             // A layer that is kept dense has its `weight` in the store.
             Start::Random(policy) => policy.check_prefixes(store.variables().keys())?,
         }
-        Ok(SdWeights { weights: self.weights.into_inner() })
+        Ok(SdWeights { weights })
     }
 
     /// The weight for a path, or nothing where the layer stays dense. `random` draws its usual weight.

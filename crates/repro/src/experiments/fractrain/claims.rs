@@ -1,6 +1,7 @@
 //! The paper's claims as inequalities.
 
-use super::arms::{self, Arm, Case};
+use super::arms::{self, Arm};
+use super::cases::{self, Case};
 use super::hardware::{self, NETWORKS};
 use super::view::{ACCURACY, CP, EVERYTHING, View};
 use super::{language, stages, transfer};
@@ -13,7 +14,7 @@ const FIGURE: &str = "reference repository, figure";
 
 pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
     let mut section = Section { notes: hardware::notes(), ..Section::default() };
-    let cases = arms::cases(ask)?;
+    let cases = cases::cases(ask)?;
     for case in &cases {
         View { case, results }.fill(&mut section)?;
     }

@@ -1,6 +1,7 @@
 //! When the plateau rule ended its stages, and what other thresholds and decays would have done.
 
-use super::arms::{self, Arm, Case, PLATEAU, SMALL_PLATEAU, TrainParams};
+use super::arms::{self, Arm, PLATEAU, SMALL_PLATEAU, TrainParams};
+use super::cases::{self, Case};
 use super::{PAPER, REVISION};
 use crate::experiments::images::ImageSet;
 use crate::section::{Table, cell};
@@ -90,7 +91,7 @@ fn settings(tier: Tier) -> Vec<PlateauConfig> {
 }
 
 fn small(ask: &Ask) -> anyhow::Result<Case> {
-    Ok(arms::small(ImageSet::grey(&ask.data)?))
+    Ok(cases::small(ImageSet::grey(&ask.data)?))
 }
 
 pub(super) fn plan(ask: &Ask, plan: &mut Plan) -> anyhow::Result<()> {

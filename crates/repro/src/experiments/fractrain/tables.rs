@@ -1,6 +1,7 @@
 //! Tables and curves of a case.
 
-use super::arms::{self, Arm};
+use super::arms::Arm;
+use super::cases;
 use super::view::{ACCURACY, CP, EVERYTHING, View};
 use crate::section::{Axis, Curve, Point, Series, Table, cell};
 
@@ -83,7 +84,7 @@ impl View<'_> {
                  their shares on ResNet-74, modelled, over static 8/8.",
                 self.case.seeds,
                 self.case.order_seeds,
-                arms::TARGET_SEEDS
+                cases::TARGET_SEEDS
             ),
             header: header.map(String::from).to_vec(),
             rows,

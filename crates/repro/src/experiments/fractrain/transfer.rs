@@ -2,6 +2,7 @@
 //! other. Adaptation halves the classes, fine-tuning the images.
 
 use super::arms::{self, Arm};
+use super::cases::drops;
 use super::claims::{ABSTRACT, POINTS};
 use super::train::{build, fit, read_weights, save_weights};
 use super::view::{ACCURACY, CP, EVERYTHING, height};
@@ -117,7 +118,7 @@ fn params(set: ImageSet, setting: Setting, part: Part) -> Params {
         weight_decay: 1e-4,
         evaluate_every: 10,
     };
-    recipe.milestones = arms::drops(&recipe);
+    recipe.milestones = drops(&recipe);
     Params { setting, recipe, per_class: PER_CLASS, part }
 }
 

@@ -1,7 +1,8 @@
 //! A case with its results: what claims, tables and curves read.
 
 use super::PAPER;
-use super::arms::{Arm, Case, TrainParams};
+use super::arms::{Arm, TrainParams};
+use super::cases::Case;
 use crate::{Finished, Results, Run, Samples};
 
 /// In percent, after the last epoch.

@@ -31,7 +31,7 @@ pub(crate) struct Ordered {
 struct Entry {
     unit: u32,
     /// 0 for live, else 1 + species.
-    class: u16,
+    class: u32,
     /// Whether the next entry has a higher score.
     last_of_ties: bool,
 }
@@ -42,7 +42,7 @@ impl Ordered {
         let by_subject = scores.iter().all(|scored| scored.subject.is_some());
         let mut sorted: Vec<&Scored> = scores.iter().filter(|scored| scored.score.is_finite()).collect();
         sorted.sort_by(|a, b| a.score.total_cmp(&b.score));
-        let mut names: BTreeMap<String, u16> = BTreeMap::new();
+        let mut names: BTreeMap<String, u32> = BTreeMap::new();
         let mut people: BTreeMap<u32, u32> = BTreeMap::new();
         let mut strata = vec![Vec::new(), Vec::new()];
         let mut entries = Vec::with_capacity(sorted.len());
@@ -50,7 +50,7 @@ impl Ordered {
             let class = if scored.bona_fide {
                 0
             } else {
-                let next = names.len() as u16 + 1;
+                let next = names.len() as u32 + 1;
                 *names.entry(scored.species_at(level)).or_insert(next)
             };
             let unit = match scored.subject.filter(|_| by_subject) {
@@ -116,7 +116,7 @@ impl Ordered {
         let (mut attacks_below, mut live_below) = (0_u64, 0_u64);
         let (mut tied_live, mut tied_attacks) = (0_u64, 0_u64);
         let mut twice_auc = 0_u128;
-        let count = |class: u16| -> u64 {
+        let count = |class: u32| -> u64 {
             let of = self.entries.iter().filter(|entry| (entry.class == 0) == (class == 0));
             of.map(|entry| u64::from(weights[entry.unit as usize])).sum()
         };
@@ -128,7 +128,7 @@ impl Ordered {
         let mut best = (i128::from(lives) * i128::from(attacks), i128::from(lives) * i128::from(attacks));
         for (at, entry) in self.entries.iter().enumerate() {
             let weight = u64::from(weights[entry.unit as usize]);
-            let class = usize::from(entry.class);
+            let class = entry.class as usize;
             totals[class] += weight;
             if at < self.accepted_from {
                 rejected[class] += weight;

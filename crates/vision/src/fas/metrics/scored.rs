@@ -63,8 +63,9 @@ pub enum Pool {
     Median,
 }
 
-/// One score a recording, in the order in which recordings first appear. Scores without a recording stay as they are;
-/// frames without a finite score are left out unless a recording has no other.
+/// One score a recording, in the order in which recordings first appear, with species and person of its first frame.
+/// Scores without a recording stay as they are; frames without a finite score are left out unless a recording has no
+/// other.
 ///
 /// # Errors
 /// [`Error::BadLabel`] where frames of a recording disagree on being bona fide.

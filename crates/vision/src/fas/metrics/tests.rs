@@ -251,6 +251,14 @@ fn intervals_count_failures_to_acquire_as_the_rates_do() {
     assert!(species.interval[1] <= 2.0 / 3.0);
 }
 
+#[test]
+fn each_of_seventy_thousand_species_is_an_attack() {
+    let attacks = (0..70_000).map(|at| Scored::attack(0.1, &at.to_string()));
+    let all: Vec<Scored> = [Scored::live(0.9)].into_iter().chain(attacks).collect();
+    let walked = Ordered::new(&all, 0.5, 0).undisturbed().unwrap();
+    assert_eq!((walked.auc, walked.bpcer, walked.acer), (1.0, 0.0, 0.0));
+}
+
 fn any_scores() -> impl Strategy<Value = (Vec<f64>, Vec<f64>)> {
     // Few values, so that ties are common.
     let list = || prop::collection::vec((0_i32..12).prop_map(|i| f64::from(i) / 8.0), 1..25);
@@ -306,11 +314,25 @@ proptest! {
     #[test]
     fn the_walk_of_the_bootstrap_agrees_with_the_plain_metrics((live, attack) in any_scores(), threshold in 0.0_f64..1.5) {
         let plain = Scores::new(live.clone(), attack.clone()).unwrap();
-        let attacks = attack.iter().map(|&score| Scored::attack(score, "print"));
+        let species = |at: usize| if at.is_multiple_of(3) { "print" } else { "replay" };
+        let attacks = attack.iter().enumerate().map(|(at, &score)| Scored::attack(score, species(at)));
         let all: Vec<Scored> = live.iter().map(|&score| Scored::live(score)).chain(attacks).collect();
-        let walked = Ordered::new(&all, threshold, 1).undisturbed().unwrap();
+        let ordered = Ordered::new(&all, threshold, 1);
+        let walked = ordered.undisturbed().unwrap();
         prop_assert!(close(walked.auc, plain.auc()) && close(walked.hter, plain.hter(threshold)));
         prop_assert!(close(walked.eer, plain.eer(EerRule::Exact).value));
         prop_assert!(close(walked.bpcer, plain.frr(threshold)));
+        let fixed = Threshold::saved(threshold, Criterion::Fixed(threshold)).unwrap();
+        let options = EvalOptions { bootstrap: 0, ..EvalOptions::default() };
+        let report = evaluate(&TestScores::new(all.clone()).unwrap(), &fixed, &options).unwrap();
+        prop_assert!(close(walked.acer, report.acer));
+
+        // A weight is as many copies: of these none, one and two by turns.
+        let mut sorted = all;
+        sorted.sort_by(|a, b| a.score.total_cmp(&b.score));
+        let weights: Vec<u16> = (0..sorted.len()).map(|at| (at % 3) as u16).collect();
+        let copies = |(one, &weight): (&Scored, &u16)| std::iter::repeat_n(one.clone(), usize::from(weight));
+        let drawn: Vec<Scored> = sorted.iter().zip(&weights).flat_map(copies).collect();
+        prop_assert_eq!(ordered.walk(&weights), Ordered::new(&drawn, threshold, 1).undisturbed());
     }
 }

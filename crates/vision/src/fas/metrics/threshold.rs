@@ -61,7 +61,8 @@ pub enum Criterion {
     Eer,
     /// Least half total error; of several, the largest threshold.
     MinHter,
-    /// The smallest threshold whose worst species has an APCER of at most this: 0.10, 0.05 and 0.01 for BPCER10, 20, 100.
+    /// The smallest threshold whose worst species, by their full names, has an APCER of at most this: 0.10, 0.05 and
+    /// 0.01 for BPCER10, 20, 100.
     AtApcer(f64),
     /// The largest threshold with a BPCER of at most this.
     AtBpcer(f64),

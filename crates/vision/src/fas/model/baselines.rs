@@ -76,8 +76,8 @@ pub fn ssdg_scale(features: &Tensor) -> Tensor {
 /// Features `[batch, features]`, labels `[batch]` (1 live), domains `[batch]` of whole numbers from 0.
 ///
 /// # Errors
-/// [`Error::BadParam`] for a margin that is not finite or below 0, [`Error::BadShape`] for tables that do not fit one
-/// another.
+/// [`Error::BadParam`] for a margin that is not finite or below 0 and for a domain below 0, [`Error::BadShape`] for
+/// tables that do not fit one another.
 pub fn asymmetric_triplet(features: &Tensor, live: &Tensor, domains: &Tensor, margin: f64) -> Result<Tensor> {
     if !(margin >= 0.0 && margin.is_finite()) {
         return Err(Error::BadParam { name: "margin", expected: "finite and at least 0", value: margin });
@@ -90,7 +90,14 @@ pub fn asymmetric_triplet(features: &Tensor, live: &Tensor, domains: &Tensor, ma
             found: format!("{:?}, {:?} and {:?}", sizes[0], sizes[1], sizes[2]),
         });
     }
-    let class = (domains + 1) * live.lt(0.5).to_kind(Kind::Int64);
+    // Wide enough for the next number of any other kind.
+    let domains = domains.to_kind(Kind::Int64);
+    // One below 0 would make its attacks live.
+    if domains.lt(0_i64).any().int64_value(&[]) != 0 {
+        let value = domains.min().double_value(&[]);
+        return Err(Error::BadParam { name: "domains", expected: "at least 0", value });
+    }
+    let class = (domains + 1_i64) * live.lt(0.5).to_kind(Kind::Int64);
     let gaps = features.unsqueeze(0) - features.unsqueeze(1);
     let distance = gaps.square().sum_dim_intlist([2_i64].as_slice(), false, features.kind());
     let same = class.unsqueeze(0).eq_tensor(&class.unsqueeze(1));
@@ -106,6 +113,35 @@ pub fn asymmetric_triplet(features: &Tensor, live: &Tensor, domains: &Tensor, ma
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fas::model::{PlainBackbone, ProxyTargets};
+    use core_tensor::nn::Standard;
+    use indexmap::IndexMap;
+    use tch::nn::VarStore;
+    use tch::{Device, no_grad};
+
+    #[test]
+    fn a_map_and_a_score_share_the_loss() {
+        let store = VarStore::new(Device::Cpu);
+        let backbone = Box::new(PlainBackbone::new(&(store.root() / "backbone"), &Standard, 1));
+        let network = DeepPixBis::new(&store.root(), &Standard, backbone);
+        // The map says live everywhere, the score attack.
+        for (name, value) in [("map.weight", 0.0), ("map.bias", 100.0), ("score.weight", 0.0), ("score.bias", -100.0)] {
+            let _ = no_grad(|| store.variables()[name].shallow_clone().fill_(value));
+        }
+        let batch = FasBatch {
+            input: Tensor::zeros([3, 3, 16, 16], (Kind::Float, Device::Cpu)),
+            targets: ProxyTargets { live: Tensor::from_slice(&[1.0_f32, 1.0, 0.0]), maps: IndexMap::new() },
+            attributes: Tensor::zeros([3, 5], (Kind::Int64, Device::Cpu)),
+        };
+        let (map, score) = network.forward(&batch.input, false);
+        assert_eq!((map.size(), score.size()), (vec![3, 1, 4, 4], vec![3]));
+        let mut objective = &network;
+        let Loss { total, parts } = objective.loss(&batch, &Progress::default()).unwrap();
+        // A logit of 100 costs as much where its sign is wrong: the map's for one of three, the score's for two.
+        let found = [&parts[0].1, &parts[1].1, &total].map(|value| value.double_value(&[]));
+        let expected = [100.0 / 3.0, 200.0 / 3.0, 50.0];
+        assert!(found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-4), "{found:?}");
+    }
 
     #[test]
     fn reversal_sets_in_along_its_curve_and_turns_gradients_round() {
@@ -153,5 +189,10 @@ mod tests {
         let short = asymmetric_triplet(&features, &live.narrow(0, 0, 3), &domains, 0.1).unwrap_err().to_string();
         let (expected, found) = ("[batch, features], [batch] and [batch]", "[4, 1], [3] and [4]");
         assert_eq!(short, format!("features, labels and domains: expected {expected}, found {found}"));
+        let below = asymmetric_triplet(&features, &live, &(&domains - 1_i64), 0.1).unwrap_err().to_string();
+        assert_eq!(below, "`domains`: expected at least 0, found -1");
+        // The number after 255 is no other class than the live one in 8 bits.
+        let last = asymmetric_triplet(&features, &live, &(&domains + 254_i64).to_kind(Kind::Uint8), 0.1).unwrap();
+        assert!((last.double_value(&[]) - 1.06).abs() < 1e-9, "{last:?}");
     }
 }

@@ -240,8 +240,9 @@ impl Objective<FasBatch> for ProxyObjective<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::set::small;
     use super::*;
-    use crate::fas::model::{PlainBackbone, ProxyConfig};
+    use crate::fas::model::{Attention, PlainBackbone, Policies, ProxyConfig};
     use core_tensor::nn::Standard;
 
     fn close(found: &Tensor, expected: f64) {
@@ -371,6 +372,39 @@ mod tests {
         let objective = ProxyObjective::new(&network, weights, None);
         assert!(matches!(objective.total(&batch), Err(Error::BadShape { what: "learned log-variances", .. })));
         assert!(objective.learning_balance(&(store.root() / "balance")).total(&batch).is_ok());
+    }
+
+    #[test]
+    fn the_total_is_the_weighted_sum_of_the_parts() {
+        let batch = small(Policies::default()).batch(&(0..15).collect::<Vec<i64>>());
+        let store = tch::nn::VarStore::new(tch::Device::Cpu);
+        let backbone = Box::new(PlainBackbone::new(&(store.root() / "backbone"), &Standard, 4));
+        // Without noise, so that a second pass gives what the first did.
+        let config = ProxyConfig { attention: Attention::Sigmoid, features: 8, ..ProxyConfig::default() };
+        let network = ProxyFas::new(&store.root(), &Standard, backbone, config).unwrap();
+        // The means of the attention start small.
+        let weights =
+            LossWeights { depth: 2.0, reflection: 3.0, material: 5.0, kl: 1e4, mining: 7.0, ..LossWeights::default() };
+        let kl = network.forward(&batch.input, true).unwrap().kl.double_value(&[]);
+        for (balance, [live, depth, reflection, material]) in
+            [(Balance::Fixed, [1.0, 2.0, 3.0, 5.0]), (Balance::Heteroscedastic, [0.5; 4])]
+        {
+            let weights = LossWeights { balance, ..weights.clone() };
+            let objective = ProxyObjective::new(&network, weights, Some(AttributeMiner::default()));
+            // Log-variances of 0, so that each term counts half.
+            let objective = objective.learning_balance(&(store.root() / format!("{balance:?}")));
+            let Loss { total, parts } = objective.total(&batch).unwrap();
+            let part = |wanted: &str| {
+                let (_, value) = parts.iter().find(|(name, _)| *name == wanted).unwrap();
+                value.double_value(&[])
+            };
+            let cues = depth * part("depth") + reflection * part("reflection") + material * part("material");
+            let expected = live * part("live") + cues + 1e4 * kl + 7.0 * part("mining");
+            assert!(kl > 0.0 && part("mining") > 0.0 && part("anchors") > 0.0);
+            // Sums of 32-bit numbers.
+            let found = total.double_value(&[]);
+            assert!((found - expected).abs() < 1e-5 * expected, "{balance:?}: {found} against {expected}");
+        }
     }
 
     #[test]

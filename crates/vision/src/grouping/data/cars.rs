@@ -5,6 +5,7 @@ use super::{ClassSplit, ImageList, list_error, read_list};
 use std::path::Path;
 
 const SET: &str = "Cars-196";
+const HEADER: &str = "relative_im_path,class";
 const LAYOUT: &str = "cars_annos.csv (relative_im_path,class) beside car_ims/, or a folder for each of the 196 classes";
 
 /// Reads Cars-196 (Krause et al. 2013): the first 98 classes (8,054 images) for training, the last 98 for testing.
@@ -22,7 +23,7 @@ const LAYOUT: &str = "cars_annos.csv (relative_im_path,class) beside car_ims/, o
 /// Without it, `folder` (or `folder/images`) must hold a folder for each class, in the order of the class numbers.
 ///
 /// # Errors
-/// Neither of both, an image that is not there, a line that does not fit.
+/// Neither of both, an image that is not there, another header, a line that does not fit.
 pub fn cars196(folder: &Path) -> Result<ClassSplit> {
     let table = folder.join("cars_annos.csv");
     let files = if table.is_file() { from_table(folder, &table)? } else { from_folders(folder)? };
@@ -43,8 +44,15 @@ const CLASSES: u32 = 196;
 type Files = Vec<(u32, std::path::PathBuf)>;
 
 fn from_table(folder: &Path, path: &Path) -> Result<Files> {
+    let text = read_list(SET, path, LAYOUT)?;
+    let mut lines = text.lines().enumerate();
+    // Without it the first line would be an image, and lost.
+    let header = lines.next().map_or("", |(_, line)| line.trim());
+    if header != HEADER {
+        return Err(list_error(path, 1, format!("expected `{HEADER}`, found `{header}`")));
+    }
     let mut files = Vec::new();
-    for (number, line) in read_list(SET, path, LAYOUT)?.lines().enumerate().skip(1) {
+    for (number, line) in lines {
         let parsed = line.split_once(',').and_then(|(file, class)| Some((file, class.trim().parse().ok()?)));
         let Some((file, class @ 1..=CLASSES)) = parsed else {
             return Err(list_error(path, number + 1, format!("expected `<file>,<class 1–196>`, found `{line}`")));

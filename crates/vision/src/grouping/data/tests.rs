@@ -105,6 +105,10 @@ fn cars_come_from_a_table_or_from_folders() {
     assert_eq!((by_folder.train.classes().len(), by_folder.test.classes()[0].as_str()), (98, "99"));
     fs::write(root.join("cars_annos.csv"), &table).unwrap();
     assert_eq!(cars196(root).unwrap().train.files(), by_folder.train.files());
+    // The first image is not to be taken for a header.
+    fs::write(root.join("cars_annos.csv"), table.split_once('\n').unwrap().1).unwrap();
+    let error = cars196(root).unwrap_err().to_string();
+    assert!(error.contains("line 1: expected `relative_im_path,class`, found `images/001/1.png,1`"), "{error}");
     fs::write(root.join("cars_annos.csv"), "relative_im_path,class\nimages/001/1.png,197\n").unwrap();
     assert!(cars196(root).unwrap_err().to_string().contains("line 2"));
     fs::write(root.join("cars_annos.csv"), "relative_im_path,class\nimages/001/1.png,1\n").unwrap();

@@ -39,6 +39,9 @@ impl Miner for DistanceWeighted {
         if !(self.cut_below > 0.0 && self.cut_below < 2.0) {
             return Err(Error::setting("cut_below", "above 0 and below 2", self.cut_below));
         }
+        if let Some(cut) = self.cut_above.filter(|cut| cut.is_nan() || *cut <= 0.0) {
+            return Err(Error::setting("cut_above", "above 0", cut));
+        }
         // Without references these are the same rows twice.
         for (what, rows) in [("embedding", batch.anchors()), ("reference", batch.references())] {
             let norms = Matrix::new(&rows.norm_scalaropt_dim(2, [-1], true))?.values;

@@ -175,6 +175,10 @@ fn what_a_miner_cannot_work_on_is_refused() {
     let refused = DistanceWeighted::default().mine(&far, rng);
     assert!(matches!(refused, Err(Error::NotUnit { what: "reference", position: 0, .. })), "{refused:?}");
     assert!(DistanceWeighted { cut_below: 2.0, ..Default::default() }.mine(&batch, rng).is_err());
+    for cut in [f64::NAN, 0.0, -1.0] {
+        let refused = DistanceWeighted { cut_above: Some(cut), ..Default::default() }.mine(&batch, rng);
+        assert!(matches!(refused, Err(Error::Setting { setting: "cut_above", .. })), "{refused:?}");
+    }
     assert!(SemiHard { margin: 0.0 }.mine(&batch, rng).is_err());
     assert!(MultiSimilarityMiner { epsilon: f64::NAN }.mine(&batch, rng).is_err());
     // One class: nothing to mine, and no panic.

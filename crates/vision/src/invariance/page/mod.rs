@@ -98,7 +98,8 @@ impl Page {
     ///
     /// # Errors
     /// Another number of maps than objects, other layers than the first model's, maps of another grid, another measure than
-    /// [`Similarity::Cosine`], which is what the page computes, features of norm 0, a predicted class above 32767.
+    /// [`Similarity::Cosine`], which is what the page computes, features of norm 0, a feature of which the components
+    /// kept hold nothing, a predicted class above 32767.
     pub fn model(&mut self, name: &str, note: &str, maps: &[&ShiftMaps]) -> Result<&mut Self> {
         if maps.len() != self.objects.len() || maps.is_empty() {
             let expected = format!("{} maps, one an object, at least one", self.objects.len());
@@ -196,6 +197,12 @@ impl Page {
         };
         let largest = projected.f_abs()?.f_max()?.double_value(&[]);
         let rounded = (projected * (32767.0 / largest)).f_round()?;
+        let held = doubles(&rounded.f_abs()?.f_amax([1_i64], false)?)?;
+        if let Some(index) = held.iter().position(|largest| *largest == 0.0) {
+            let position = self.grid.position(index);
+            let expected = format!("more: they hold nothing of layer `{layer}` at position {position:?}");
+            return Err(Error::setting("components", expected, kept));
+        }
         let mut error = 0.0_f64;
         for (map, anchor) in exact.iter().zip(Anchor::FIVE) {
             let reference = rounded.f_narrow(0, self.grid.index(anchor)? as i64, 1)?;
@@ -248,6 +255,7 @@ fn colour(background: &Background) -> String {
 mod tests {
     use super::*;
     use crate::invariance::{Picture, ShiftStudy};
+    use indexmap::IndexMap;
     use tch::Tensor;
 
     fn study() -> ShiftStudy {
@@ -307,6 +315,23 @@ mod tests {
         let drop = |anchor| maps.similarity("rows", anchor).unwrap().values.iter().copied().fold(1.0, f64::min);
         let expected = Anchor::FIVE.map(|anchor| 1.0 - drop(anchor)).into_iter().fold(0.0, f64::max);
         assert!((error - expected).abs() < 1e-3, "{error} {expected}");
+    }
+
+    #[test]
+    fn components_that_hold_nothing_of_a_feature_are_too_few() {
+        // The first row shows one thing, the other six another, at right angles to it: that is the first component.
+        let grid = study().grid;
+        let shown = |index: usize| if grid.position(index)[0] == 0 { [1.0_f32, 0.0] } else { [0.0, 1.0] };
+        let features: Vec<f32> = (0..grid.len()).flat_map(shown).collect();
+        let features = Tensor::from_slice(&features).view([-1, 2]);
+        let features = IndexMap::from([("rows".to_owned(), features)]);
+        let maps = ShiftMaps::new(grid, features, Similarity::Cosine, None).unwrap();
+        let mut few = page(1);
+        let error = few.object("ramp", &object()).unwrap().model("two", "", &[&maps]).unwrap_err().to_string();
+        let expected = "more: they hold nothing of layer `rows` at position [0, 0]";
+        assert_eq!(error, format!("components is 1, expected {expected}"));
+        let mut enough = page(2);
+        enough.object("ramp", &object()).unwrap().model("two", "", &[&maps]).unwrap();
     }
 
     #[test]

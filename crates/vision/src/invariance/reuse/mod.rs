@@ -85,13 +85,18 @@ impl ConvProgram {
     ///
     /// # Errors
     /// A weight that is not `[outputs, inputs, side, side]`, a bias or head of another length, a window or stride of 0, max
-    /// pooling with more padding than half its window, a tap within a sum.
+    /// pooling with more padding than half its window, a tap within a sum, two layers of one name.
     pub fn new(steps: Vec<Step>, head: Option<Head>) -> Result<Self> {
         steps.iter().try_for_each(|step| step.check(true))?;
         if let Some(head) = &head {
             head.check(steps.iter().rev().find_map(Step::outputs))?;
         }
-        Ok(Self { steps, head })
+        let program = Self { steps, head };
+        let layers = program.layers();
+        if let Some((_, twice)) = layers.iter().enumerate().find(|(at, name)| layers[..*at].contains(*name)) {
+            return Err(Error::setting("tap", "a name that no other layer has", format!("`{twice}`")));
+        }
+        Ok(program)
     }
 
     /// The names of the layers: taps, `avgpool`, and `logits` with a head.

@@ -100,10 +100,10 @@ fn folded(state: &IndexMap<String, Tensor>, conv: &str, norm: &str, shape: [i64;
 }
 
 fn head(state: &IndexMap<String, Tensor>) -> Result<Option<Head>> {
-    Ok(Some(Head {
-        weight: get(state, "fc.weight")?,
-        bias: state.get("fc.bias").map(|bias| bias.detach().to_device(Device::Cpu)),
-    }))
+    // Features are of single precision, whatever the file is of.
+    let single = |name: &str| -> Result<Tensor> { Ok(get(state, name)?.f_to_kind(tch::Kind::Float)?) };
+    let bias = state.contains_key("fc.bias").then(|| single("fc.bias")).transpose()?;
+    Ok(Some(Head { weight: single("fc.weight")?, bias }))
 }
 
 fn conv_net(config: &ConvNetConfig, state: &IndexMap<String, Tensor>) -> Result<ConvProgram> {

@@ -173,6 +173,32 @@ fn what_cannot_be_taken_apart_is_refused() {
     assert!(ConvProgram::new(vec![flat], None).is_err());
     let tapped = Step::Sum { branch: vec![Step::Tap("inside".into())], shortcut: vec![] };
     assert!(ConvProgram::new(vec![tapped], None).unwrap_err().to_string().contains("inside"));
+    for (first, second) in [("map", "map"), ("map", "avgpool")] {
+        let taps = [first, second].map(|name| Step::Tap(name.into()));
+        let error = ConvProgram::new(taps.into(), None).unwrap_err().to_string();
+        assert_eq!(error, format!("tap is `{second}`, expected a name that no other layer has"));
+    }
+}
+
+#[test]
+fn weights_of_half_precision_are_computed_with_in_single() {
+    let net = Architecture::ConvNet(ConvNetConfig { in_channels: 1, widths: vec![3], classes: 2 });
+    let store = nn::VarStore::new(Device::Cpu);
+    let network = net.build(&store.root(), &Standard).unwrap();
+    // What half precision makes of the weights, in single.
+    tch::no_grad(|| {
+        for mut tensor in store.variables().into_values() {
+            let rounded = tensor.to_kind(Kind::Half).to_kind(Kind::Float);
+            tensor.copy_(&rounded);
+        }
+    });
+    let half = state_of(&store).into_iter().map(|(name, tensor)| (name, tensor.to_kind(Kind::Half))).collect();
+    let program = ConvProgram::from_state(&net, &half).unwrap();
+    let study = ShiftStudy::new(ShiftGrid::new([9, 9], [3, 3], 1).unwrap(), Placer::on_colour(vec![0.3]));
+    let probe = NetworkProbe::new(network.as_ref(), &["logits"], [1, 9, 9]).unwrap();
+    let naive = study.run(&probe, &object(1, [3, 3])).unwrap();
+    // Sums of 9 products of order 1, batch norms folded in 64 bits.
+    assert!(gap(&naive, &program.run(&study, &object(1, [3, 3]), &["logits"]).unwrap(), "logits") < 1e-5);
 }
 
 #[test]

@@ -72,6 +72,26 @@ fn batches_do_not_change_a_map() {
 }
 
 #[test]
+fn no_graph_is_kept() {
+    let weight = Tensor::ones([1], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);
+    let learned = |images: &Tensor| Ok(vec![("f".to_owned(), images.flatten(1, -1) * &weight)]);
+    let maps = study().run(&learned, &object()).unwrap();
+    assert!(!maps.features("f").unwrap().requires_grad());
+    let mut graphs = 0;
+    let count = |_, features: Vec<(String, Tensor)>| {
+        graphs += usize::from(features[0].1.requires_grad());
+        Ok(())
+    };
+    study().visit(&learned, &object(), count).unwrap();
+    assert_eq!(graphs, 0);
+    let elsewhere = maps.features("f").unwrap() * &weight;
+    assert!(elsewhere.requires_grad());
+    let features = IndexMap::from([("f".to_owned(), elsewhere)]);
+    let maps = ShiftMaps::new(study().grid, features, Similarity::Cosine, None).unwrap();
+    assert!(!maps.features("f").unwrap().requires_grad());
+}
+
+#[test]
 fn a_constant_classifier_never_changes_its_mind() {
     let constant = |images: &Tensor| {
         let batch = images.size()[0];

@@ -125,6 +125,10 @@ fn logits_come_from_batches_in_any_order() {
     logits.put(&[2, 0], &tensor(&[1.0, 2.0, 3.0, 4.0]), &tensor(&[5.0, 6.0, 7.0, 8.0])).unwrap();
     assert_eq!(logits.start, [vec![3.0, 4.0], vec![], vec![1.0, 2.0]]);
     assert_eq!(logits.end[2], [5.0, 6.0]);
+    let before = logits.clone();
+    let found = logits.put(&[1, 0], &tensor(&[0.0; 2]), &tensor(&[0.0; 2]).view([1, 2])).unwrap_err().to_string();
+    assert_eq!(found, "`end logits`: expected [2, tokens], found [1, 2]");
+    assert_eq!(logits, before);
     let found = logits.put(&[3, 0], &tensor(&[0.0; 2]), &tensor(&[0.0; 2])).unwrap_err().to_string();
     assert_eq!(found, "index is 3, expected positions below 3");
     let found = logits.put(&[0], &tensor(&[0.0; 2]), &tensor(&[0.0; 2])).unwrap_err().to_string();

@@ -322,6 +322,37 @@ fn a_resumed_training_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn a_compressed_layer_that_the_network_does_not_ask_for_is_named() {
+    let config = LinearConfig { bias: false, ..LinearConfig::new(12, 4) };
+    let dense = VarStore::new(Device::Cpu);
+    let _layer = Standard.linear(&(dense.root() / "fc"), config);
+    let (model, _) = compress(&dense, &CompressPolicy::with_theta(0.02)).unwrap();
+    for (name, fits) in [("fc", true), ("head", false)] {
+        let store = VarStore::new(Device::Cpu);
+        let factory = SdTrainingFactory::from_model(&model, SdTrainConfig::for_model(&model, 0.02)).unwrap();
+        let _layer = factory.linear(&(store.root() / name), config);
+        let finished = factory.finish(&store).map(drop);
+        assert_eq!(finished.is_ok(), fits, "{finished:?}");
+        assert!(fits || matches!(finished, Err(Error::Missing { name, .. }) if name == "fc.weight"));
+    }
+}
+
+#[test]
+fn an_optimizer_that_owns_coefficients_is_refused_before_the_first_step() {
+    let store = VarStore::new(Device::Cpu);
+    let factory = SdTrainingFactory::from_scratch(CompressPolicy::with_theta(0.02), SdTrainConfig::default()).unwrap();
+    let network = architecture().build(&store.root(), &factory).unwrap();
+    let weights = factory.finish(&store).unwrap();
+    let mut objective = CrossEntropy::new(network.as_ref());
+    let mut optimizer = Sgd::new(parameters(&store, 5e-4), SgdConfig::default()).unwrap();
+    let mut update = CoefficientUpdate::new(&weights, UpdateConfig::default()).unwrap();
+    let mut trainer = Trainer::new(train_config(1), &mut objective, &mut optimizer).unwrap();
+    let error = trainer.observe(&mut update).fit(&Corners).unwrap_err().to_string();
+    assert!(error.contains(".coefficient`") && error.contains("trainable_without_coefficients"), "{error}");
+    assert_eq!(trainer.progress().step, 0);
+}
+
+#[test]
 fn bad_settings_are_named() {
     let config = SdTrainConfig { activation_bits: Some(1), ..SdTrainConfig::default() };
     let refused = SdTrainingFactory::from_scratch(CompressPolicy::default(), config);

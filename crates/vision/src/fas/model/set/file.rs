@@ -1,6 +1,6 @@
 //! A set in one file.
 
-use super::FasData;
+use super::{Columns, FasData};
 use crate::fas::error::{Error, Result};
 use crate::fas::metrics::Scored;
 use crate::fas::model::Proxy;
@@ -32,7 +32,7 @@ impl FasData {
     /// Reads a set that [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// A file that is missing, malformed, or of something else; labels that contradict the header's.
+    /// A file that is missing, malformed, or of something else; labels or attributes that contradict the header's.
     pub fn load(path: &Path) -> Result<Self> {
         let file = SafetensorsFile::open(path)?;
         let named = Header::<Vec<Named>>::from_metadata(file.metadata(), SCHEMA, 1, path)?.content;
@@ -66,6 +66,18 @@ impl FasData {
             if label != f32::from(u8::from(sample.bona_fide)) {
                 let class = if sample.bona_fide { "1 (live)" } else { "0 (attack)" };
                 return Err(Error::unreadable(path, format!("`live`: sample {at} is {label}, the header has {class}")));
+            }
+        }
+        for (at, (columns, sample)) in Vec::<Vec<i64>>::try_from(&attributes)?.iter().zip(&named).enumerate() {
+            let [identity, species] = [Columns::Identity, Columns::Species].map(|column| columns[column as usize]);
+            // Somebody unknown has a number below 0.
+            let person = sample.subject.map_or(identity < 0, |subject| identity == i64::from(subject));
+            if !person || (species == 0) != sample.bona_fide {
+                let found = format!("person {identity} and species {species}");
+                let expected = sample.subject.map_or("nobody".into(), |subject| format!("person {subject}"));
+                let class = if sample.bona_fide { "live" } else { "an attack" };
+                let reason = format!("`attributes`: sample {at} has {found}, the header has {expected}, {class}");
+                return Err(Error::unreadable(path, reason));
             }
         }
         Ok(Self { images, live, maps, attributes, samples: named.into_iter().map(Named::into_scored).collect() })
@@ -149,5 +161,32 @@ mod tests {
             let expected = format!("`live`: sample {at} is {label}, the header has {class}");
             assert!(refused.ends_with(&expected), "{refused}");
         }
+    }
+
+    #[test]
+    fn attributes_that_contradict_the_header_are_refused() {
+        let data = small(Policies::default());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("set.safetensors");
+        let all: Vec<i64> = (0..15).collect();
+        let person = data.attribute(3, Columns::Identity);
+        assert!(data.samples[0].bona_fide && !data.samples[14].bona_fide);
+        for (at, column, value, found, expected) in [
+            (3, Columns::Identity, person + 1, format!("person {} and", person + 1), format!("person {person}, ")),
+            (0, Columns::Species, 2, "and species 2".into(), ", live".into()),
+            (14, Columns::Species, 0, "and species 0".into(), ", an attack".into()),
+        ] {
+            let odd = data.subset(&all);
+            let _ = odd.attributes.get(at).get(column as i64).fill_(value);
+            odd.save(&path).unwrap();
+            let refused = FasData::load(&path).unwrap_err().to_string();
+            assert!(refused.contains(&format!("`attributes`: sample {at} has person ")), "{refused}");
+            assert!(refused.contains(&found) && refused.contains(&expected), "{refused}");
+        }
+        // Of nobody knows whom, whichever part of a set it was.
+        let pictures = [image::RgbImage::new(8, 8), image::RgbImage::new(8, 8)];
+        let samples = vec![Scored::live(0.0), Scored::attack(0.0, "print")];
+        FasData::from_pictures(&pictures, samples).unwrap().subset(&[1]).save(&path).unwrap();
+        assert_eq!(FasData::load(&path).unwrap().len(), 1);
     }
 }

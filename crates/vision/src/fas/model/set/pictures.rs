@@ -67,7 +67,8 @@ impl FasData {
             let found = format!("{size:?} of {:?}", maps.kind());
             return Err(Error::BadShape { what: "maps", expected, found });
         }
-        self.maps.insert(proxy, maps.to_device(Device::Cpu));
+        // Whatever made them is not what is trained here.
+        self.maps.insert(proxy, maps.detach().to_device(Device::Cpu));
         Ok(self)
     }
 
@@ -197,6 +198,10 @@ mod tests {
         let depth = Tensor::zeros([2, 1, 4, 4], (Kind::Float, Device::Cpu));
         let data = data.with_maps(Proxy::Depth, &depth).unwrap();
         assert_eq!(data.batch(&[1]).targets.maps[&Proxy::Depth].size(), [1, 1, 4, 4]);
+        // By a network that is still being trained: its gradients are not for this set to walk through.
+        let learned = depth.copy().set_requires_grad(true) * 0.5;
+        let data = data.with_maps(Proxy::Depth, &learned).unwrap();
+        assert!(learned.requires_grad() && !data.batch(&[1]).targets.maps[&Proxy::Depth].requires_grad());
         let double = depth.to_kind(Kind::Double);
         let samples = || vec![Scored::live(0.1), Scored::attack(0.1, "print")];
         for (proxy, maps) in
