@@ -47,9 +47,12 @@ impl Systolic {
         let mut flows = Flows::new(accelerator);
         flows.array(OperandKind::Input, total(cost.input_reads), 0, task.input.bits);
         flows.array(OperandKind::Weight, total(cost.weight_reads), 0, task.weight.bits);
-        let spilled = total(cost.partial_sum_reads);
+        // The product's sums stand for more words where an input gradient spreads over the pixels between windows.
+        let words = |sums: u64| u128::from(shape.outputs().of(sums.saturating_mul(shape.groups)));
+        let spilled = words(cost.partial_sum_reads);
+        let finished = words(cost.output_writes - cost.partial_sum_reads);
         flows.array(OperandKind::Output, spilled, spilled, PARTIAL_SUM_BITS);
-        flows.array(OperandKind::Output, 0, total(cost.output_writes) - spilled, task.output_bits);
+        flows.array(OperandKind::Output, 0, finished, task.output_bits);
         Ok(Activity {
             compute_cycles: u128::from(cost.cycles) * times,
             peak_macs: self.rows as f64 * self.cols as f64 / passes(task, self.multiplier_bits) as f64,
@@ -114,6 +117,20 @@ mod tests {
     use super::*;
     use crate::engine::Engine;
     use core_tensor::workload::{Layer, Operator, Pass};
+
+    #[test]
+    fn every_output_that_leaves_a_buffer_was_written_into_it() {
+        let accelerator = Accelerator::preset("tpu-like").unwrap();
+        let mut layer = Layer::new("c", Operator::conv2d(16, 32, 3, 2, 1, [32; 2]));
+        (layer.weight.bits, layer.activation.bits, layer.gradient.bits) = (8, 8, 8);
+        for pass in Pass::TRAINING {
+            let task = Task::new(&layer, 2, pass).unwrap();
+            let cost = crate::engine::price(&accelerator, &task).unwrap();
+            let buffered = cost.traffic.iter().filter(|it| it.level > 0 && it.operand == OperandKind::Output);
+            let [reads, writes] = buffered.fold([0, 0], |[reads, writes], it| [reads + it.reads, writes + it.writes]);
+            assert_eq!((reads, writes >= task.shape.words[2]), (writes, true), "{pass:?}");
+        }
+    }
 
     #[test]
     fn the_first_tile_is_of_the_operand_that_stays() {
