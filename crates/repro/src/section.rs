@@ -1,5 +1,7 @@
 //! What an experiment puts into the report.
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 
 use crate::claim::JudgedClaim;
@@ -174,11 +176,20 @@ pub fn cell(samples: &[f64], decimals: usize) -> String {
 }
 
 impl Section {
-    /// Refuses what a report could not draw: attachments without a file name, charts with numbers that are none.
+    /// Refuses what a report could not show: attachments without a file name of their own, claims that test nothing, charts
+    /// with numbers that are none.
     pub(crate) fn check(&self) -> Result<()> {
         use crate::error::Error;
+        let mut names = HashSet::new();
         for attachment in &self.attachments {
             crate::context::check_file_name("attachment", &attachment.name)?;
+            // Pictures lie beside them, under numbers.
+            if attachment.name.starts_with("picture-") || !names.insert(&attachment.name) {
+                return Err(Error::setting("attachment", "a name of its own, no `picture-`", &attachment.name));
+            }
+        }
+        if let Some(vague) = self.claims.iter().find(|claim| claim.test().quantity.is_empty()) {
+            return Err(Error::setting("test of a claim", "a quantity", format!("none in {}", vague.id())));
         }
         for curve in &self.curves {
             let place = format!("curve {:?}", curve.title);
@@ -238,6 +249,20 @@ mod tests {
         assert!(curve(Scale::Linear, 0.0, f64::NAN).check().unwrap_err().to_string().contains("NaN"));
         let table = Table { title: "t".into(), caption: String::new(), header: vec!["a".into()], rows: vec![vec![]] };
         assert!(Section { tables: vec![table], ..Section::default() }.check().is_err());
+        let vague = Section { claims: vec![crate::Claim::new("T", "…").not_run("…")], ..Section::default() };
+        assert!(vague.check().unwrap_err().to_string().contains("none in T"));
+    }
+
+    #[test]
+    fn attachments_do_not_take_each_others_place() {
+        let section = |names: &[&str]| {
+            let attachment = |name: &&str| Attachment { name: (*name).into(), title: "t".into(), bytes: Vec::new() };
+            Section { attachments: names.iter().map(attachment).collect(), ..Section::default() }
+        };
+        assert!(section(&["a.csv", "b.csv"]).check().is_ok());
+        for taken in [["a.csv", "a.csv"], ["a.csv", "picture-1.png"]] {
+            assert!(section(&taken).check().unwrap_err().to_string().contains("a name of its own"));
+        }
     }
 
     #[test]

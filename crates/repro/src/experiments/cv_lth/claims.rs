@@ -99,9 +99,11 @@ fn left_open() -> Vec<JudgedClaim> {
     vec![
         Claim::new("T5", "The temperature during the search hardly matters from 0.1 to 0.5 and hurts at 20")
             .paper("81.81, 81.91, 82.22 % at 0.1, 0.2, 0.5; 80.18 % at 20", "arXiv 2012.06908, table 2")
+            .test(Test::mean("least A(ticket at τ of 0.1 to 0.5) − A(ticket at 20)", Relation::Above(0.0)), POINTS)
             .not_run("the small trainings here cannot resolve differences of one point"),
         Claim::new("T6", "A larger pre-trained network pruned to the size of a smaller one transfers better")
             .paper("ResNet-152 against ResNet-50", TEXT)
+            .test(Test::mean("A(larger, pruned) − A(smaller, dense)", Relation::Above(0.0)), POINTS)
             .not_run("a second, larger pre-training does not fit the time of this tier"),
     ]
 }
