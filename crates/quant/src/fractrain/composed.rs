@@ -37,6 +37,11 @@ fn extent(low: f64, high: f64) -> Extent {
 
 /// Rounds to one grid, or row by row along the first axis. Noise comes from libtorch's generator.
 pub(super) fn round(values: &Tensor, grids: &[Grid], mode: Mode) -> Result<Tensor> {
+    let kind = values.kind();
+    if matches!(kind, Kind::Half | Kind::BFloat16) {
+        // In their own kind positions would have no fraction left, and the last of 16 bits would be infinite.
+        return Ok(round(&values.f_to_kind(Kind::Float)?, grids, mode)?.f_to_kind(kind)?);
+    }
     let mut shape = vec![1; values.dim()];
     if grids.len() > 1 {
         shape[0] = grids.len() as i64;
@@ -44,7 +49,7 @@ pub(super) fn round(values: &Tensor, grids: &[Grid], mode: Mode) -> Result<Tenso
     let picks: [fn(&Grid) -> f32; 3] = [|grid| grid.min, |grid| grid.step, |grid| grid.steps];
     let numbers: Vec<f32> = picks.iter().flat_map(|pick| grids.iter().map(pick)).collect();
     let columns = Tensor::f_from_slice(&numbers)?
-        .f_to_kind(values.kind())?
+        .f_to_kind(kind)?
         .f_to_device(values.device())?
         .f_view([3, grids.len() as i64])?;
     let column = |index: i64| -> Result<Tensor> { Ok(columns.f_select(0, index)?.f_view(&shape[..])?) };
@@ -55,7 +60,7 @@ pub(super) fn round(values: &Tensor, grids: &[Grid], mode: Mode) -> Result<Tenso
         Mode::Stochastic(_) => {
             let below = position.f_floor()?;
             let up = position.f_sub(&below)?.f_gt_tensor(&position.f_rand_like()?)?;
-            below.f_add(&up.f_to_kind(values.kind())?)?
+            below.f_add(&up.f_to_kind(kind)?)?
         }
     };
     Ok(level.f_mul(&step)?.f_add(&min)?)

@@ -1,6 +1,7 @@
 use super::*;
 use crate::fractrain::composed;
 use proptest::prelude::*;
+use tch::Device;
 
 fn bits(bits: u32) -> Bits {
     Bits::new(bits).unwrap()
@@ -160,6 +161,24 @@ fn layout_in_memory_changes_nothing_but_itself() {
     let sliced = affine.round(&x.slice(3, 0, 5, 2), Rounding::Nearest).unwrap();
     let copied = affine.round(&x.slice(3, 0, 5, 2).contiguous(), Rounding::Nearest).unwrap();
     assert_eq!(floats(&sliced), floats(&copied));
+}
+
+#[test]
+fn half_kinds_are_rounded_to_the_grid_of_single_precision() {
+    let ramp = Tensor::arange(101, (Kind::Float, Device::Cpu)) * 0.06 - 3.0;
+    for (kind, width, scale) in [(Kind::Half, 16, 1.0), (Kind::Half, 8, 1e-6), (Kind::BFloat16, 8, 1.0)] {
+        let x = (&ramp * scale).to_kind(kind);
+        let affine = Affine::per_tensor(bits(width));
+        let found = affine.round(&x, Rounding::Nearest).unwrap();
+        let expected = affine.round(&x.to_kind(Kind::Float), Rounding::Nearest).unwrap().to_kind(kind);
+        assert!(found.kind() == kind && found.equal(&expected), "{kind:?} at {width} bits");
+    }
+    // 0.3 lies at 165.75 of 255 steps: in eight binary digits there is nothing between 165 and 166.
+    let x =
+        Tensor::cat(&[Tensor::from_slice(&[-1.0_f32, 1.0]), Tensor::full([200], 0.3, (Kind::Float, Device::Cpu))], 0);
+    let x = x.to_kind(Kind::BFloat16);
+    let drawn = Affine::per_tensor(bits(8)).round(&x, Rounding::Stochastic { seed: 0 }).unwrap().narrow(0, 2, 200);
+    assert!(drawn.min().double_value(&[]) < drawn.max().double_value(&[]));
 }
 
 proptest! {
