@@ -342,14 +342,20 @@ mod tests {
         assert!((0.0..=1.0).contains(&found.ap) && found.ap <= found.ap50);
     }
 
+    /// Sixteen scenes whose objects nobody has marked.
+    fn without_objects() -> SceneBatch {
+        let scenes = SceneGenerator { side: 32, ..SceneGenerator::default() }.scenes(16, 0).unwrap();
+        let mut batch = SceneLoader::evaluation(scenes, 16).unwrap().epoch(0).unwrap().next().unwrap().unwrap();
+        batch.objects.iter_mut().for_each(Vec::clear);
+        batch
+    }
+
     #[test]
     fn a_batch_without_an_object_teaches_that_there_is_none() {
         let store = nn::VarStore::new(Device::Cpu);
         let backbone = backbone(&store);
         let detector = detector(&store, backbone.as_ref());
-        let scenes = SceneGenerator { side: 32, ..SceneGenerator::default() }.scenes(16, 0).unwrap();
-        let mut batch = SceneLoader::evaluation(scenes, 16).unwrap().epoch(0).unwrap().next().unwrap().unwrap();
-        batch.objects.iter_mut().for_each(Vec::clear);
+        let batch = without_objects();
         let loss = detector.losses(&batch).unwrap();
         let part = |name: &str| loss.parts.iter().find(|(found, _)| *found == name).unwrap().1.double_value(&[]);
         // ¾·p²·−ln(1 − p) of every cell and class, divided by 1; −ln(1 − σ(z)) is softplus(z).
@@ -368,9 +374,7 @@ mod tests {
         let store = nn::VarStore::new(Device::Cpu);
         let backbone = backbone(&store);
         let detector = detector(&store, backbone.as_ref());
-        let scenes = SceneGenerator { side: 32, ..SceneGenerator::default() }.scenes(16, 0).unwrap();
-        let mut batch = SceneLoader::evaluation(scenes, 16).unwrap().epoch(0).unwrap().next().unwrap().unwrap();
-        batch.objects.iter_mut().for_each(Vec::clear);
+        let mut batch = without_objects();
         // Its middle (10, 7) lies in cell (1, 2) of 8 × 8, whose own middle is (10, 6).
         let object = Object { class: 3, corners: [4.0, 2.0, 16.0, 12.0] };
         batch.objects[1].push(object);
