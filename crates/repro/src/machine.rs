@@ -17,6 +17,10 @@ pub(crate) struct Machine {
     pub(crate) arch: String,
     /// The processor's name, where the system tells it.
     pub(crate) cpu: Option<String>,
+    /// The widest vectors that it computes with, on x86-64: libtorch and our own kernels choose by them, and with the order
+    /// of a sum its last digits change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) simd: Option<String>,
     /// Cores that this process may use.
     pub(crate) cores: usize,
     /// Main memory in MiB, where the system tells it.
@@ -33,6 +37,7 @@ impl Machine {
             os: std::env::consts::OS.into(),
             arch: std::env::consts::ARCH.into(),
             cpu: entry("/proc/cpuinfo", "model name"),
+            simd: simd().map(Into::into),
             cores: cores(),
             memory_mib: entry("/proc/meminfo", "MemTotal")
                 .and_then(|text| text.trim_end_matches(" kB").parse::<u64>().ok())
@@ -48,9 +53,25 @@ impl Machine {
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cpu = self.cpu.as_deref().unwrap_or("unknown processor");
-        write!(f, "{} {}, {cpu}, {} cores", self.os, self.arch, self.cores)?;
+        write!(f, "{} {}, {cpu}", self.os, self.arch)?;
+        self.simd.iter().try_for_each(|simd| write!(f, " with {simd}"))?;
+        write!(f, ", {} cores", self.cores)?;
         self.gpu.iter().try_for_each(|gpu| write!(f, ", {gpu}"))
     }
+}
+
+/// The widest vectors of floats, and whether there are products of bytes in as wide ones.
+fn simd() -> Option<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            return Some(if is_x86_feature_detected!("avx512vnni") { "AVX-512 VNNI" } else { "AVX-512" });
+        }
+        if is_x86_feature_detected!("avx2") {
+            return Some("AVX2");
+        }
+    }
+    None
 }
 
 /// Cores that this process may use.
@@ -104,6 +125,20 @@ fn entry(path: &str, key: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_processor_is_told_with_its_vectors_where_they_are_known() {
+        let plain = Machine {
+            os: "linux".into(),
+            arch: "x86_64".into(),
+            cpu: Some("X".into()),
+            cores: 2,
+            ..Machine::default()
+        };
+        assert_eq!(plain.to_string(), "linux x86_64, X, 2 cores");
+        let wide = Machine { simd: Some("AVX-512".into()), gpu: Some("Y".into()), ..plain };
+        assert_eq!(wide.to_string(), "linux x86_64, X with AVX-512, 2 cores, Y");
+    }
 
     #[test]
     fn a_program_does_not_claim_a_commit_that_is_younger_than_itself() {
