@@ -320,12 +320,19 @@ pub(crate) fn passes(task: &Task, width: u8) -> u128 {
 pub(crate) fn slowest_of(items: u64, density: f64, groups: u64) -> u64 {
     let mean = items as f64 * density;
     let spread = (2.0 * (groups.max(1) as f64).ln() * mean * (1.0 - density)).sqrt();
-    ((mean + spread).ceil() as u64).min(items)
+    (rounded_up(mean + spread) as u64).min(items)
 }
 
 /// A count scaled by a density, rounded up.
 pub(crate) fn scaled(count: u128, share: f64) -> u128 {
-    ((count as f64 * share).ceil() as u128).min(count)
+    rounded_up(count as f64 * share).min(count)
+}
+
+/// A product or quotient of counts, rounded up: what stands above a whole number by the rounding of floats alone, as 3 of 30
+/// can, is that number.
+pub(crate) fn rounded_up(value: f64) -> u128 {
+    let whole = value.round();
+    (if (value - whole).abs() <= 8.0 * f64::EPSILON * value { whole } else { value.ceil() }) as u128
 }
 
 /// Largest unit energy that is taken, in pJ: a joule, so that sums over 64-bit counts stay finite.
@@ -372,6 +379,25 @@ mod tests {
         assert_eq!(slowest_of(100, 0.5, 1), 50);
         // √(2·ln 64·25) = 14.42 above the mean of 50.
         assert_eq!(slowest_of(100, 0.5, 64), 65);
+    }
+
+    #[test]
+    fn shares_of_counts_are_whole_where_they_should_be() {
+        for total in 1..=300_u64 {
+            for live in 0..=total {
+                let density = live as f64 / total as f64;
+                for times in [1, 7, 1 << 20] {
+                    assert_eq!(
+                        scaled(u128::from(total * times), density),
+                        u128::from(live * times),
+                        "{live} of {total}"
+                    );
+                    assert_eq!(slowest_of(total * times, density, 1), live * times, "{live} of {total}");
+                }
+            }
+        }
+        // What is not whole goes up, however little is missing or too much.
+        assert_eq!((scaled(1 << 20, 1e-9), scaled(1 << 20, 0.5 + 1e-9)), (1, (1 << 19) + 1));
     }
 
     #[test]

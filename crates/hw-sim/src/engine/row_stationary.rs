@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::dense::through;
-use super::{Activity, Flow, dense_bits, passes, side, unit_energy, width};
+use super::{Activity, Flow, dense_bits, passes, rounded_up, side, unit_energy, width};
 use crate::accelerator::Accelerator;
 use crate::error::HwError;
 use crate::task::{OperandKind, Shape, Task};
@@ -90,7 +90,7 @@ impl RowStationary {
         let macs = u128::from(shape.macs());
         let [inputs, _, outputs] = shape.words.map(u128::from);
         let repeats = passes(task, self.multiplier_bits);
-        let cycles = (macs as f64 / self.active(shape)).ceil() as u128;
+        let cycles = rounded_up(macs as f64 / self.active(shape));
 
         // A pass holds some filters and channels; inputs return for the other filters, sums for the other channels.
         let filter_passes = u128::from(shape.k.div_ceil(self.filters_per_pass));

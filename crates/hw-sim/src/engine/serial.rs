@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Activity, Flows, dense_bits, share, side, width};
+use super::{Activity, Flows, dense_bits, rounded_up, share, side, width};
 use crate::accelerator::Accelerator;
 use crate::error::HwError;
 use crate::task::{OperandKind, Task};
@@ -81,7 +81,7 @@ impl Lanes {
         let lanes = self.filters as f64 * self.channels as f64 * self.windows as f64;
         let tile_bits = self.filters as u128 * self.channels as u128 * u128::from(task.weight.bits);
         Activity {
-            compute_cycles: (tiles as f64 * steps).ceil() as u128,
+            compute_cycles: rounded_up(tiles as f64 * steps),
             peak_macs: lanes / steps.max(1.0),
             mac_pj: macs as f64 * work * step_pj,
             flows: flows.memory(task, dense_bits(task)),

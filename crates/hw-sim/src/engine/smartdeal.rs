@@ -7,7 +7,7 @@
 use core_tensor::workload::Pass;
 use serde::{Deserialize, Serialize};
 
-use super::{Activity, Flows, dense_bits, scaled, share, side, slowest_of, unit_energy, width};
+use super::{Activity, Flows, dense_bits, rounded_up, scaled, share, side, slowest_of, unit_energy, width};
 use crate::accelerator::Accelerator;
 use crate::error::HwError;
 use crate::task::{OperandKind, Shape, Task};
@@ -224,7 +224,7 @@ impl SmartDeal {
         let width = self.multiplier_bits;
         let step_pj = accelerator.mac_pj(width, width) / f64::from(width);
         Activity {
-            compute_cycles: (tiles as f64 * steps).ceil() as u128,
+            compute_cycles: rounded_up(tiles as f64 * steps),
             peak_macs: lanes / steps.max(1e-9),
             mac_pj: executed as f64 * step_pj * steps,
             rebuild_pj: adds as f64 * self.adder_pj,
