@@ -169,13 +169,18 @@ fn other(documents: &[Vec<Vec<u32>>], number: usize, wanted: usize, rng: &mut im
 
 /// Takes single tokens off the longer text, in front or at the end, until both fit.
 fn cut(a: &mut Vec<u32>, b: &mut Vec<u32>, room: usize, rng: &mut impl Rng) {
-    while a.len() + b.len() > room {
-        let longer = if a.len() > b.len() { &mut *a } else { &mut *b };
+    let mut kept = [0..a.len(), 0..b.len()];
+    while kept[0].len() + kept[1].len() > room {
+        let longer = usize::from(kept[0].len() <= kept[1].len());
         if rng.random_bool(0.5) {
-            longer.remove(0);
+            kept[longer].start += 1;
         } else {
-            longer.pop();
+            kept[longer].end -= 1;
         }
+    }
+    for (text, kept) in [a, b].into_iter().zip(kept) {
+        text.truncate(kept.end);
+        drop(text.drain(..kept.start));
     }
 }
 
@@ -288,6 +293,20 @@ mod tests {
                 prop_assert!(made.iter().any(|input| parts(input).0[0] / 100 == number));
             }
             prop_assert_eq!(made, sentence_pairs(&documents, &pieces(), &config, seed).unwrap());
+        }
+
+        #[test]
+        fn cutting_is_taking_off_one_token_at_a_time(lengths in (0_u32..40, 0_u32..40), room in 0_usize..60, seed: u64) {
+            let texts = || ((0..lengths.0).collect::<Vec<_>>(), (100..100 + lengths.1).collect::<Vec<_>>());
+            let (mut a, mut b) = texts();
+            cut(&mut a, &mut b, room, &mut generator(seed, Purpose::Order, 0));
+            let (mut slow_a, mut slow_b) = texts();
+            let rng = &mut generator(seed, Purpose::Order, 0);
+            while slow_a.len() + slow_b.len() > room {
+                let longer = if slow_a.len() > slow_b.len() { &mut slow_a } else { &mut slow_b };
+                drop(if rng.random_bool(0.5) { Some(longer.remove(0)) } else { longer.pop() });
+            }
+            prop_assert_eq!((a, b), (slow_a, slow_b));
         }
     }
 }
