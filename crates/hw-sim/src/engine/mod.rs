@@ -328,8 +328,8 @@ pub(crate) fn scaled(count: u128, share: f64) -> u128 {
     rounded_up(count as f64 * share).min(count)
 }
 
-/// A product or quotient of counts, rounded up: what stands above a whole number by the rounding of floats alone, as 3 of 30
-/// can, is that number.
+/// A product or quotient of counts, rounded up: what stands above a whole number by the rounding of floats alone, as
+/// 25 · (7 / 25) does, is that number.
 pub(crate) fn rounded_up(value: f64) -> u128 {
     let whole = value.round();
     (if (value - whole).abs() <= 8.0 * f64::EPSILON * value { whole } else { value.ceil() }) as u128
