@@ -103,7 +103,7 @@ impl Shards {
     /// Looks at the headers of what [`write_shards`] wrote.
     ///
     /// # Errors
-    /// No shard, a missing one, one of another corpus, or a file that is none.
+    /// No shard, a missing one, one of another corpus, one whose columns are not as long as it says, or a file that is none.
     pub fn open(folder: &Path) -> Result<Self> {
         let first = Self::content(&file(folder, 0))?;
         let mut files = Vec::new();
@@ -120,7 +120,21 @@ impl Shards {
     }
 
     fn content(path: &Path) -> Result<Content> {
-        Ok(Header::from_metadata(SafetensorsFile::open(path)?.metadata(), SCHEMA, VERSION, path)?.content)
+        let file = SafetensorsFile::open(path)?;
+        let content: Content = Header::from_metadata(file.metadata(), SCHEMA, VERSION, path)?.content;
+        // An epoch's number of batches is made of these counts, before any column is read.
+        for name in ["lengths", "first", "next"] {
+            let shape = file.tensors().get(name).map(|column| column.shape.as_slice());
+            if !matches!(shape, Some(&[length]) if usize::try_from(length) == Ok(content.inputs)) {
+                let found = shape.map_or("none".to_owned(), |shape| format!("{shape:?}"));
+                return Err(Error::malformed(
+                    path,
+                    8,
+                    format!("`{name}`: expected [{}], found {found}", content.inputs),
+                ));
+            }
+        }
+        Ok(content)
     }
 
     /// Every `of`-th shard from `part` on, for processes that share the work. Positions count from 0 in each part: give each
@@ -247,19 +261,29 @@ mod tests {
             change(&mut columns);
             let header = Header::new(SCHEMA, VERSION, Content { shard: 0, of: 1, inputs: 2, vocabulary: 12 });
             write_safetensors(&file(folder.path(), 0), &columns, &header.to_metadata().unwrap()).unwrap();
-            Shards::open(folder.path()).unwrap().read(0).unwrap_err().to_string()
+            Shards::open(folder.path()).and_then(|shards| shards.read(0)).unwrap_err().to_string()
         };
         let set = |name: &'static str, values: &'static [i32]| {
             move |columns: &mut IndexMap<String, Tensor>| {
                 drop(columns.insert(name.to_owned(), Tensor::from_slice(values)))
             }
         };
-        assert!(broken(&set("lengths", &[3])).contains("columns of other lengths"));
+        assert!(broken(&set("lengths", &[3])).contains("`lengths`: expected [2], found [1]"));
+        assert!(broken(&|columns| drop(columns.shift_remove("next"))).contains("`next`: expected [2], found none"));
         assert!(broken(&set("lengths", &[3, 9])).contains("input 1 has 9 tokens, 3 in the first text, 4 are left"));
         assert!(broken(&set("lengths", &[3, -1])).contains("input 1 has -1 tokens"));
         assert!(broken(&set("lengths", &[3, 3])).contains("1 ids belong to no input"));
         assert!(broken(&set("ids", &[1, 2, 3, 4, 5, 6, 12])).contains("input 1 has an id that is not below 12"));
         assert!(broken(&set("next", &[-1, 2])).contains("found 2"));
+
+        // A count that promises an epoch's batches is not believed, and neither is a file that changes after it was opened.
+        write_shards(folder.path(), inputs(2).into_iter(), 2, 12).unwrap();
+        let opened = Shards::open(folder.path()).unwrap();
+        let header = Header::new(SCHEMA, VERSION, Content { shard: 0, of: 1, inputs: 9, vocabulary: 12 });
+        write_safetensors(&file(folder.path(), 0), &tensors(&inputs(3)), &header.to_metadata().unwrap()).unwrap();
+        let error = Shards::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("`lengths`: expected [9], found [3]"), "{error}");
+        assert!(opened.read(0).unwrap_err().to_string().contains("columns of other lengths"));
     }
 
     #[test]
