@@ -10,6 +10,9 @@
 //! Weights keep the grids that they were trained on. So do inputs, but that a grid without zero, which padding adds, is widened
 //! and shifted to hold it.
 
+mod product;
+
+use self::product::product;
 use super::affine::QParams;
 use super::{Affine, Bits, Error, GridKind, QuantHandle, Result};
 use core_tensor::checkpoint::{Header, LoadPolicy, SafetensorsFile, load_state, state_of, write_safetensors};
@@ -325,9 +328,8 @@ impl nn::Module for Int8Conv2d {
         let taps = columns.size()[1];
         let rows = columns.transpose(1, 2).reshape([-1, taps]);
         let row_sums = rows.sum_dim_intlist([1_i64].as_slice(), true, Kind::Float);
-        let product = rows.to_kind(Kind::Int8).contiguous().internal_int_mm(&self.filters).to_kind(Kind::Float);
         let scale = &self.step * self.input_step;
-        let mut output = (product - &self.sums * zero) * scale;
+        let mut output = (product(&rows, &self.filters) - &self.sums * zero) * scale;
         output += (row_sums - zero * taps as f64) * self.input_step * &self.offset;
         if let Some(bias) = &self.bias {
             output += bias;
