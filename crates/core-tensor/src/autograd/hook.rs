@@ -102,6 +102,25 @@ mod tests {
     }
 
     #[test]
+    fn a_hook_is_not_called_where_no_gradient_arrives() {
+        let (a, b) = (leaf(&[1.0]), leaf(&[2.0]));
+        let hooked = &a * 2.0;
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counter = calls.clone();
+        let count = move |gradient: &Tensor| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            gradient * 3.0
+        };
+        register_hook(&hooked, count).unwrap();
+        let value = Tensor::from_slice(&[5.0_f32]);
+        let only_second = |gradient: &Tensor| vec![None, Some(gradient.shallow_clone())];
+        let out = crate::autograd::with_backward(&[&hooked, &b], &value, only_second).unwrap();
+        out.sum(Kind::Float).f_backward().unwrap();
+        assert_eq!((calls.load(Ordering::Relaxed), b.grad().double_value(&[0])), (0, 1.0));
+        assert!(!a.grad().defined());
+    }
+
+    #[test]
     fn dropping_the_graph_drops_the_closure() {
         struct Counts(Arc<AtomicUsize>);
         impl Drop for Counts {

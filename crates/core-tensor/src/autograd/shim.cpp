@@ -62,6 +62,8 @@ char *ct_register_hook(at::Tensor *tensor, void *closure, ct_call call, ct_drop 
         // Drops the closure itself where it cannot be made.
         std::shared_ptr<void> owner(closure, drop);
         tensor->register_hook([owner, call](at::Tensor gradient) -> at::Tensor {
+            // Hooks are called also where no gradient arrives.
+            if (!gradient.defined()) return gradient;
             std::unique_ptr<at::Tensor> replaced(call(owner.get(), &gradient));
             if (!replaced) throw std::runtime_error("a gradient hook panicked");
             return *replaced;

@@ -190,11 +190,9 @@ impl Rename {
 
     /// The renamed name, or nothing when `from` does not appear.
     fn apply(&self, name: &str) -> Option<String> {
-        let is_edge = |place: usize| place == 0 || place == name.len() || name.as_bytes()[place] == b'.';
-        let (start, _) = name.match_indices(self.from.as_str()).find(|&(start, found)| {
-            (start == 0 || name.as_bytes()[start - 1] == b'.') && is_edge(start + found.len())
-        })?;
-        Some(format!("{}{}{}", &name[..start], self.to, &name[start + self.from.len()..]))
+        let (segments, from): (Vec<&str>, Vec<&str>) = (name.split('.').collect(), self.from.split('.').collect());
+        let start = segments.windows(from.len()).position(|window| window == from)?;
+        Some([&segments[..start], &[self.to.as_str()], &segments[start + from.len()..]].concat().join("."))
     }
 }
 
@@ -217,6 +215,8 @@ mod tests {
         assert_eq!(rule.apply("net.blocks.1").as_deref(), Some("net.layer1.1"));
         assert_eq!(rule.apply("blocks.10.conv1.weight"), None);
         assert_eq!(rule.apply("subblocks.1.conv1.weight"), None);
+        // `0.0` is also found across `10.0`, where it is not whole.
+        assert_eq!(Rename::new("0.0", "3").apply("10.0.0.weight").as_deref(), Some("10.3.weight"));
         let twice = Rename::new("a", "b");
         assert_eq!(twice.apply("xa.a.a").as_deref(), Some("xa.b.a"));
     }

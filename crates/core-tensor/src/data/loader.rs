@@ -6,7 +6,7 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use super::{Augmentation, Batch, BatchSource, Dataset, Draw, Pipeline, Samples, prefetch};
+use super::{Augmentation, Batch, BatchSource, Dataset, Draw, Pipeline, Samples, prefetch, until_failure};
 use crate::seed::{Purpose, generator};
 use crate::{Error, Result};
 
@@ -125,17 +125,11 @@ impl<S: Samples> BatchSource for Loader<S> {
         let batches = self.batches_per_epoch() as usize;
         let (samples, pipeline, size) = (self.samples.clone(), self.pipeline.clone(), self.config.batch_size);
         let draw = Draw { seed: self.seed, epoch, stream: 0 };
-        let mut failed = false;
-        let work = (0..batches).map_while(move |batch| {
-            if failed {
-                return None;
-            }
+        let work = (0..batches).map(move |batch| {
             let index = order[batch * size..order.len().min((batch + 1) * size)].to_vec();
-            let made = labelled(&*samples, &pipeline, index, draw);
-            failed = made.is_err();
-            Some(made)
+            labelled(&*samples, &pipeline, index, draw)
         });
-        prefetch(self.config.prefetch, work).map(|batches| batches as _)
+        prefetch(self.config.prefetch, until_failure(work)).map(|batches| batches as _)
     }
 }
 

@@ -31,5 +31,6 @@ pub use loader::{Loader, LoaderConfig, shuffled};
 pub use omniglot::{OmniglotSide, omniglot};
 pub use on_device::{OnDevice, ToDevice};
 pub use prefetch::prefetch;
+pub(crate) use prefetch::until_failure;
 pub use samples::{Image, ImageShape, Samples};
 pub use statistics::ChannelStatistics;

@@ -6,6 +6,18 @@ use std::thread::{Builder, JoinHandle};
 
 use crate::{Error, Result};
 
+/// The items up to and with the first error: what failed is not passed over.
+pub(crate) fn until_failure<T>(items: impl Iterator<Item = Result<T>>) -> impl Iterator<Item = Result<T>> {
+    let mut items = Some(items);
+    std::iter::from_fn(move || {
+        let item = items.as_mut()?.next();
+        if !matches!(item, Some(Ok(_))) {
+            items = None;
+        }
+        item
+    })
+}
+
 /// Runs `items` on a thread of its own, at most `depth` items ahead of the reader; with a depth of 0, on the reader's.
 ///
 /// The items and their order are the same at any depth. Dropping the result early stops the thread; a panic in it

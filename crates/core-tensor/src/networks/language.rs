@@ -150,7 +150,7 @@ impl LanguageModel {
         let logits = self.forward(&batch.input, train)?;
         in_table("target", &batch.target, &batch.input.size(), self.config.vocabulary)?;
         let logits = logits.view([-1, self.config.vocabulary]);
-        Ok(logits.f_cross_entropy_loss(&batch.target.view(-1), None::<Tensor>, Reduction::Mean, -100, 0.0)?)
+        Ok(logits.f_cross_entropy_loss(&batch.target.reshape([-1]), None::<Tensor>, Reduction::Mean, -100, 0.0)?)
     }
 
     /// Multiply-accumulates of one sequence of `tokens`, layer by layer:
@@ -253,6 +253,16 @@ mod tests {
     fn words(rows: i64, tokens: i64, shift: i64) -> Tensor {
         let count = Tensor::arange(rows * tokens, (Kind::Int64, Device::Cpu)) + shift;
         (count * 7).remainder(11).view([rows, tokens])
+    }
+
+    #[test]
+    fn windows_of_one_text_are_a_batch() {
+        let (_store, model) = model(TINY);
+        let text = words(3, 10, 0);
+        let (input, target) = (text.narrow(1, 0, 9), text.narrow(1, 1, 9));
+        let copies = LanguageBatch { input: input.contiguous(), target: target.contiguous() };
+        let loss = |batch: &LanguageBatch| model.loss(batch, false).unwrap().double_value(&[]);
+        assert_eq!(loss(&LanguageBatch { input, target }), loss(&copies));
     }
 
     #[test]

@@ -87,7 +87,7 @@ pub struct EmbeddingConfig {
     pub entries: i64,
     /// Length of a row.
     pub features: i64,
-    /// A row that starts at zero and receives no gradient: the padding token's.
+    /// A row, counted from 0, that starts at zero and receives no gradient: the padding token's.
     pub padding: Option<i64>,
     /// How the other rows start.
     pub init: Init,

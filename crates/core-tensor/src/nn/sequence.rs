@@ -14,10 +14,15 @@ pub struct Embedding {
 
 impl Embedding {
     /// Creates `weight` under `path`; the padding row, if any, is zero.
+    ///
+    /// # Panics
+    /// A padding row that the table does not have.
     pub fn new(path: &Path, config: EmbeddingConfig) -> Self {
         let shape = [config.entries, config.features];
         let weight = path.var("weight", &shape, config.init.for_weight(&shape));
         if let Some(padding) = config.padding {
+            let rows = config.entries;
+            assert!((0..rows).contains(&padding), "padding row {padding} of a table of {rows} rows, counted from 0");
             let _ = no_grad(|| weight.get(padding).zero_());
         }
         // libtorch's "no padding row" is -1.
@@ -80,6 +85,18 @@ mod tests {
         let gradient = store.variables()["word.weight"].grad().sum_dim_intlist([1_i64].as_slice(), false, Kind::Float);
         // One look-up of rows 0 and 4 each, with gradient 1 an entry; none of the padding row.
         assert_eq!(Vec::<f32>::try_from(gradient).unwrap(), [3.0, 0.0, 0.0, 0.0, 3.0]);
+    }
+
+    #[test]
+    fn a_padding_row_that_is_not_there_is_refused() {
+        for padding in [-1, 5] {
+            let store = nn::VarStore::new(Device::Cpu);
+            let config = EmbeddingConfig { padding: Some(padding), ..EmbeddingConfig::new(5, 3) };
+            let make = std::panic::AssertUnwindSafe(|| Standard.embedding(&(store.root() / "word"), config));
+            assert!(std::panic::catch_unwind(make).is_err());
+            // The panic left gradients on.
+            assert!((&store.variables()["word.weight"] * 2.0).requires_grad());
+        }
     }
 
     #[test]

@@ -141,7 +141,16 @@ impl BatchNorm2d {
 }
 
 impl ModuleT for BatchNorm2d {
+    /// # Panics
+    /// Like every tch layer, on an input that does not fit. In training also where a channel has a single value: its
+    /// variance would be 0/0, which libtorch writes into the running one without a word.
     fn forward_t(&self, input: &Tensor, train: bool) -> Tensor {
+        assert!(
+            !train || input.numel() as i64 != self.config.channels,
+            "batch norm in training needs more than one value a channel, found an input of {:?}; a last batch of one \
+             image is left out by `drop_last`",
+            input.size()
+        );
         let parameters = [&self.weight, &self.bias, &self.running_mean, &self.running_var].map(Some);
         let [weight, bias, mean, var] = parameters;
         input.batch_norm(weight, bias, mean, var, train, self.config.momentum, self.config.eps, true)
@@ -166,4 +175,25 @@ pub(crate) fn operator_of(config: &Conv2dConfig, input: &Tensor) -> Operator {
 /// The path's components joined as in a state dict: `layer1.0.conv1`.
 pub(crate) fn layer_name(path: &Path) -> String {
     path.components().collect::<Vec<_>>().join(".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind, nn::VarStore};
+
+    #[test]
+    fn one_value_a_channel_is_no_batch_to_norm_by() {
+        let store = VarStore::new(Device::Cpu);
+        let norm = BatchNorm2d::new(&store.root(), BatchNormConfig::new(4));
+        let one = Tensor::rand([1, 4, 1, 1], (Kind::Float, Device::Cpu));
+        let training = std::panic::AssertUnwindSafe(|| norm.forward_t(&one, true));
+        let panic = std::panic::catch_unwind(training).unwrap_err();
+        assert!(panic.downcast_ref::<String>().unwrap().contains("more than one value a channel"));
+        let spread = |norm: &BatchNorm2d| Vec::<f32>::try_from(&norm.running_var).unwrap();
+        assert_eq!(spread(&norm), [1.0; 4]);
+        let _ = norm.forward_t(&one, false);
+        let _ = norm.forward_t(&one.expand([2, 4, 1, 1], false), true);
+        assert!(spread(&norm).iter().all(|variance| variance.is_finite()));
+    }
 }

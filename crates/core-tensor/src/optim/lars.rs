@@ -1,9 +1,9 @@
 //! Layer-wise adaptive rate scaling, for large batches.
 
+use super::sgd::decayed;
 use super::{NamedTensors, Optimizer, Parameter, Sgd, SgdConfig};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use tch::no_grad;
 
 /// Settings of [`Lars`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -22,7 +22,8 @@ impl Default for LarsConfig {
 }
 
 /// SGD with momentum on `η·‖w‖/‖g‖·g`, `g = ∇ + wd·w` (You et al., arXiv 1708.03888; SimCLR's variant, where the ratio
-/// scales the gradient and not the momentum). Parameters with `adapt == false` (biases, norms) take plain SGD steps.
+/// scales the gradient and not the momentum). The learning rate multiplies the momentum, as in PyTorch's SGD; SimCLR's has it
+/// inside, which comes to the same while it is constant. Parameters with `adapt == false` (biases, norms) take plain SGD steps.
 #[derive(Debug)]
 pub struct Lars {
     trust: f64,
@@ -46,29 +47,16 @@ impl Lars {
 
 impl Optimizer for Lars {
     fn step(&mut self, learning_rate: f64) -> Result<()> {
-        no_grad(|| -> Result<()> {
-            for parameter in self.inner.parameters() {
-                let mut gradient = parameter.tensor.grad();
-                if !gradient.defined() {
-                    continue;
-                }
-                let _ = gradient.f_add_(&(&parameter.tensor * parameter.weight_decay))?;
-                let (weight_norm, gradient_norm) = (parameter.tensor.norm(), gradient.norm());
-                let (weight_norm, gradient_norm) = (weight_norm.double_value(&[]), gradient_norm.double_value(&[]));
-                if parameter.adapt && weight_norm > 0.0 && gradient_norm > 0.0 {
-                    let _ = gradient.f_mul_scalar_(self.trust * weight_norm / gradient_norm)?;
-                }
+        let trust = self.trust;
+        self.inner.step_along(learning_rate, |parameter| {
+            let Some(gradient) = decayed(parameter)?.filter(|_| parameter.adapt) else { return decayed(parameter) };
+            let [weight_norm, gradient_norm] =
+                [&parameter.tensor, &gradient].map(|tensor| tensor.norm().double_value(&[]));
+            if weight_norm > 0.0 && gradient_norm > 0.0 {
+                return Ok(Some(gradient.f_mul_scalar(trust * weight_norm / gradient_norm)?));
             }
-            Ok(())
-        })?;
-        // The decay is inside the ratio by now, so SGD must not add it again.
-        let decay_of = |parameter: &mut Parameter| std::mem::take(&mut parameter.weight_decay);
-        let decays: Vec<f64> = self.inner.parameters_mut().iter_mut().map(decay_of).collect();
-        let stepped = self.inner.step(learning_rate);
-        for (parameter, decay) in self.inner.parameters_mut().iter_mut().zip(decays) {
-            parameter.weight_decay = decay;
-        }
-        stepped
+            Ok(Some(gradient))
+        })
     }
 
     fn parameters(&self) -> &[Parameter] {

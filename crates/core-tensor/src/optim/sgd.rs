@@ -45,21 +45,17 @@ impl Sgd {
         let momentum = if config.momentum > 0.0 { momentum.collect() } else { Vec::new() };
         Ok(Self { config, parameters, momentum })
     }
-}
 
-impl Optimizer for Sgd {
-    fn step(&mut self, learning_rate: f64) -> Result<()> {
+    /// A step along a gradient of each parameter, which stays as it is; parameters without one are left alone.
+    pub(super) fn step_along(
+        &mut self,
+        learning_rate: f64,
+        gradient_of: impl Fn(&Parameter) -> Result<Option<Tensor>>,
+    ) -> Result<()> {
         let SgdConfig { momentum, nesterov } = self.config;
         no_grad(|| {
             for (index, parameter) in self.parameters.iter_mut().enumerate() {
-                let gradient = parameter.tensor.grad();
-                if !gradient.defined() {
-                    continue;
-                }
-                let mut gradient = gradient.shallow_clone();
-                if parameter.weight_decay != 0.0 {
-                    gradient = gradient.f_add(&(&parameter.tensor * parameter.weight_decay))?;
-                }
+                let Some(mut gradient) = gradient_of(parameter)? else { continue };
                 let rate = learning_rate * parameter.learning_rate_scale;
                 if momentum > 0.0 {
                     let velocity = &mut self.momentum[index];
@@ -70,6 +66,24 @@ impl Optimizer for Sgd {
             }
             Ok(())
         })
+    }
+}
+
+/// `∇ + wd·w`, or nothing where no gradient arrived.
+pub(super) fn decayed(parameter: &Parameter) -> Result<Option<Tensor>> {
+    let gradient = parameter.tensor.grad();
+    if !gradient.defined() {
+        return Ok(None);
+    }
+    if parameter.weight_decay == 0.0 {
+        return Ok(Some(gradient));
+    }
+    Ok(Some(gradient.f_add(&(&parameter.tensor * parameter.weight_decay))?))
+}
+
+impl Optimizer for Sgd {
+    fn step(&mut self, learning_rate: f64) -> Result<()> {
+        self.step_along(learning_rate, decayed)
     }
 
     fn parameters(&self) -> &[Parameter] {

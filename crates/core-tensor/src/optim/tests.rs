@@ -61,6 +61,24 @@ fn lars_scales_by_the_trust_ratio_unless_told_not_to() {
 }
 
 #[test]
+fn a_step_leaves_gradients_as_they_are() {
+    type Make = fn(Vec<Parameter>) -> Box<dyn Optimizer>;
+    let make: [Make; 3] = [
+        |parameters| Box::new(Sgd::new(parameters, SgdConfig::default()).unwrap()),
+        |parameters| Box::new(Adam::new(parameters, AdamConfig::default()).unwrap()),
+        |parameters| Box::new(Lars::new(parameters, LarsConfig::default()).unwrap()),
+    ];
+    for make in make {
+        let store = nn::VarStore::new(Device::Cpu);
+        let weight = store.root().ones("w", &[2]);
+        let mut optimizer = make(parameters(&store, 0.1));
+        (&weight * Tensor::from_slice(&[1_f32, -3.0])).sum(Kind::Float).backward();
+        optimizer.step(0.1).unwrap();
+        assert_eq!(Vec::<f32>::try_from(weight.grad()).unwrap(), [1.0, -3.0]);
+    }
+}
+
+#[test]
 fn saved_state_goes_on_bit_for_bit() {
     type Make = fn(Vec<Parameter>) -> Box<dyn Optimizer>;
     let make: [Make; 3] = [

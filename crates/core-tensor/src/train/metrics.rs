@@ -1,8 +1,8 @@
 //! How good a classifier is.
 
-use crate::Result;
 use crate::data::{Batch, BatchSource};
 use crate::nn::Network;
+use crate::{Error, Result};
 use tch::{Kind, Reduction, Tensor};
 
 /// A classifier on a labelled set.
@@ -32,6 +32,7 @@ pub fn evaluate(network: &dyn Network, source: &dyn BatchSource<Batch = Batch>) 
             let _no_gradients = tch::no_grad_guard();
             network.forward(&batch.input, false)
         };
+        check_class_numbers(&logits, &batch.target)?;
         let hits = logits.argmax(-1, false).f_eq_tensor(&batch.target)?.sum(Kind::Int64);
         let sum = logits.f_cross_entropy_loss(&batch.target, None::<Tensor>, Reduction::Sum, -100, 0.0)?;
         correct += hits.int64_value(&[]);
@@ -43,16 +44,27 @@ pub fn evaluate(network: &dyn Network, source: &dyn BatchSource<Batch = Batch>) 
     Ok(Evaluation { accuracy, cross_entropy: cross_entropy / count, samples: samples as u64 })
 }
 
+/// Refuses targets that are not one class number a row of logits. Cross-entropy also takes shares of classes, and a comparison
+/// with them broadcasts into nonsense where there are as many rows as classes.
+pub(super) fn check_class_numbers(logits: &Tensor, target: &Tensor) -> Result<()> {
+    let mut rows = logits.size();
+    rows.pop();
+    if target.kind() != Kind::Int64 || target.size() != rows {
+        let found = format!("{:?} {:?}", target.kind(), target.size());
+        return Err(Error::tensor("target", format!("class numbers, Int64 {rows:?}"), found));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Error;
     use crate::networks::{Architecture, ConvNetConfig};
     use crate::nn::Standard;
     use tch::{Device, nn};
 
-    /// One batch of four images, with as many labels as it says.
-    struct Labels(i64);
+    /// One batch of four images, with these labels.
+    struct Labels(Tensor);
 
     impl BatchSource for Labels {
         type Batch = Batch;
@@ -63,17 +75,24 @@ mod tests {
 
         fn epoch(&self, _: u64) -> Result<Box<dyn Iterator<Item = Result<Batch>> + '_>> {
             let input = Tensor::zeros([4, 1, 28, 28], (Kind::Float, Device::Cpu));
-            let target = Tensor::zeros([self.0], (Kind::Int64, Device::Cpu));
-            Ok(Box::new(std::iter::once(Ok(Batch { input, target, index: (0..4).collect() }))))
+            Ok(Box::new(std::iter::once(Ok(Batch { input, target: self.0.shallow_clone(), index: (0..4).collect() }))))
         }
     }
 
     #[test]
     fn labels_that_do_not_fit_their_images_are_an_error() {
         let store = nn::VarStore::new(Device::Cpu);
-        let network = Architecture::LeNet300100 { classes: 10 }.build(&store.root(), &Standard).unwrap();
-        assert_eq!(evaluate(network.as_ref(), &Labels(4)).unwrap().samples, 4);
-        assert!(matches!(evaluate(network.as_ref(), &Labels(3)), Err(Error::Torch(_))));
+        // As many classes as images: shares of classes would be compared with them column by column.
+        let network = Architecture::LeNet300100 { classes: 4 }.build(&store.root(), &Standard).unwrap();
+        let evaluated =
+            |size: &[i64], kind| evaluate(network.as_ref(), &Labels(Tensor::zeros(size, (kind, Device::Cpu))));
+        assert_eq!(evaluated(&[4], Kind::Int64).unwrap().samples, 4);
+        for (size, kind) in
+            [(&[3][..], Kind::Int64), (&[4, 4], Kind::Float), (&[4, 1], Kind::Int64), (&[4], Kind::Float)]
+        {
+            let refused = evaluated(size, kind).unwrap_err().to_string();
+            assert!(refused.starts_with("`target`: expected class numbers, Int64 [4]"), "{refused}");
+        }
     }
 
     #[test]
@@ -81,7 +100,8 @@ mod tests {
         let store = nn::VarStore::new(Device::Cpu);
         let config = ConvNetConfig { in_channels: 3, widths: vec![4], classes: 10 };
         let network = Architecture::ConvNet(config).build(&store.root(), &Standard).unwrap();
-        let run = std::panic::AssertUnwindSafe(|| evaluate(network.as_ref(), &Labels(4)));
+        let labels = Labels(Tensor::zeros([4], (Kind::Int64, Device::Cpu)));
+        let run = std::panic::AssertUnwindSafe(|| evaluate(network.as_ref(), &labels));
         assert!(std::panic::catch_unwind(run).is_err());
         assert!((&store.variables()["conv1.weight"] * 2.0).requires_grad());
     }

@@ -1,6 +1,7 @@
 //! What a training minimises.
 
 use super::Progress;
+use super::metrics::check_class_numbers;
 use crate::data::Batch;
 use crate::nn::Network;
 use crate::{Error, Result};
@@ -89,6 +90,7 @@ impl<'a> CrossEntropy<'a> {
 impl Objective<Batch> for CrossEntropy<'_> {
     fn loss(&mut self, batch: &Batch, _progress: &Progress) -> Result<Loss> {
         let logits = self.network.forward(&batch.input, true);
+        check_class_numbers(&logits, &batch.target)?;
         let weight = None::<Tensor>;
         let loss = logits.f_cross_entropy_loss(&batch.target, weight, Reduction::Mean, -100, self.label_smoothing)?;
         let correct = logits.argmax(-1, false).f_eq_tensor(&batch.target)?.to_kind(Kind::Float).mean(Kind::Float);

@@ -7,7 +7,6 @@ use crate::seed::{Purpose, seed_libtorch};
 use crate::{Error, Result};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
 
 /// How long, how fast, and with which random numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -145,11 +144,11 @@ impl<'a, B> Trainer<'a, B> {
         state
     }
 
-    /// Refuses two observers of one name that both keep something: one's state would take the place of the other's.
+    /// Refuses an observer that keeps something under a name that another one has, too: both would be given it.
     pub(super) fn check_observers(&self) -> Result<()> {
-        let mut names = HashSet::new();
         for observer in &self.observers {
-            if !observer.state().is_empty() && !names.insert(observer.name()) {
+            let namesakes = self.observers.iter().filter(|other| other.name() == observer.name()).count();
+            if namesakes > 1 && !observer.state().is_empty() {
                 return Err(Error::setting(
                     "observers",
                     "a name of its own for each that keeps state",

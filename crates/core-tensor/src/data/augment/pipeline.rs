@@ -80,7 +80,7 @@ enum Stage {
 
 /// Below this many values, about 1 ms of plain copying, a hand-over to other threads costs more than it saves: a batch of
 /// 128 CIFAR images stays on the loader's own thread.
-const VALUES_PER_TASK: usize = 1 << 20;
+const VALUES_PER_TASK: usize = if cfg!(test) { 32 } else { 1 << 20 };
 
 impl Pipeline {
     pub(super) fn new(

@@ -38,8 +38,9 @@ pub fn load_weights(path: &Path, variables: &VarStore) -> Result<BertLoad> {
 /// values; heads without a place are reported.
 ///
 /// # Errors
-/// Encoder weights that are missing, unexpected, or of another shape (a vocabulary that does not match the embedding, a
-/// head too many), by name. The model is then as it was.
+/// Encoder weights that are missing or unexpected, and any weights of another shape (a vocabulary that does not match the
+/// embedding, an attention head too many, a classifier of another number of classes: leave it out of `state` to keep the
+/// model's own), by name. The model is then as it was.
 pub fn load_state_into(variables: &VarStore, state: &NamedTensors) -> Result<BertLoad> {
     let ours = variables.variables().keys().any(|name| name.starts_with("bert."));
     let theirs = state.keys().any(|name| without_module(name).starts_with("bert."));

@@ -63,8 +63,8 @@ fn heading(line: &str) -> Option<(usize, &str)> {
     framed.then(|| (signs, line[2 * signs..line.len() - 2 * signs].trim()))
 }
 
-/// Reads a text whose paragraphs are separated by empty lines, as one document. Markdown's headings, rules and emphasis are
-/// left out; the title is the first heading's.
+/// Reads a text whose paragraphs are separated by empty lines, as one document. Of Markdown, headings with `#`, rules and the
+/// asterisks of emphasis are left out (underscores, and headings underlined with a rule, stay); the title is the first heading's.
 ///
 /// # Errors
 /// A file that cannot be read, is not UTF-8 (with its line) or has no paragraph.

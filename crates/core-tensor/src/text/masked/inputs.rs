@@ -84,7 +84,8 @@ impl NextSentenceConfig {
 
 /// Draws pairs of texts as BERT's reference does: sentences of a document are gathered up to the wanted length and cut in
 /// two after some of them; the second part stays, or is replaced by sentences of another document, and then goes back to be
-/// gathered again. Pairs that are too long lose tokens of the longer text, in front or at the end.
+/// gathered again. Pairs that are too long lose tokens of the longer text, in front or at the end. The length that is gathered up
+/// to is drawn for each pair; the reference draws it once a document, so that short pairs come in whole documents there.
 ///
 /// # Errors
 /// A config out of range, fewer than two documents (a random sentence needs another one), or documents without a piece.

@@ -6,7 +6,7 @@ use rand::seq::SliceRandom;
 use tch::{Device, Tensor};
 
 use super::{IGNORED, Masking, NextSentence, PretrainingInput, Shards};
-use crate::data::{BatchSource, ToDevice, prefetch};
+use crate::data::{BatchSource, ToDevice, prefetch, until_failure};
 use crate::seed::{Purpose, derive, generator};
 use crate::text::{Encoded, SpecialTokens, TextError, TokenBatch, TokenLoaderConfig, WordPiece};
 use crate::{Error, Result};
@@ -34,7 +34,8 @@ impl ToDevice for MaskedBatch {
 
 /// The batches of a corpus for masked language models, from memory or from [`Shards`].
 ///
-/// Shards are visited in an order drawn anew every epoch, and shuffled and batched one by one. What is hidden depends on the
+/// Shards are visited in an order drawn anew every epoch, and shuffled and batched one by one; one that cannot be read ends the
+/// epoch. What is hidden depends on the
 /// seed, the epoch and the input's position alone.
 #[derive(Debug, Clone)]
 pub struct MaskedLoader {
@@ -145,7 +146,7 @@ impl BatchSource for MaskedLoader {
                 let this = this.clone();
                 Box::new(plan.into_iter().map(move |index| Ok(this.batch(&inputs, before, index, epoch))))
             });
-        prefetch(self.config.prefetch, batches).map(|batches| batches as _)
+        prefetch(self.config.prefetch, until_failure(batches)).map(|batches| batches as _)
     }
 }
 
@@ -264,6 +265,17 @@ mod tests {
         assert_eq!(sorted(&on_disk), sorted(&in_memory));
         let error = MaskedLoader::from_shards(shards, &pieces(99), masking, config, 5).unwrap_err().to_string();
         assert_eq!(error, "the vocabulary has 99 tokens, the embedding 100 rows");
+    }
+
+    #[test]
+    fn a_shard_that_cannot_be_read_ends_the_epoch() {
+        let folder = tempfile::tempdir().unwrap();
+        let shards = write_shards(folder.path(), inputs(24).into_iter(), 8, 100).unwrap();
+        let config = TokenLoaderConfig { shuffle: false, ..TokenLoaderConfig::training(4) };
+        let loader = MaskedLoader::from_shards(shards, &pieces(100), Masking::default(), config, 5).unwrap();
+        std::fs::remove_file(folder.path().join("inputs-00001.safetensors")).unwrap();
+        let batches: Vec<_> = loader.epoch(0).unwrap().map(|batch| batch.is_ok()).collect();
+        assert_eq!(batches, [true, true, false]);
     }
 
     #[test]

@@ -112,12 +112,14 @@ fn a_total_or_a_part_that_is_not_one_value_is_refused_by_name() {
 #[test]
 fn targets_that_are_no_class_numbers_are_an_error() {
     let (_store, network) = lenet();
-    let input = Tensor::zeros([8, 1, 28, 28], (Kind::Float, Device::Cpu));
-    // Shares of the classes: cross-entropy takes them, accuracy cannot.
-    let target = Tensor::full([8, 10], 0.1, (Kind::Float, Device::Cpu));
-    let batch = Batch { input, target, index: (0..8).collect() };
-    let refused = CrossEntropy::new(network.as_ref()).loss(&batch, &Progress::default());
-    assert!(matches!(refused, Err(Error::Torch(_))), "{refused:?}");
+    // Shares of the classes: cross-entropy takes them, accuracy cannot, least of all for as many rows as classes or for one.
+    for rows in [8, 10, 1] {
+        let input = Tensor::zeros([rows, 1, 28, 28], (Kind::Float, Device::Cpu));
+        let target = Tensor::full([rows, 10], 0.1, (Kind::Float, Device::Cpu));
+        let batch = Batch { input, target, index: (0..rows as usize).collect() };
+        let refused = CrossEntropy::new(network.as_ref()).loss(&batch, &Progress::default());
+        assert!(matches!(refused, Err(Error::Tensor { .. })), "{refused:?}");
+    }
 }
 
 #[test]
@@ -244,4 +246,10 @@ fn two_observers_that_would_keep_their_state_under_one_name_are_refused() {
     trainer.observe(&mut another);
     let error = trainer.save(&file, &store, &()).unwrap_err().to_string();
     assert_eq!(error, "observers is counter, expected a name of its own for each that keeps state");
+
+    // One that keeps nothing would be handed the other's.
+    let (mut one, mut stateless) = (Counter, EachEpoch("counter", |_: &mut EpochReport| Ok(Control::Continue)));
+    let mut trainer = Trainer::new(config(1), &mut objective, &mut optimizer).unwrap();
+    trainer.observe(&mut one).observe(&mut stateless);
+    assert_eq!(trainer.save(&file, &store, &()).unwrap_err().to_string(), error);
 }
