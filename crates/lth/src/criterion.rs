@@ -35,7 +35,7 @@ pub trait Criterion {
     fn name(&self) -> String;
 
     /// Scores of live weights, as masked by what earlier rounds left (`mask`; everything, without one). The scores of
-    /// dropped weights do not matter.
+    /// dropped weights do not matter. A [`Selector`](crate::Selector) ranks them as `f32`, whatever their kind.
     ///
     /// # Errors
     /// What keeps the weights from being scored.

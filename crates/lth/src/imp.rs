@@ -5,7 +5,7 @@ mod count;
 use crate::criterion::Criterion;
 use crate::mask::{MaskRecord, MaskSet};
 use crate::prunable::{NamedTensor, Prunable};
-use crate::rewind::Rewind;
+use crate::rewind::{Rewind, copies};
 use crate::selector::{Amount, Selector};
 use crate::ticket::{Ticket, TicketRecord, architecture_digest, fitted, restore};
 use crate::{Error, Result};
@@ -81,7 +81,8 @@ pub struct Imp<'a> {
     config: ImpConfig,
     store: &'a nn::VarStore,
     weights: Vec<NamedTensor>,
-    start: &'a NamedTensors,
+    /// A copy: what the caller holds may be the model's live state, which training changes.
+    start: NamedTensors,
     criterion: &'a dyn Criterion,
     folder: Option<PathBuf>,
     round: u32,
@@ -96,7 +97,7 @@ impl std::fmt::Debug for Imp<'_> {
 }
 
 impl<'a> Imp<'a> {
-    /// Rounds that rewind a model to `start` each time.
+    /// Rounds that rewind a model to what `start` holds now, of which a copy is kept.
     ///
     /// # Errors
     /// A setting outside its range, a selector with densities of its own ([`Selector::layer_densities`]), nothing to
@@ -104,7 +105,7 @@ impl<'a> Imp<'a> {
     pub fn new(
         config: ImpConfig,
         store: &'a nn::VarStore,
-        start: &'a NamedTensors,
+        start: &NamedTensors,
         criterion: &'a dyn Criterion,
     ) -> Result<Self> {
         if !(0.0..1.0).contains(&config.rate) {
@@ -117,7 +118,7 @@ impl<'a> Imp<'a> {
             FirstRound::TrainFirst => restore(start, store)?,
             FirstRound::PruneImmediately => drop(fitted(start, store)?),
         }
-        Ok(Self { config, store, weights, start, criterion, folder: None, round: 0, mask })
+        Ok(Self { config, store, weights, start: copies(start), criterion, folder: None, round: 0, mask })
     }
 
     /// Keeps each round's ticket as `round-{n}.safetensors` in a folder, made if need be, and takes rounds that are
@@ -181,7 +182,7 @@ impl<'a> Imp<'a> {
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         if self.round > 0 || self.config.first_round == FirstRound::TrainFirst {
-            restore(self.start, self.store)?;
+            restore(&self.start, self.store)?;
             self.mask.apply(&self.weights)?;
             let failed = |error: E| Error::Training { round: self.round, source: error.into() };
             train(self.round, &self.mask).map_err(failed)?;
@@ -189,7 +190,7 @@ impl<'a> Imp<'a> {
         let scores = self.criterion.score(&self.weights, Some(&self.mask))?;
         let mask = self.config.selector.prune(&scores, Amount::Rate(self.config.rate), Some(&self.mask))?;
         let TicketRecord { mask: record, rewind, start_step, .. } = self.record();
-        Ticket::new(mask, self.start, record, rewind, start_step)
+        Ticket::new(mask, &self.start, record, rewind, start_step)
     }
 
     fn record(&self) -> TicketRecord {

@@ -64,7 +64,8 @@ impl Mask {
     }
 }
 
-/// Masks by tensor name, one bit a weight. The order of the names is the order in which pruning breaks ties.
+/// Masks by tensor name, one bit a weight. The order of the names is the order in which pruning breaks ties: equal sets
+/// have equal masks in the same order.
 ///
 /// Names that are absent are not prunable; [`density`](Self::density) and [`sparsity`](Self::sparsity) count only what
 /// is present, so two masks' sparsities compare only if they cover the same tensors.
@@ -80,9 +81,16 @@ impl Mask {
 ///            [1, 0, 1, 1, 0, 0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Eq)]
 pub struct MaskSet {
     layers: IndexMap<String, Mask>,
+}
+
+impl PartialEq for MaskSet {
+    fn eq(&self, other: &Self) -> bool {
+        // Maps would be equal in any order.
+        self.layers.as_slice() == other.layers.as_slice()
+    }
 }
 
 impl MaskSet {
@@ -104,12 +112,15 @@ impl MaskSet {
     pub fn from_tensors(tensors: &[NamedTensor]) -> Result<Self> {
         let mut layers = IndexMap::new();
         for (name, tensor) in tensors {
-            let host = HostValues::new(name, &tensor.f_to_kind(Kind::Float)?)?;
-            let values = host.values();
-            if let Some(index) = values.iter().position(|value| *value != 0.0 && *value != 1.0) {
-                return Err(Error::NotBinary { name: name.clone(), index, value: values[index].into() });
+            // In the tensor's own kind: as `f32`, 1e-60 would be 0.
+            let neither = tensor.f_ne(0.0)?.f_logical_and(&tensor.f_ne(1.0)?)?.f_flatten(0, -1)?.f_nonzero()?;
+            if neither.size()[0] > 0 {
+                let index = neither.int64_value(&[0, 0]);
+                let value = tensor.f_flatten(0, -1)?.f_double_value(&[index])?;
+                return Err(Error::NotBinary { name: name.clone(), index: index as usize, value });
             }
-            let bits = Bits::from_bools(values.iter().map(|value| *value == 1.0));
+            let host = HostValues::new(name, &tensor.f_to_kind(Kind::Float)?)?;
+            let bits = Bits::from_bools(host.values().iter().map(|value| *value == 1.0));
             let weight = name.strip_suffix("_mask").unwrap_or(name);
             if layers.insert(weight.to_owned(), Mask::new(tensor.size(), bits)).is_some() {
                 return Err(Error::mismatch(weight, "one mask", "two"));
@@ -243,7 +254,7 @@ impl std::ops::Index<&str> for MaskSet {
 }
 
 /// Of no weights none is dropped.
-fn kept_share(kept: usize, of: usize) -> f64 {
+pub(crate) fn kept_share(kept: usize, of: usize) -> f64 {
     if of == 0 { 1.0 } else { kept as f64 / of as f64 }
 }
 

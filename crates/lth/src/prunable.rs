@@ -12,11 +12,12 @@ pub type NamedTensor = (String, Tensor);
 /// denominators cannot be compared.
 ///
 /// A tensor is a weight if its name's last component is `weight` (or `weight__3`, as tch numbers those of layers that
-/// share a path) and it has two axes (linear) or more (convolution). Biases and norms are never chosen unless a pattern
-/// asks for them.
+/// share a path) and it has two axes (linear) or more (convolution). Biases, and norms over one axis, are never chosen
+/// unless a pattern asks for them.
 ///
 /// An embedding table has two axes too, and counts as a linear weight. `.except(["*embeddings*"])` leaves out those of
-/// a BERT; in other models put their own names in, since each pattern must fit some tensor.
+/// a BERT; in other models put their own names in, since each pattern must fit some tensor. So it is with a layer norm
+/// over several axes, such as `tch::nn::layer_norm(path, vec![28, 28], …)`: a weight of as many axes, to be excepted.
 ///
 /// ```
 /// use lth::Prunable;
@@ -251,6 +252,20 @@ mod tests {
         let encoder = "bert.encoder.layer.0.output.dense.weight";
         assert_eq!(names(Prunable::default()), ["bert.embeddings.word_embeddings.weight", encoder]);
         assert_eq!(names(Prunable::default().except(["*embeddings*"])), [encoder]);
+    }
+
+    #[test]
+    fn a_layer_norm_over_several_axes_counts_as_a_weight_unless_a_pattern_excepts_it() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let root = store.root();
+        nn::layer_norm(&root / "image", vec![4, 4], Default::default());
+        nn::layer_norm(&root / "row", vec![4], Default::default());
+        nn::linear(&root / "fc", 4, 2, Default::default());
+        let names = |prunable: Prunable| -> Vec<String> {
+            prunable.select_from(&store).unwrap().into_iter().map(|(name, _)| name).collect()
+        };
+        assert_eq!(names(Prunable::conv_and_linear()), ["image.weight", "fc.weight"]);
+        assert_eq!(names(Prunable::conv_and_linear().except(["image.*"])), ["fc.weight"]);
     }
 
     #[test]

@@ -14,7 +14,8 @@ use std::collections::HashSet;
 ///
 /// Exactly the asked number of weights is dropped, `round(share · weights)` with halves to even as
 /// `torch.nn.utils.prune` does; equal scores go in (tensor, flat index) order, so that a mask is a function of the
-/// scores alone. Weights that an earlier mask dropped stay dropped.
+/// scores alone. Scores are ranked as `f32`: `f64` ones that round to the same are equal, those beyond its range not
+/// finite. Weights that an earlier mask dropped stay dropped.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Selector {
     /// Within what scores are ranked.

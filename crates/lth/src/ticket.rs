@@ -177,7 +177,7 @@ pub fn architecture_digest(variables: &NamedTensors) -> String {
 }
 
 /// PyTorch's state dicts count batches beside each batch norm; tch's own batch norms do not.
-fn is_counter(name: &str) -> bool {
+pub(crate) fn is_counter(name: &str) -> bool {
     name.rsplit('.').next() == Some("num_batches_tracked")
 }
 

@@ -78,6 +78,22 @@ fn every_round_trains_the_masked_start_weights() {
 }
 
 #[test]
+fn a_search_rewinds_although_its_start_is_the_models_live_state() {
+    let store = lenet();
+    let before = copies(&state_of(&store));
+    for first_round in [FirstRound::TrainFirst, FirstRound::PruneImmediately] {
+        restore(&before, &store).unwrap();
+        let config = ImpConfig { first_round, ..config(3) };
+        let live = state_of(&store);
+        let tickets = collect(&mut Imp::new(config, &store, &live, &Magnitude).unwrap(), shift(&store)).unwrap();
+        assert!(!live["fc1.weight"].equal(&before["fc1.weight"]));
+        for (name, tensor) in tickets.iter().flat_map(Ticket::start) {
+            assert!(tensor.equal(&before[name]), "{name}");
+        }
+    }
+}
+
+#[test]
 fn an_interrupted_search_goes_on_where_it_stopped() {
     let store = lenet();
     let start = copies(&state_of(&store));

@@ -137,10 +137,12 @@ fn read_header(file: &SafetensorsFile, path: &Path) -> Result<MaskHeader> {
     Ok(Header::from_metadata(metadata, SCHEMA, VERSION, path)?.content)
 }
 
-/// The number of weights of a shape, unless a size is below 1 or the product overflows.
+/// The number of weights of a shape, unless a size is negative or the product of the others than 0 overflows.
 fn checked_weights(shape: &[i64]) -> Option<usize> {
-    shape.iter().try_fold(1_usize, |product, size| {
-        let size = usize::try_from(*size).ok().filter(|size| *size > 0)?;
-        product.checked_mul(size)
-    })
+    if shape.iter().any(|size| *size < 0) {
+        return None;
+    }
+    let mut sizes = shape.iter().filter(|size| **size != 0);
+    let product = sizes.try_fold(1_i64, |product, size| product.checked_mul(*size))?;
+    usize::try_from(if shape.contains(&0) { 0 } else { product }).ok()
 }

@@ -33,14 +33,16 @@ impl MaskSet {
         Ok(self.pairs(other)?.into_iter().all(|(_, a, b)| a.bits.zip_count(&b.bits, |a, b| a & !b) == 0))
     }
 
-    /// The random-ticket control: each tensor keeps as many weights as before, at random places.
+    /// The random-ticket control: each tensor keeps as many weights as before, at random places. Masks of the same
+    /// tensors shuffled with one seed keep their overlap; give each a seed of its own.
     #[must_use]
     pub fn shuffle_within_layers(&self, seed: u64) -> Self {
         let mut random = generator(seed, Purpose::Mask, 0);
         self.map(|mask| shuffled(&mask.bits, &mut random))
     }
 
-    /// A random mask of the same overall density, each weight equally likely to survive whatever its tensor.
+    /// A random mask of the same overall density, each weight equally likely to survive whatever its tensor. Masks of
+    /// the same tensors shuffled with one seed keep their overlap; give each a seed of its own.
     #[must_use]
     pub fn shuffle_globally(&self, seed: u64) -> Self {
         let all =

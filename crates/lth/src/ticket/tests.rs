@@ -30,6 +30,7 @@ fn a_ticket_survives_a_file() {
     ticket.save(&path).unwrap();
     let read = Ticket::load(&path).unwrap();
     assert_eq!((read.mask(), read.record()), (ticket.mask(), ticket.record()));
+    assert_eq!(read.mask().digest(), ticket.mask().digest());
     assert_eq!(read.start().len(), ticket.start().len());
     assert!(read.start().iter().all(|(name, tensor)| tensor.equal(&ticket.start()[name])));
 

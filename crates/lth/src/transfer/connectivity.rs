@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Tensor, nn, no_grad};
 
 use crate::rewind::copies;
-use crate::ticket::restore;
+use crate::ticket::{is_counter, restore};
 use crate::{Error, Result};
 
 /// A score along the straight line between two sets of weights.
@@ -16,14 +16,16 @@ pub struct LinearPath {
 }
 
 impl LinearPath {
-    /// Evaluates a model at `points` evenly spaced places, both ends included. `error` sees the model with its weights set;
-    /// lower is better. Batch-norm statistics are interpolated as the weights are. The model's own weights are put back, also
-    /// after an error.
+    /// Evaluates a model at `points` evenly spaced places, both ends included. `error` sees the model with its weights
+    /// set; lower is better. Batch-norm statistics are interpolated as the weights are; the model's counters of batches
+    /// (`num_batches_tracked`) stay as they are, whether an end has some or none. The model's own weights are put back,
+    /// also after an error; they may be an end.
     ///
     /// Two tickets of one mask stay under it on the whole line.
     ///
     /// # Errors
-    /// Fewer than three points, weights of another architecture, an error that is not finite, and what `error` refuses.
+    /// Fewer than three points, weights of another architecture or of two, an error that is not finite, and what
+    /// `error` refuses.
     pub fn between(
         first: &NamedTensors,
         second: &NamedTensors,
@@ -35,11 +37,14 @@ impl LinearPath {
             return Err(Error::setting("points", "at least 3, both ends and one between", points));
         }
         let own = copies(&store.variables().into_iter().collect::<NamedTensors>());
+        // Either may be the model's live state, which the walk overwrites.
+        let end = |weights: &NamedTensors| copies(weights.iter().filter(|(name, _)| !is_counter(name)));
+        let (first, second) = (end(first), end(second));
         let mut walk = || -> Result<Self> {
             let mut path = Vec::with_capacity(points);
             for point in 0..points {
                 let alpha = point as f64 / (points - 1) as f64;
-                restore(&mixed(first, second, alpha)?, store)?;
+                restore(&mixed(&first, &second, alpha)?, store)?;
                 let found = error()?;
                 if !found.is_finite() {
                     return Err(Error::setting("error", "a finite number", found));
@@ -62,6 +67,9 @@ impl LinearPath {
 }
 
 fn mixed(first: &NamedTensors, second: &NamedTensors, alpha: f64) -> Result<NamedTensors> {
+    if let Some((name, b)) = second.iter().find(|(name, _)| !first.contains_key(*name)) {
+        return Err(Error::mismatch(name, "a tensor at both ends", format!("{:?} at the second only", b.size())));
+    }
     let mix = |(name, a): (&String, &Tensor)| {
         let b = second.get(name).ok_or_else(|| Error::mismatch(name, format!("{:?}", a.size()), "no such tensor"))?;
         if a.size() != b.size() {
@@ -69,7 +77,7 @@ fn mixed(first: &NamedTensors, second: &NamedTensors, alpha: f64) -> Result<Name
         }
         // Weights read from a file lie in CPU memory, snapshots where the model lives.
         let b = b.f_to_device(a.device())?;
-        // Counters of batches stay as they are.
+        // Whole numbers stay as they are.
         let mixed = if a.is_floating_point() { no_grad(|| a * (1.0 - alpha) + b * alpha) } else { a.copy() };
         Ok((name.clone(), mixed))
     };
@@ -79,6 +87,9 @@ fn mixed(first: &NamedTensors, second: &NamedTensors, alpha: f64) -> Result<Name
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core_tensor::checkpoint::state_of;
+    use core_tensor::networks::Architecture;
+    use core_tensor::nn::Standard;
     use tch::{Device, Kind};
 
     fn weights(value: f64) -> NamedTensors {
@@ -105,6 +116,40 @@ mod tests {
         assert_eq!(slope.barrier(), 1.0);
         let flat = LinearPath::between(&weights(1.0), &weights(3.0), &store, 3, || Ok(0.5)).unwrap();
         assert_eq!((flat.barrier(), weight.double_value(&[0])), (0.0, 7.0));
+    }
+
+    #[test]
+    fn the_models_live_state_is_an_end_like_any_other() {
+        let (store, weight) = model();
+        let error = || Ok((weight.double_value(&[0]).powi(2) - 1.0).powi(2));
+        restore(&weights(1.0), &store).unwrap();
+        for (first, second) in [(weights(-1.0), state_of(&store)), (state_of(&store), weights(-1.0))] {
+            let path = LinearPath::between(&first, &second, &store, 5, error).unwrap();
+            assert_eq!((path.barrier(), path.points[0].1, path.points[4].1), (1.0, 0.0, 0.0));
+            assert_eq!(weight.double_value(&[0]), 1.0);
+        }
+    }
+
+    fn resnet(depth: u32) -> nn::VarStore {
+        let store = nn::VarStore::new(Device::Cpu);
+        Architecture::cifar_resnet(depth, 10).unwrap().build(&store.root(), &Standard).unwrap();
+        store
+    }
+
+    #[test]
+    fn counters_at_one_end_only_do_not_matter_but_other_names_do() {
+        let store = resnet(8);
+        // A state dict has counters, a snapshot has none.
+        let (state, snapshot) = (state_of(&store), store.variables().into_iter().collect::<NamedTensors>());
+        assert!(state.len() > snapshot.len());
+        let deeper = state_of(&resnet(20));
+        for [first, second] in [[&state, &snapshot], [&snapshot, &state]] {
+            LinearPath::between(first, second, &store, 3, || Ok(0.0)).unwrap();
+        }
+        for [first, second] in [[&state, &deeper], [&deeper, &state]] {
+            let refused = LinearPath::between(first, second, &store, 3, || Ok(0.0)).unwrap_err();
+            assert!(matches!(&refused, Error::Mismatch { name, .. } if name.starts_with("layer")), "{refused}");
+        }
     }
 
     #[test]

@@ -171,6 +171,9 @@ impl<'a> Detector<'a> {
         let chance = logits.sigmoid();
         let both: Tensor = &chance * &target;
         let wrong: Tensor = &chance + &target - both * 2.0;
+        // Roots are infinitely steep at 0, where one who is sure would have gradients of NaN.
+        let root = self.config.focus > 0.0 && self.config.focus < 1.0;
+        let wrong = if root { wrong.clamp_min(1e-12) } else { wrong };
         let weight: Tensor = &target * (2.0 * self.config.balance - 1.0) + (1.0 - self.config.balance);
         let focal =
             (weight * wrong.pow_tensor_scalar(self.config.focus) * plain).sum(Kind::Float) / objects.max(1) as f64;
@@ -214,7 +217,7 @@ impl<'a> Detector<'a> {
         let columns = self.map.size[1] as usize;
         let mut kept = Vec::<Detection>::new();
         // Enough that what is left after overlapping boxes are gone still fills the list.
-        for place in order.into_iter().take(10 * self.config.most) {
+        for place in order.into_iter().take(self.config.most.saturating_mul(10)) {
             if kept.len() == self.config.most {
                 break;
             }
@@ -324,6 +327,10 @@ mod tests {
         assert!((found[0].score - 0.9).abs() < 1e-6);
         let object = Object { class: 3, corners: [4.0, 2.0, 16.0, 10.0] };
         assert_eq!(detector.cell_of(&object), (10, [10.0, 6.0]));
+        // Without a limit.
+        let mut all = detector;
+        all.config.most = usize::MAX;
+        assert_eq!(all.of_image(&scores, &edges), found);
     }
 
     #[test]
@@ -391,6 +398,27 @@ mod tests {
         let own = -0.25 * (1.0 - chance).powi(2) * chance.ln();
         let expected = ground.sum(Kind::Double).double_value(&[]) - ground.double_value(&[1, 10, 3]) + own;
         assert!((part("focal") / expected - 1.0).abs() < 1e-4, "{} {expected}", part("focal"));
+    }
+
+    #[test]
+    fn a_detector_that_is_sure_has_finite_gradients_whatever_its_focus() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let backbone = backbone(&store);
+        let mut detector = detector(&store, backbone.as_ref());
+        let mut batch = without_objects();
+        batch.objects[1].push(Object { class: 3, corners: [4.0, 2.0, 16.0, 12.0] });
+        // As `f32`, chances are 1, right at the object, or 0, right everywhere else.
+        for (bias, focus) in [30.0, -200.0].into_iter().flat_map(|bias| [0.0, 0.01, 0.5, 1.0, 2.0].map(|f| (bias, f))) {
+            let _ = no_grad(|| store.variables()["head.classes.bias"].shallow_clone().fill_(bias));
+            detector.config.focus = focus;
+            detector.losses(&batch).unwrap().total.backward();
+            // What comes after the feature map has no gradient.
+            let variables = crate::trainable_variables(&store).into_iter();
+            for (name, mut variable) in variables.filter(|(_, variable)| variable.grad().defined()) {
+                assert_eq!(variable.grad().isfinite().all().int64_value(&[]), 1, "{name}, {focus}, {bias}");
+                variable.zero_grad();
+            }
+        }
     }
 
     #[test]

@@ -11,9 +11,9 @@ use crate::mask::MaskSet;
 pub enum Perturbation {
     /// Keeps what was dropped: density `1 − d`.
     Complement,
-    /// Random places, as many in each tensor.
+    /// Random places, as many in each tensor. Masks that are given one seed keep their overlap; give each its own.
     Random,
-    /// Random places, as many in all tensors together.
+    /// Random places, as many in all tensors together. Seeds as for [`Random`](Self::Random).
     RandomGlobally,
     /// A random share of the ones and of the zeros changed: density `(1 − f)·d + f·(1 − d)`. The paper flips 0.1.
     Flip(f64),

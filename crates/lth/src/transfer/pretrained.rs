@@ -42,14 +42,19 @@ impl Pretrained {
     /// # Errors
     /// Names of none of them.
     pub fn detect<'a>(names: impl IntoIterator<Item = &'a String>) -> Result<Self> {
-        let plain = |name: &'a String| name.strip_prefix("module.").unwrap_or(name);
+        // In this order and once each, as a `LoadPolicy` does.
+        let plain = |name: &'a String| {
+            ["module.", "model."]
+                .into_iter()
+                .fold(name.as_str(), |name, prefix| name.strip_prefix(prefix).unwrap_or(name))
+        };
         let names: Vec<&str> = names.into_iter().map(plain).collect();
         let any = |prefixes: &[&str]| names.iter().any(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)));
         if any(&[QUERY]) {
             Ok(Self::Moco)
         } else if any(&PROJECTORS) || any(&BACKBONES) {
             Ok(Self::SimClr)
-        } else if any(&["conv1.", "layer1."]) || any(&["model.conv1.", "model.layer1."]) {
+        } else if any(&["conv1.", "layer1."]) {
             Ok(Self::Torchvision)
         } else {
             let known = names.iter().take(4).map(|name| (*name).to_owned()).collect();
@@ -158,16 +163,21 @@ mod tests {
 
     #[test]
     fn every_layout_is_recognised_and_fills_the_backbone() {
-        for layout in ALL {
-            let state = published(layout, 0.5);
-            assert_eq!(Pretrained::detect(state.keys()).unwrap(), layout);
+        let prefixes = ["", "module.", "model.", "module.model."];
+        for (layout, prefix) in ALL.into_iter().flat_map(|layout| prefixes.map(|prefix| (layout, prefix))) {
+            let state = published(layout, 0.5).into_iter().map(|(name, tensor)| {
+                let plain = name.strip_prefix("module.").unwrap_or(&name);
+                (format!("{prefix}{plain}"), tensor)
+            });
+            let state: NamedTensors = state.collect();
+            assert_eq!(Pretrained::detect(state.keys()).unwrap(), layout, "{prefix}");
             let (store, _network) = small(true);
             let before = crate::copies(&state_of(&store));
             let report = layout.load_state(&state, &store, ["fc."]).unwrap();
-            assert!(report.missing.is_empty() && report.mismatched.is_empty(), "{layout:?} {report:?}");
+            assert!(report.missing.is_empty() && report.mismatched.is_empty(), "{layout:?} {prefix} {report:?}");
             for (name, tensor) in store.variables() {
                 let same = tensor.equal(&before[&name]);
-                assert_eq!(same, name.starts_with("fc."), "{layout:?} {name}");
+                assert_eq!(same, name.starts_with("fc."), "{layout:?} {prefix} {name}");
                 assert_eq!(report.loaded.contains(&name), !same);
             }
         }

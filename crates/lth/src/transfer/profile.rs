@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::mask::{Mask, MaskSet};
+use crate::mask::{Mask, MaskSet, kept_share};
 
 /// One tensor of a mask.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,9 +40,9 @@ impl LayerProfile {
         }
     }
 
-    /// Share of the weights dropped.
+    /// Share of the weights dropped; 0 of none.
     pub fn sparsity(&self) -> f64 {
-        1.0 - self.survivors as f64 / self.weights as f64
+        1.0 - kept_share(self.survivors, self.weights)
     }
 }
 
@@ -102,7 +102,7 @@ impl Profile {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use tch::Tensor;
+    use tch::{Device, Kind, Tensor};
 
     fn mask(bits: &[u8], shape: &[i64]) -> MaskSet {
         MaskSet::from_tensors(&[("x".into(), Tensor::from_slice(bits).view(shape))]).unwrap()
@@ -119,6 +119,14 @@ mod tests {
         let profile = Profile::of(&mask(&[0, 0, 0, 1, 0, 0, 0, 0], &[2, 4]));
         assert_eq!((profile.layers[0].zero_kernels, profile.zero_kernels()), (7, (7, 0)));
         assert!(profile.to_csv().ends_with("x,8,1,0.875,8,7,1\n"));
+    }
+
+    #[test]
+    fn of_a_layer_without_weights_nothing_is_dropped() {
+        let empty = Tensor::zeros([4, 0, 3, 3], (Kind::Uint8, Device::Cpu));
+        let profile = Profile::of(&MaskSet::from_tensors(&[("x".into(), empty)]).unwrap());
+        assert_eq!(profile.layers[0].sparsity(), 0.0);
+        assert!(profile.to_csv().ends_with("x,0,0,0,0,0,0\n"), "{}", profile.to_csv());
     }
 
     proptest! {

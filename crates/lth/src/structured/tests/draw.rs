@@ -158,6 +158,12 @@ fn first_order_importance_is_the_mean_gradient_at_one() {
     let each = [first_order(&groups, &live, [loss(0)]).unwrap(), first_order(&groups, &live, [loss(1)]).unwrap()];
     let mean = (&each[0].heads[0].1 + &each[1].heads[0].1) / 2.0;
     assert!(difference(&both.heads[0].1, &mean) < 1e-6);
+    loss(0).unwrap().backward();
+    for (name, found) in each[0].heads.iter().chain(&each[0].neurons) {
+        let (_, coefficient) = live.iter().find(|(candidate, _)| candidate == name).unwrap();
+        let gradient = coefficient.grad().abs();
+        assert!(difference(found, &gradient) < 1e-6 && gradient.max().double_value(&[]) > 1e-4, "{name}");
+    }
     assert!(both.neurons[1].1.min().double_value(&[]) >= 0.0);
     assert!(first_order(&groups, &live, []).unwrap_err().to_string().contains("at least one"));
     let blind = first_order(&groups, &live, [no_grad(|| loss(0))]).unwrap_err().to_string();
