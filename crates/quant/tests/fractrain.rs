@@ -5,12 +5,16 @@ use core_tensor::data::{Batch, BatchSource};
 use core_tensor::networks::{Architecture, ConvNetConfig};
 use core_tensor::nn::{Network, trace_workload};
 use core_tensor::optim::{Schedule, Sgd, SgdConfig, named_trainable, parameters};
-use core_tensor::train::{Control, CrossEntropy, EachEpoch, EpochReport, Progress, TrainConfig, Trainer};
+use core_tensor::train::{
+    Control, CrossEntropy, EachEpoch, EpochReport, Loss, Objective, Progress, TrainConfig, Trainer,
+};
 use quant::fractrain::{
     AtEpochs, ByProgress, CostController, CostLedger, CpTarget, Cyclic, DfqConfig, DfqOption, FollowTarget, Gates,
-    GridKind, Pfq, Precision, PrecisionController, QuantConfig, QuantFactory, QuantHandle, WithGateCost,
+    GridKind, Pfq, Precision, PrecisionController, QuantConfig, QuantFactory, QuantHandle, StageIndicator,
+    WithGateCost,
 };
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use tch::{Device, Kind, Tensor, nn};
 
 /// Four batches of eight wavy 8 × 8 images whose class is which quarter is brightest; others in every epoch.
@@ -312,6 +316,65 @@ fn a_steered_training_resumes_to_the_bit() {
         let (resumed, again) = steered(4, shares, Some(&file), None);
         assert_eq!((target, again), (3.5, 3.5));
         assert!(resumed.iter().zip(&whole).all(|(a, b)| a.equal(b)), "drawn: {}", shares.is_some());
+    }
+}
+
+/// A loss of one, whatever the network says, under a name that nobody knows.
+struct One<'a>(&'a dyn Network);
+
+impl Objective<Batch> for One<'_> {
+    fn loss(&mut self, batch: &Batch, _: &Progress) -> core_tensor::Result<Loss> {
+        Ok(Loss::single("other", self.0.forward(&batch.input, true).sum(Kind::Float) * 0.0 + 1.0))
+    }
+}
+
+/// Keeps the losses that it is given.
+#[derive(Debug, Clone, Default)]
+struct Seen(Arc<Mutex<Vec<f64>>>);
+
+impl StageIndicator for Seen {
+    fn end_of_epoch(&mut self, loss: f64) -> quant::fractrain::Result<bool> {
+        self.0.lock().unwrap().push(loss);
+        Ok(false)
+    }
+
+    fn state(&self) -> Vec<f64> {
+        Vec::new()
+    }
+
+    fn load_state(&mut self, _: &[f64]) -> quant::fractrain::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn indicators_of_targets_see_the_loss_without_its_cost() {
+    // Whether the task's loss is called cross-entropy or not.
+    for known in [false, true] {
+        let net = gated(dfq(3.0, 0.5));
+        let (mut other, mut cross_entropy) = (One(net.network.as_ref()), CrossEntropy::new(net.network.as_ref()));
+        let inner: &mut dyn Objective<Batch> = if known { &mut cross_entropy } else { &mut other };
+        let mut objective = WithGateCost::new(inner, &net.gates);
+        let mut optimizer = Sgd::new(parameters(&net.store, 0.0), SgdConfig::default()).unwrap();
+        let (seen, mut metrics) = (Seen::default(), Vec::new());
+        let mut watch = EachEpoch("watch", |report: &mut EpochReport| {
+            metrics.push(report.metrics.clone());
+            Ok(Control::Continue)
+        });
+        let targets = [2.0, 3.5].map(|target| CpTarget::new(target).unwrap()).to_vec();
+        let mut follow = FollowTarget::staged(&net.gates, targets, seen.clone()).unwrap();
+        let mut trainer = Trainer::new(train_config(3), &mut objective, &mut optimizer).unwrap();
+        trainer.observe(&mut follow).observe(&mut watch).fit(&Images).unwrap();
+        let seen = seen.0.lock().unwrap().clone();
+        if known {
+            let losses: Vec<f64> = metrics.iter().map(|epoch| epoch["cross_entropy"]).collect();
+            assert_eq!(seen, losses);
+        } else {
+            assert_eq!(seen, [1.0; 3]);
+        }
+        // The cost moves the sum; a loss that has a name is not told twice.
+        assert!(metrics.iter().zip(&seen).all(|(epoch, seen)| epoch["loss"] != *seen));
+        assert!(metrics.iter().all(|epoch| epoch.contains_key("task_loss") != known));
     }
 }
 

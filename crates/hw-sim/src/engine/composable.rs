@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Activity, Flow};
-use crate::accelerator::Accelerator;
+use crate::accelerator::{Accelerator, MemoryLevel};
 use crate::bitfusion::{BitFusion, BitFusionEnergy, Fusion, FusionLayer};
 use crate::error::HwError;
 use crate::task::{OperandKind, Task};
 
-/// The array. Memory levels must be DRAM with a bandwidth and one buffer for each operand.
+/// The array. Memory levels must be DRAM with a bandwidth and one double buffer for each operand.
 ///
 /// The tile search and its reuse rule are BitFusion's, quirks included: a larger buffer keeps more before the first
 /// MAC, which can cost a few cycles of latency; among equally fast tilings, DRAM is taken to write at what it reads for.
@@ -38,19 +38,24 @@ pub struct BitComposable {
 
 impl BitComposable {
     pub(super) fn array(&self, accelerator: &Accelerator, output_bits: u8) -> Result<BitFusion, HwError> {
-        let fail = |expected: &str, found: String| {
-            Err(HwError::field(format!("accelerator `{}`", accelerator.name), "memory", expected, found))
+        let fail = |field: &str, expected: &str, found: String| {
+            Err(HwError::field(format!("accelerator `{}`", accelerator.name), field, expected, found))
         };
         let Some(bandwidth_bits) = accelerator.memory[0].bandwidth_bits else {
-            return fail("a bandwidth for DRAM", "none".into());
+            return fail("memory", "a bandwidth for DRAM", "none".into());
         };
         let mut buffers = [0; 3];
         for operand in OperandKind::ALL {
             let holding: Vec<_> =
                 (1..accelerator.memory.len()).filter(|&i| accelerator.memory[i].holds(operand)).collect();
             let [level] = holding[..] else {
-                return fail(&format!("one buffer for {}", operand.name()), format!("{}", holding.len()));
+                return fail("memory", &format!("one buffer for {}", operand.name()), format!("{}", holding.len()));
             };
+            let MemoryLevel { name, double_buffered, .. } = &accelerator.memory[level];
+            if !double_buffered {
+                let field = format!("memory `{name}` double_buffered");
+                return fail(&field, "true: the search overlaps transfers with computing", "false".into());
+            }
             buffers[operand as usize] = level;
         }
         let level = |operand: OperandKind| &accelerator.memory[buffers[operand as usize]];
@@ -137,5 +142,29 @@ impl BitComposable {
             stall_cycles: Some(total(found.stall_cycles)),
             ..Activity::default()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_that_cannot_be_filled_while_it_is_used_is_refused() {
+        let text = Accelerator::preset_text("bitfusion-like").unwrap();
+        for (level, capacity) in [("weight", 65536), ("input", 32768), ("output", 16384)] {
+            let capacity = format!("capacity_bytes = {capacity}");
+            assert!(text.contains(&capacity));
+            let single = text.replace(&capacity, &format!("{capacity}\ndouble_buffered = false"));
+            let refused = Accelerator::from_toml("a.toml", &single).unwrap_err().to_string();
+            let expected = format!(
+                "accelerator `bitfusion-like`: memory `{level} buffer` double_buffered is false, expected true: \
+                 the search overlaps transfers with computing"
+            );
+            assert_eq!(refused, expected);
+        }
+        // DRAM never fills, so that there is nothing to double.
+        let dram = text.replace("bandwidth_bits = 192", "bandwidth_bits = 192\ndouble_buffered = false");
+        assert!(Accelerator::from_toml("a.toml", &dram).is_ok());
     }
 }

@@ -9,7 +9,8 @@ use crate::accelerator::Accelerator;
 use crate::error::HwError;
 use crate::task::{OperandKind, Shape, Task};
 
-/// The array. Memory levels must be DRAM, a global buffer for inputs and outputs, and a register file for everything.
+/// The array. Memory levels must be DRAM, a global buffer for inputs and outputs (weights pass it by), and a register
+/// file for everything.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RowStationary {
@@ -43,10 +44,21 @@ impl RowStationary {
 
     pub(super) fn validate(&self, accelerator: &Accelerator) -> Result<(), HwError> {
         self.check()?;
-        if accelerator.memory.len() != 3 {
+        let thing = || format!("accelerator `{}`", accelerator.name);
+        let [_, global, registers] = &accelerator.memory[..] else {
             let expected = "DRAM, a global buffer and a register file";
             let found = format!("{} levels", accelerator.memory.len());
-            return Err(HwError::field(format!("accelerator `{}`", accelerator.name), "memory", expected, found));
+            return Err(HwError::field(thing(), "memory", expected, found));
+        };
+        let levels = [
+            (global, "inputs and outputs: the global buffer", &[OperandKind::Input, OperandKind::Output][..]),
+            (registers, "everything: the register file", &OperandKind::ALL[..]),
+        ];
+        for (level, expected, operands) in levels {
+            if OperandKind::ALL.iter().any(|&operand| level.holds(operand) != operands.contains(&operand)) {
+                let field = format!("memory `{}` holds", level.name);
+                return Err(HwError::field(thing(), field, expected, format!("{:?}", level.holds)));
+            }
         }
         Ok(())
     }
@@ -199,6 +211,26 @@ mod tests {
         ] {
             assert_eq!(refused(CHIP, shape), message);
         }
+    }
+
+    #[test]
+    fn levels_that_hold_other_operands_than_the_array_uses_are_refused() {
+        let text = Accelerator::preset_text("eyeriss-like").unwrap();
+        let refused = |from: &str, to: &str| {
+            assert!(text.contains(from));
+            Accelerator::from_toml("a.toml", &text.replace(from, to)).unwrap_err().to_string()
+        };
+        let held = r#"holds = ["input", "output"]"#;
+        let global = "accelerator `eyeriss-like`: memory `glb` holds is";
+        let buffer = "expected inputs and outputs: the global buffer";
+        assert_eq!(refused(held, r#"holds = ["weight"]"#), format!("{global} [Weight], {buffer}"));
+        assert_eq!(refused(held, r#"holds = ["input"]"#), format!("{global} [Input], {buffer}"));
+        assert_eq!(refused(held, ""), format!("{global} [Input, Weight, Output], {buffer}"));
+        let registers = refused("capacity_bytes = 512", "capacity_bytes = 512\nholds = [\"weight\", \"input\"]");
+        assert!(registers.ends_with("memory `rf` holds is [Weight, Input], expected everything: the register file"));
+        // The order is free.
+        let turned = text.replace(held, r#"holds = ["output", "input"]"#);
+        assert!(Accelerator::from_toml("a.toml", &turned).is_ok());
     }
 
     #[test]

@@ -31,10 +31,11 @@ pub enum GridKind {
 pub enum Rounding {
     /// To the nearer level, ties to the even one.
     Nearest,
-    /// To the upper level with the probability of the distance from the lower one: unbiased. The same seed gives the same
-    /// numbers on a CPU with any number of threads; elsewhere libtorch's generator is used.
+    /// To the upper level with the probability of the distance from the lower one: unbiased. In single precision on a
+    /// CPU the same seed gives the same numbers with any number of threads; other kinds and devices use libtorch's
+    /// generator.
     Stochastic {
-        /// Fixes the noise.
+        /// Fixes the noise, where it is not libtorch's.
         seed: u64,
     },
 }
@@ -97,9 +98,11 @@ impl Affine {
     /// The grids of `values`.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] for a NaN, an infinity or a range of infinite width; [`Error::Shape`] for an empty tensor or an axis that is not there;
-    /// [`Error::BitsOutOfRange`] for a symmetric grid of one bit.
+    /// [`Error::NotFinite`] for a NaN, an infinity or a range of infinite width; [`Error::Shape`] for an empty tensor,
+    /// an axis that is not there, or numbers that are not floating-point; [`Error::BitsOutOfRange`] for a symmetric
+    /// grid of one bit.
     pub fn params(&self, values: &Tensor) -> Result<QParams> {
+        check_kind(values)?;
         if values.numel() == 0 {
             return Err(Error::shape("tensor to quantise", "at least one number", format!("{:?}", values.size())));
         }
@@ -120,6 +123,7 @@ impl Affine {
     /// # Errors
     /// As [`params`](Self::params).
     pub fn round(&self, values: &Tensor, rounding: Rounding) -> Result<Tensor> {
+        check_kind(values)?;
         if values.numel() == 0 {
             return Ok(values.detach());
         }
@@ -147,6 +151,7 @@ pub(super) fn straight_through(input: &Tensor, value: &Tensor) -> Result<Tensor>
 /// # Errors
 /// [`Error::Shape`] unless there is one width a sample; as [`Affine::params`].
 pub fn round_per_sample(values: &Tensor, bits: &[Bits], rounding: Rounding) -> Result<Tensor> {
+    check_kind(values)?;
     let samples = values.size().first().copied().unwrap_or(0);
     if samples != bits.len() as i64 {
         return Err(Error::shape("widths of samples", samples, bits.len()));
@@ -187,8 +192,9 @@ impl QParams {
     /// Values rounded to these grids; those outside go to the nearest end.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the tensor has another number of channels.
+    /// [`Error::Shape`] if the tensor has another number of channels, or numbers that are not floating-point.
     pub fn round(&self, values: &Tensor, rounding: Rounding) -> Result<Tensor> {
+        check_kind(values)?;
         let Some(axis) = self.axis else {
             return memory::round(values, &self.grids, rounding.mode());
         };
@@ -207,10 +213,10 @@ impl QParams {
         Ok(levels.f_to_kind(Kind::Int)?)
     }
 
-    /// The values of levels.
+    /// The values of levels, which may be integers.
     ///
     /// # Errors
-    /// As [`round`](Self::round).
+    /// [`Error::Shape`] if the tensor has another number of channels.
     pub fn dequantize(&self, levels: &Tensor) -> Result<Tensor> {
         self.affine(&levels.f_to_kind(Kind::Float)?, |levels, min, step| Ok(levels.f_mul(step)?.f_add(min)?))
     }
@@ -280,6 +286,14 @@ impl GridKind {
                 Grid { min: -(half * step), step, steps: steps - 1.0 }
             }
         })
+    }
+}
+
+/// Refuses integers and the like, in which positions between levels have no fraction.
+fn check_kind(values: &Tensor) -> Result<()> {
+    match values.kind() {
+        Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double => Ok(()),
+        kind => Err(Error::shape("tensor to quantise", "floating-point numbers", format!("{kind:?}"))),
     }
 }
 

@@ -28,7 +28,7 @@ pub struct QuantConfig {
     /// The reference's numerics where they are known to hurt: no bias correction of moving averages, and no step below
     /// 1e-8, which leaves small gradients fewer levels than their bits say. Off by default.
     pub reference_compat: bool,
-    /// Fixes the noise of stochastic rounding.
+    /// Fixes the noise of stochastic rounding in single precision on the CPU; elsewhere libtorch's generator does.
     pub seed: u64,
 }
 
@@ -61,8 +61,8 @@ pub enum RangeRule {
         /// μ in `[0, 1)`. Published: 0.9.
         momentum: f64,
     },
-    /// The values that cut off `share` of the batch on each side; what lies outside is clipped and gets no gradient. In
-    /// evaluation their moving average.
+    /// The values that cut off `share` of the batch on each side; what lies outside, and beyond the levels of a grid
+    /// that is wider, is clipped and gets no gradient. In evaluation their moving average.
     Percentile {
         /// In `[0, 0.5)`.
         share: f64,

@@ -101,7 +101,7 @@ impl<'a> QuantFactory<'a> {
             made.branch = gate.clone();
         }
         let site = self.site(path, &name, gate, config.groups);
-        Box::new(QuantConv2d { conv, site })
+        Box::new(QuantConv2d { conv, config, site })
     }
 }
 

@@ -207,6 +207,10 @@ impl StageIndicator for AtEpochs {
         Ok(self.after.contains(&self.epochs))
     }
 
+    fn turning_points(&self) -> Option<usize> {
+        Some(self.after.len())
+    }
+
     fn state(&self) -> Vec<f64> {
         vec![self.epochs as f64]
     }

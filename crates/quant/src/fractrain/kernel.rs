@@ -234,3 +234,60 @@ pub(super) fn products(values: &[f32], gradient: &[f32], rows: usize, grids: &[G
     }
     sums
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers from −1 to 1, and a length that neither chunks nor vectors divide.
+    fn noise(length: usize, key: u64) -> Vec<f32> {
+        (0..length as u32).map(|position| 2.0 * Stream::new(key, 0, 0).uniform(position) - 1.0).collect()
+    }
+
+    fn written(length: usize, write: impl Fn(&mut [MaybeUninit<f32>])) -> Vec<u32> {
+        let mut room = vec![MaybeUninit::new(f32::NAN); length];
+        write(&mut room);
+        // SAFETY: initialised above, whatever `write` left out.
+        room.into_iter().map(|value| unsafe { value.assume_init() }.to_bits()).collect()
+    }
+
+    #[test]
+    fn threads_that_share_a_tensor_give_the_bits_of_one_call() {
+        // Of this thread and of those that begin to compute meanwhile.
+        let threads = tch::get_num_threads();
+        tch::set_num_threads(3);
+        let (values, gradient) = (noise(200_003, 1), noise(200_003, 2));
+        assert!(parallel(values.len()));
+        let grid = Grid { min: -0.9, step: 0.06, steps: 31.0 };
+        let modes = [Mode::Nearest, Mode::Stochastic(Stream::new(7, 3, 11))];
+        for mode in modes {
+            let shared = written(values.len(), |room| round(&values, room, grid, mode));
+            assert_eq!(shared, written(values.len(), |room| round_part(&values, room, grid, mode, 0)), "{mode:?}");
+        }
+        assert_eq!(scan(&values), extent(&values));
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut values = values.clone();
+            values[200_002] = bad;
+            assert!(!scan(&values).finite);
+        }
+        // Seven rows of 28,571.
+        let (length, grids) = (28_571, [31.0, 3.0, 7.0, 255.0, 1.0, 15.0, 63.0].map(|steps| Grid { steps, ..grid }));
+        let (values, gradient) = (&values[..7 * length], &gradient[..7 * length]);
+        assert!(parallel(values.len()));
+        for mode in modes {
+            let shared = written(values.len(), |room| round_rows(values, room, &grids, mode));
+            let mut rows = Vec::new();
+            for (row, grid) in grids.iter().enumerate() {
+                let first = row * length;
+                let part = &values[first..first + length];
+                rows.extend(written(length, |room| round_part(part, room, *grid, mode, first)));
+            }
+            assert_eq!(shared, rows, "{mode:?}");
+        }
+        let shared = products(values, gradient, 7, &grids);
+        let rows = values.chunks(length).zip(gradient.chunks(length));
+        let expected = rows.flat_map(|(values, gradient)| grids.map(|grid| product(values, gradient, grid) as f32));
+        assert_eq!(shared, expected.collect::<Vec<_>>());
+        tch::set_num_threads(threads);
+    }
+}

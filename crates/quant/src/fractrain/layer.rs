@@ -7,7 +7,7 @@ use super::kernel::{Extent, Grid, Mode};
 use super::noise::Stream;
 use super::{Bits, Error, GridKind, Operand, Precision, QuantConfig, Result, affine, memory};
 use core_tensor::autograd::{register_hook, with_backward};
-use core_tensor::nn::{Conv2d, Linear, record};
+use core_tensor::nn::{Conv2d, Conv2dConfig, Linear, record};
 use std::sync::Arc;
 use tch::{Kind, Tensor, nn};
 
@@ -15,6 +15,7 @@ use tch::{Kind, Tensor, nn};
 #[derive(Debug)]
 pub(super) struct QuantConv2d {
     pub(super) conv: Conv2d,
+    pub(super) config: Conv2dConfig,
     pub(super) site: Site,
 }
 
@@ -33,7 +34,11 @@ impl nn::ModuleT for QuantConv2d {
         if let Some(link) = &self.site.gate {
             link.count_macs(self.conv.operator(input).macs().unwrap_or(0));
         }
-        self.site.forward(input, &self.conv.weight, train, |input, weight| self.conv.forward_with(input, weight))
+        let Conv2dConfig { stride, padding, groups, .. } = self.config;
+        let apply = |input: &Tensor, weight: &Tensor, bias: Option<&Tensor>| {
+            input.conv2d(weight, bias, [stride; 2], [padding; 2], [1, 1], groups)
+        };
+        self.site.forward(input, &self.conv.weight, self.conv.bias.as_ref(), train, apply)
     }
 }
 
@@ -42,8 +47,8 @@ impl nn::ModuleT for QuantLinear {
     /// Like every tch layer, on an input that does not fit; at one bit on a symmetric grid.
     fn forward_t(&self, input: &Tensor, train: bool) -> Tensor {
         record(self.linear.name(), || self.linear.operator(input));
-        let bias = self.linear.bias.as_ref();
-        self.site.forward(input, &self.linear.weight, train, |input, weight| input.linear(weight, bias))
+        let Linear { weight, bias, .. } = &self.linear;
+        self.site.forward(input, weight, bias.as_ref(), train, |input, weight, bias| input.linear(weight, bias))
     }
 }
 
@@ -73,10 +78,11 @@ impl Site {
         &self,
         input: &Tensor,
         weight: &Tensor,
+        bias: Option<&Tensor>,
         train: bool,
-        apply: impl Fn(&Tensor, &Tensor) -> Tensor,
+        apply: impl Fn(&Tensor, &Tensor, Option<&Tensor>) -> Tensor,
     ) -> Tensor {
-        let run = || self.try_forward(input, weight, train, &apply);
+        let run = || self.try_forward(input, weight, bias, train, &apply);
         run().unwrap_or_else(|error| panic!("`{}`: {error}", self.name))
     }
 
@@ -84,8 +90,9 @@ impl Site {
         &self,
         input: &Tensor,
         weight: &Tensor,
+        bias: Option<&Tensor>,
         train: bool,
-        apply: &dyn Fn(&Tensor, &Tensor) -> Tensor,
+        apply: &dyn Fn(&Tensor, &Tensor, Option<&Tensor>) -> Tensor,
     ) -> Result<Tensor> {
         let precision = self.handle.precision();
         if train {
@@ -105,31 +112,34 @@ impl Site {
             _ => input.shallow_clone(),
         };
         if !train {
-            return Ok(apply(&rounded, &weight));
+            return Ok(apply(&rounded, &weight, bias));
         }
         match (decision, precision) {
             (Some(decision), _) => {
-                let output = apply(&rounded, &weight);
+                let output = apply(&rounded, &weight, bias);
                 self.hook(&output, GradientBits::Samples(decision), pass, 0)?;
                 Ok(output)
             }
             (None, Precision { gradient, weight_gradient: Some(bits), .. }) => {
-                let error = apply(&rounded, &weight.detach());
-                let gradient_of_weight = apply(&rounded.detach(), &weight);
-                if let Some(bits) = gradient {
+                // The bias is in one of the two, or it would get its gradient twice.
+                let error = apply(&rounded, &weight.detach(), None);
+                let gradient_of_weight = apply(&rounded.detach(), &weight, bias);
+                // Nothing is frozen where only the input needs no gradient: the network's first layer.
+                let reads_data = !error.requires_grad() && gradient_of_weight.requires_grad();
+                if let Some(bits) = gradient.filter(|_| !reads_data) {
                     self.hook(&error, GradientBits::All(bits), pass, 0)?;
                 }
                 self.hook(&gradient_of_weight, GradientBits::All(bits), pass, 1)?;
-                let value = error.detach();
+                let value = gradient_of_weight.detach();
                 let both = |gradient: &Tensor| vec![Some(gradient.shallow_clone()), Some(gradient.shallow_clone())];
                 Ok(with_backward(&[&error, &gradient_of_weight], &value, both)?)
             }
             (None, Precision { gradient: Some(bits), .. }) => {
-                let output = apply(&rounded, &weight);
+                let output = apply(&rounded, &weight, bias);
                 self.hook(&output, GradientBits::All(bits), pass, 0)?;
                 Ok(output)
             }
-            (None, _) => Ok(apply(&rounded, &weight)),
+            (None, _) => Ok(apply(&rounded, &weight, bias)),
         }
     }
 
@@ -186,6 +196,11 @@ impl Site {
             return affine::straight_through(input, &rounded);
         }
         let Extent { low, high, .. } = range.extent;
+        let (low, high) = match self.config.activation_grid {
+            GridKind::MinMax => (low, high),
+            // Levels reach beyond the range, to zero or to its mirror image.
+            _ => (low.min(grid.min), high.max(grid.min + grid.steps * grid.step)),
+        };
         let saved = input.detach();
         let inside = move |gradient: &Tensor| {
             let inside = saved.ge(f64::from(low)).logical_and(&saved.le(f64::from(high)));

@@ -18,7 +18,7 @@ use tch::{Kind, Tensor};
 pub struct CostLedger {
     handle: QuantHandle,
     gates: Option<Gates>,
-    /// MACs of a sample's forward pass: quantised layers, and the part of them that has no input gradient.
+    /// MACs of a sample's forward pass: quantised layers, and the part of them whose input gradient nobody computes.
     quantised: Macs,
     /// The same of layers in full precision, gates among them.
     full: Macs,
@@ -34,7 +34,7 @@ pub struct CostLedger {
 #[derive(Debug, Clone, Copy, Default)]
 struct Macs {
     all: f64,
-    /// Of the network's first layer, whose input needs no gradient.
+    /// Of the network's first layer where its input needs no gradient.
     first: f64,
 }
 
@@ -46,7 +46,7 @@ impl CostLedger {
     ///
     /// # Errors
     /// [`Error::Core`] for a workload that makes no sense; [`Error::Shape`] for one that lacks a quantised layer, and
-    /// for a network that has none.
+    /// for a network that has none; [`Error::Config`] for a network with gates without them.
     pub fn new(workload: &Workload, handle: &QuantHandle, gates: Option<&Gates>) -> Result<Self> {
         workload.validate().map_err(core_tensor::Error::from)?;
         let layers = handle.layers();
@@ -56,6 +56,10 @@ impl CostLedger {
         let missing = layers.iter().find(|name| !workload.layers.iter().any(|layer| layer.name == **name));
         if let Some(name) = missing {
             return Err(Error::shape("workload", format!("a layer `{name}`"), "none"));
+        }
+        // The handle's precision is not theirs.
+        if let Some(name) = layers.iter().find(|name| gates.is_none() && handle.is_gated(name)) {
+            return Err(Error::config("gates", format!("the network's, which choose the bits of `{name}`"), "none"));
         }
         let macs = |layer: &Layer| layer.op.macs().unwrap_or(0) as f64;
         let (mut quantised, mut full) = (Macs::default(), Macs::default());
@@ -75,6 +79,15 @@ impl CostLedger {
             options: Vec::new(),
             epoch: (0.0, 0.0),
         })
+    }
+
+    /// Counts the first layer's input gradient too, in [`effective_macs`](Self::effective_macs): for a network that
+    /// begins with something trained that has no multiply-accumulates, such as a table of words. A workload does not
+    /// tell.
+    #[must_use]
+    pub fn behind_embedding(mut self) -> Self {
+        (self.quantised.first, self.full.first) = (0.0, 0.0);
+        self
     }
 
     /// Adds a step of `batch` samples.
@@ -106,7 +119,8 @@ impl CostLedger {
     }
 
     /// Everything so far, in full-precision MACs: layers in full precision and gates too, and without the input gradient of
-    /// the first layer, which nobody computes.
+    /// the first layer, which nobody computes where that layer reads the data
+    /// (elsewhere: [`behind_embedding`](Self::behind_embedding)).
     pub fn effective_macs(&self) -> f64 {
         let of = |macs: Macs, [forward, input, weight]: [f64; 3]| {
             macs.all * (forward + weight) + (macs.all - macs.first) * input
@@ -217,6 +231,10 @@ impl Observer for CostLedger {
 
 /// The workload with the bits of a precision on the named layers, as hardware models price it. Names must be whole; one
 /// that no layer of the workload has changes nothing.
+///
+/// A workload has one width for gradients, so that [`Precision::weight_gradient`] is left out. What a ledger counts for
+/// a bifurcated precision is the forward and input-gradient passes of this workload and the weight-gradient pass of
+/// another, at a `gradient` of `weight_gradient`.
 pub fn at_precision(workload: &Workload, layers: &[String], precision: Precision) -> Workload {
     let [weight, activation, gradient] = precision.widths();
     let mut changed = workload.clone();
@@ -226,7 +244,8 @@ pub fn at_precision(workload: &Workload, layers: &[String], precision: Precision
     changed
 }
 
-/// Effective MACs of a training step of `workload`, all three passes of every layer: what a ledger is checked against.
+/// Effective MACs of a training step of `workload`, all three passes of every layer: what a ledger is checked against,
+/// unless it saw a bifurcated precision (see [`at_precision`]).
 ///
 /// # Errors
 /// A workload that makes no sense.

@@ -79,8 +79,8 @@ pub struct Precision {
     /// Of the output's gradient, where the input's gradient is made from it, and the weight's too unless
     /// `weight_gradient` says otherwise.
     pub gradient: Option<Bits>,
-    /// Of the output's gradient where the weight's gradient is made from it. Set, it bifurcates the gradient (SBM,
-    /// Banner et al., arXiv 1805.11046), at the price of a second forward convolution.
+    /// Of the output's gradient where the weight's and the bias's gradients are made from it. Set, it bifurcates the
+    /// gradient (SBM, Banner et al., arXiv 1805.11046), at the price of a second forward convolution.
     pub weight_gradient: Option<Bits>,
 }
 

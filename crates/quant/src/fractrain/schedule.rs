@@ -388,7 +388,8 @@ mod tests {
         assert!(matches!(Pfq::from_lists(&[3, 4], &[6], at()), Err(Error::Shape { .. })));
         assert!(matches!(Pfq::new(&[], at()), Err(Error::Config { .. })));
         assert!(matches!(Pfq::new(&[(3, 0)], at()), Err(Error::BitsOutOfRange { .. })));
-        let permuted = Pfq::from_lists(&[6, 4, 3, 8], &[8, 6, 6, 8], at()).unwrap();
+        let thrice = AtEpochs::new(vec![1, 2, 3]).unwrap();
+        let permuted = Pfq::from_lists(&[6, 4, 3, 8], &[8, 6, 6, 8], thrice).unwrap();
         let falls: Vec<String> = permuted.warnings().iter().map(ToString::to_string).collect();
         assert_eq!(falls.len(), 2);
         assert!(falls[0].contains("stage 1"));
@@ -401,6 +402,9 @@ mod tests {
         let stages = [(3, 6), (4, 6), (5, 8), (6, 8), (8, 8)];
         assert!(matches!(Pfq::new(&stages, plateau()), Err(Error::Config { name: "turning_points", .. })));
         assert!(Pfq::new(&stages[1..], plateau()).is_ok() && Pfq::new(&stages[3..], plateau()).is_ok());
+        let twice = || AtEpochs::new(vec![2, 5]).unwrap();
+        assert!(matches!(Pfq::new(&stages[1..], twice()), Err(Error::Config { name: "turning_points", .. })));
+        assert!(Pfq::new(&stages[2..], twice()).is_ok());
     }
 
     #[test]

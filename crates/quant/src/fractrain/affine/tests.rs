@@ -151,6 +151,31 @@ fn what_has_no_range_is_refused_or_comes_back() {
 }
 
 #[test]
+fn integers_are_refused_and_their_levels_are_not() {
+    let (per_tensor, rounding) = (Affine::per_tensor(bits(8)), Rounding::Nearest);
+    let params = QParams::from_range(0.0, 255.0, bits(8), GridKind::MinMax).unwrap();
+    for kind in [Kind::Int64, Kind::Uint8, Kind::Bool] {
+        let x = Tensor::from_slice(&[0.0_f32, 252.0, 255.0]).to_kind(kind);
+        let refusals = [
+            per_tensor.params(&x).map(drop),
+            Affine::per_channel(bits(8)).params(&x).map(drop),
+            per_tensor.round(&x, rounding).map(drop),
+            per_tensor.round(&x.narrow(0, 0, 0), rounding).map(drop),
+            per_tensor.fake_quant(&x, rounding).map(drop),
+            round_per_sample(&x, &[bits(8); 3], rounding).map(drop),
+            params.round(&x, rounding).map(drop),
+            params.quantize(&x).map(drop),
+        ];
+        for refused in refusals {
+            let Err(Error::Shape { found, .. }) = refused else { panic!("{kind:?}: {refused:?}") };
+            assert_eq!(found, format!("{kind:?}"));
+        }
+    }
+    let levels = Tensor::from_slice(&[0_i64, 252, 255]);
+    assert_eq!(floats(&params.dequantize(&levels).unwrap()), [0.0, 252.0, 255.0]);
+}
+
+#[test]
 fn layout_in_memory_changes_nothing_but_itself() {
     let x = (Tensor::arange(2 * 3 * 4 * 5, (Kind::Float, tch::Device::Cpu)) * 0.7).sin().view([2, 3, 4, 5]);
     let last = core_tensor::nn::channels_last(&x);

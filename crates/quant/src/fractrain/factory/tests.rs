@@ -163,6 +163,53 @@ fn a_bifurcated_gradient_of_equal_bits_is_the_single_one() {
     }
 }
 
+#[test]
+fn a_bifurcated_gradient_reaches_the_bias_once() {
+    let config = QuantConfig { linear: true, stochastic_gradients: false, ..QuantConfig::default() };
+    let run = |precision, needs_gradient| {
+        let store = nn::VarStore::new(Device::Cpu);
+        let factory = QuantFactory::new(config.clone(), precision).unwrap();
+        let conv = Conv2dConfig { bias: true, ..Conv2dConfig::new(2, 3, 3, 2) };
+        let layers = [
+            (factory.conv2d(&(store.root() / "conv"), conv), vec![2, 2, 6, 6]),
+            (factory.linear(&(store.root() / "hidden"), LinearConfig::new(5, 4)), vec![6, 5]),
+        ];
+        fill(&store);
+        tch::no_grad(|| {
+            let biases = store.variables().into_iter().filter(|(name, _)| name.ends_with("bias"));
+            biases.for_each(|(_, mut bias)| bias.copy_(&waves(&bias.size())));
+        });
+        let mut found = Vec::new();
+        for (layer, shape) in layers {
+            let x = waves(&shape).set_requires_grad(needs_gradient);
+            let y = layer.forward_t(&x, true);
+            (&y * waves(&y.size()).flip([0])).sum(Kind::Float).backward();
+            found.push(("output".to_owned(), y.detach()));
+            found.extend(needs_gradient.then(|| ("input".to_owned(), x.grad())));
+        }
+        let trained = core_tensor::optim::named_trainable(&store).into_iter();
+        found.extend(trained.map(|(name, variable)| (name, variable.grad().copy())));
+        (found, factory.handle().idle_gradient_sites())
+    };
+    let single = Precision::new(4, 5).unwrap();
+    let double = Precision { weight_gradient: single.gradient, ..single };
+    for needs_gradient in [true, false] {
+        let ((single, _), (double, idle)) = (run(single, needs_gradient), run(double, needs_gradient));
+        assert_eq!((single.len(), idle), (if needs_gradient { 8 } else { 6 }, 0));
+        for ((name, a), (_, b)) in single.iter().zip(&double) {
+            // Sums in another order, as above.
+            let (distance, scale) = ((a - b).abs().max().double_value(&[]), a.abs().max().double_value(&[]));
+            assert!(scale > 0.0 && distance <= 1e-5 * (1.0 + scale), "{name}: {distance}");
+        }
+    }
+    // With bits of its own, the bias's gradient has those of the weight's.
+    let wide = run(Precision { gradient: Some(bits(1)), ..double }, true).0;
+    let narrow = run(double, true).0;
+    let of = |found: &[(String, Tensor)], name: &str| found.iter().find(|(other, _)| other == name).unwrap().1.copy();
+    assert!(of(&wide, "hidden.bias").equal(&of(&narrow, "hidden.bias")));
+    assert!(!of(&wide, "input").equal(&of(&narrow, "input")));
+}
+
 /// Gradient of the first weight under two layers with a norm between, 2-bit gradients, for pass after pass.
 fn first_gradients(stochastic: bool, gradient: Option<Bits>, passes: usize) -> Vec<Vec<f32>> {
     let store = nn::VarStore::new(Device::Cpu);
@@ -244,6 +291,27 @@ fn percentiles_clip_and_stop_the_gradient_of_what_they_clip() {
 }
 
 #[test]
+fn what_is_clipped_on_a_grid_wider_than_the_percentiles_lies_beyond_its_levels() {
+    // The range is 1 … 4, as above; levels are −4, 0, 4 and 0, 4.
+    for (activation_grid, width, rounded) in [
+        (GridKind::Symmetric, 2, [-4.0, 0.0, 0.0, 4.0, 4.0, 4.0, 4.0, 4.0]),
+        (GridKind::IntegerZeroPoint, 1, [0.0, 0.0, 0.0, 0.0, 4.0, 4.0, 4.0, 4.0]),
+    ] {
+        let rule = RangeRule::Percentile { share: 0.25, momentum: 0.9 };
+        let config = QuantConfig { activation_grid, activation_range: rule, ..QuantConfig::default() };
+        let (store, conv, _) = tap(config, Precision { activation: Some(bits(width)), ..Precision::FULL });
+        let _ = tch::no_grad(|| store.variables().remove("conv.weight").unwrap().fill_(1.0));
+        let x = Tensor::from_slice(&[-100.0_f32, 0.25, 1.0, 2.0, 3.0, 4.0, 5.0, 90.0]);
+        let x = x.view([1, 1, 2, 4]).set_requires_grad(true);
+        let y = conv.forward_t(&x, true);
+        y.sum(Kind::Float).backward();
+        assert_eq!(Vec::<f32>::try_from(y.detach().view(-1)).unwrap(), rounded, "{activation_grid:?}");
+        let passes = Vec::<f32>::try_from(x.grad().view(-1)).unwrap();
+        assert_eq!(passes, [0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0], "{activation_grid:?}");
+    }
+}
+
+#[test]
 fn what_is_not_finite_passes_and_is_named() {
     let (store, net, handle) = quantised(QuantConfig::default(), Precision::new(4, 8).unwrap());
     step(&store, net.as_ref());
@@ -269,6 +337,13 @@ fn gradient_sites_without_gradient_are_counted() {
     }
     let _ = conv.forward_t(&waves(&[1, 1, 4, 4]), true);
     assert_eq!(handle.idle_gradient_sites(), 1);
+    // Bifurcated, the site of the weight's gradient is idle; with data that need none, both.
+    let eight = Precision::new(4, 8).unwrap();
+    handle.set_precision(Precision { weight_gradient: eight.gradient, ..eight });
+    let _ = conv.forward_t(&waves(&[1, 1, 4, 4]).set_requires_grad(true), true);
+    assert_eq!(handle.idle_gradient_sites(), 2);
+    let _ = conv.forward_t(&waves(&[1, 1, 4, 4]), true);
+    assert_eq!(handle.idle_gradient_sites(), 4);
 }
 
 #[test]

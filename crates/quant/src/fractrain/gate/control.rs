@@ -130,9 +130,13 @@ impl CostController {
     }
 }
 
+/// What [`WithGateCost`] calls the loss proper.
+const TASK_LOSS: &str = "task_loss";
+
 /// An objective with the gates' cost added: `loss + β·weight·cost`.
 ///
-/// Adds the parts `cp` (percent of full precision) and `cost_weight`.
+/// Adds the parts `cp` (percent of full precision) and `cost_weight`, and `task_loss` (the loss without the cost)
+/// unless the objective has a part `cross_entropy`.
 pub struct WithGateCost<'a, B> {
     inner: &'a mut dyn Objective<B>,
     gates: Gates,
@@ -156,6 +160,9 @@ impl<B> Objective<B> for WithGateCost<'_, B> {
         self.gates.begin();
         let mut loss = self.inner.loss(batch, progress)?;
         let pass = self.gates.finish().map_err(|error| error.into_core("gates"))?;
+        if !loss.parts.iter().any(|(name, _)| ["cross_entropy", TASK_LOSS].contains(name)) {
+            loss.parts.push((TASK_LOSS, loss.total.detach()));
+        }
         let mut state = self.gates.lock();
         let (target, mut multiplier) = (state.config.target.percent(), state.multiplier);
         let weight = state.config.controller.weight(&mut multiplier, pass.cp, target);
@@ -179,7 +186,8 @@ impl<B> Objective<B> for WithGateCost<'_, B> {
 }
 
 /// Keeps the gates' state with the training, reports what they chose, and, with stages, raises the target when an
-/// indicator says so: FracTrain.
+/// indicator says so: FracTrain. The indicator is given the metric `cross_entropy` or, where there is none,
+/// `task_loss`.
 ///
 /// Adds the metrics `target_cp` and `option_0`, `option_1`, … (shares of samples and blocks).
 pub struct FollowTarget {
@@ -251,7 +259,7 @@ impl Observer for FollowTarget {
         report.metrics.insert("target_cp".into(), self.targets[self.stage].percent());
         if let Some(indicator) = &mut self.indicator {
             // The loss proper: with its cost term the sum may be negative.
-            let loss = report.metrics.get("cross_entropy").or_else(|| report.metrics.get("loss"));
+            let loss = ["cross_entropy", TASK_LOSS, "loss"].into_iter().find_map(|name| report.metrics.get(name));
             let switches = indicator.end_of_epoch(loss.copied().unwrap_or(f64::NAN));
             if switches.map_err(|error| error.into_core("gates"))? && self.stage + 1 < self.targets.len() {
                 self.stage += 1;

@@ -32,7 +32,7 @@ impl Decision {
         }
         let mut shape = vec![1; like.dim()];
         shape[0] = -1;
-        let computes = Tensor::from_slice(&computes).to_device(self.mask.device());
+        let computes = Tensor::from_slice(&computes).to_device(self.mask.device()).to_kind(self.mask.kind());
         Some(self.mask.mv(&computes).view(&shape[..]).to_kind(like.kind()))
     }
 }

@@ -1,8 +1,8 @@
 //! The gates' own layers.
 
 use crate::fractrain::Result;
+use tch::Tensor;
 use tch::nn::{Init, Path};
-use tch::{Kind, Tensor};
 
 /// A pair of layers a block, one LSTM and one projection for all.
 #[derive(Debug)]
@@ -57,11 +57,13 @@ impl GateNetwork {
     /// `[batch, options]`: one-hot forward, the gradient of the probabilities backward.
     pub(super) fn decide(&mut self, block: usize, input: &Tensor) -> Result<Tensor> {
         let [first, first_bias, second, second_bias] = &self.blocks[block];
+        // A store that is cast takes the weights along.
+        let kind = first.kind();
         let pooled = if input.dim() > 2 {
             let axes: Vec<i64> = (2..input.dim() as i64).collect();
-            input.f_mean_dim(&axes[..], false, Kind::Float)?
+            input.f_mean_dim(&axes[..], false, kind)?
         } else {
-            input.shallow_clone()
+            input.f_to_kind(kind)?
         };
         let embedded = pooled.f_linear(first, Some(first_bias))?.f_relu()?.f_linear(second, Some(second_bias))?;
         let zeros = || embedded.f_zeros_like();
@@ -73,10 +75,10 @@ impl GateNetwork {
         let (hidden, cell) =
             embedded.f_lstm_cell(&[&hidden, &cell], weight_ih, weight_hh, Some(bias_ih), Some(bias_hh))?;
         let [projection, bias] = &self.projection;
-        let probabilities = hidden.f_linear(projection, Some(bias))?.f_softmax(-1, Kind::Float)?;
+        let probabilities = hidden.f_linear(projection, Some(bias))?.f_softmax(-1, kind)?;
         self.state = Some((hidden, cell));
         let choice = probabilities.detach().f_argmax(1, false)?;
-        let hard = choice.f_one_hot(probabilities.size()[1])?.f_to_kind(Kind::Float)?;
+        let hard = choice.f_one_hot(probabilities.size()[1])?.f_to_kind(kind)?;
         // The difference is exactly zero, so that the mask is exactly one-hot.
         Ok(hard.f_add(&probabilities.f_sub(&probabilities.detach())?)?)
     }

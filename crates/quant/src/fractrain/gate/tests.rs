@@ -202,6 +202,26 @@ fn a_skipped_block_is_its_shortcut_and_costs_nothing() {
 }
 
 #[test]
+fn gates_of_a_store_that_was_cast_decide_too() {
+    let mut list = options(&[(3, 6), (4, 8)]);
+    list.push(DfqOption::Skip);
+    let config = DfqConfig { options: list, ..config(&[]) };
+    for kind in [Kind::Double, Kind::BFloat16] {
+        let mut net = gated(&Architecture::cifar_resnet(8, 3).unwrap(), config.clone());
+        match kind {
+            Kind::Double => net.store.double(),
+            _ => net.store.bfloat16(),
+        }
+        let logits = net.network.forward(&waves(&[4, 3, 8, 8]).to_kind(kind), true);
+        let pass = net.gates.finish().unwrap();
+        assert_eq!((logits.kind(), pass.histogram[0].iter().sum::<u64>()), (kind, 4));
+        (logits.square().sum(kind) + pass.cost).backward();
+        let gradient = net.store.variables()["gates.projection.weight"].grad();
+        assert!(gradient.kind() == kind && gradient.abs().max().double_value(&[]) > 0.0, "{kind:?}");
+    }
+}
+
+#[test]
 fn random_draws_keep_their_shares() {
     let net = gated(&small(), config(&[(3, 6), (4, 8)]));
     net.gates.draw_at_random(vec![vec![0.25, 0.75], vec![1.0, 0.0]], 3).unwrap();

@@ -1,6 +1,6 @@
 use super::*;
-use crate::fractrain::{DfqConfig, QuantConfig, QuantFactory};
-use core_tensor::networks::{Architecture, ConvNetConfig};
+use crate::fractrain::{Bits, DfqConfig, QuantConfig, QuantFactory};
+use core_tensor::networks::{Architecture, ConvNetConfig, LanguageModel, LanguageModelConfig};
 use core_tensor::nn::trace_workload;
 use tch::{Device, nn};
 
@@ -33,6 +33,46 @@ fn a_step_of_two_layers_costs_what_a_hand_count_says() {
     // The same by way of the workload, with the input gradient of conv1 that it cannot know to leave out.
     let priced = step_cost(&at_precision(&workload, &handle.layers(), precision)).unwrap();
     assert!((5.0 * (priced - 1152.0 * 32.0 / 1024.0) - ledger.effective_macs()).abs() < 1e-9);
+}
+
+#[test]
+fn a_bifurcated_step_is_two_passes_of_one_workload_and_the_third_of_another() {
+    let store = nn::VarStore::new(Device::Cpu);
+    let precision = Precision { weight_gradient: Some(Bits::new(16).unwrap()), ..Precision::new(4, 8).unwrap() };
+    let factory = QuantFactory::new(QuantConfig::default(), precision).unwrap();
+    let net = architecture().build(&store.root(), &factory).unwrap();
+    let workload = trace_workload("net", net.as_ref(), &[1, 8, 8], Device::Cpu).unwrap();
+    let handle = factory.handle();
+    let mut ledger = CostLedger::new(&workload, &handle, None).unwrap().behind_embedding();
+    ledger.add(1.0, precision).unwrap();
+    let priced = |precision, passes: &[Pass]| {
+        let workload = at_precision(&workload, &handle.layers(), precision);
+        passes.iter().map(|pass| workload.effective_macs(*pass).unwrap()).sum::<f64>()
+    };
+    let wide = Precision { gradient: precision.weight_gradient, ..precision };
+    let expected = priced(precision, &Pass::TRAINING[..2]) + priced(wide, &[Pass::WeightGradient]);
+    assert!((ledger.effective_macs() - expected).abs() < 1e-9);
+}
+
+#[test]
+fn behind_an_embedding_the_first_layers_input_gradient_is_counted() {
+    let store = nn::VarStore::new(Device::Cpu);
+    let precision = Precision::new(4, 8).unwrap();
+    let factory = QuantFactory::new(QuantConfig { linear: true, ..QuantConfig::default() }, precision).unwrap();
+    let config = LanguageModelConfig { width: 8, heads: 2, neurons: 12, ..LanguageModelConfig::small(13) };
+    let model = LanguageModel::new(&store.root(), &factory, config).unwrap();
+    let (workload, handle) = (model.workload("sequence", 5).unwrap(), factory.handle());
+    assert_eq!(workload.layers[0].name, handle.layers()[0]);
+    let ledger = || CostLedger::new(&workload, &handle, None).unwrap();
+    let (mut reads_data, mut embedded) = (ledger(), ledger().behind_embedding());
+    for ledger in [&mut reads_data, &mut embedded] {
+        ledger.add(3.0, precision).unwrap();
+    }
+    let whole = 3.0 * step_cost(&at_precision(&workload, &handle.layers(), precision)).unwrap();
+    assert!((embedded.effective_macs() - whole).abs() < 1e-9);
+    // The queries: 5 vectors through 8 × 8 weights of 4 bits, gradients of 8.
+    assert!((whole - reads_data.effective_macs() - 3.0 * 320.0 * 32.0 / 1024.0).abs() < 1e-9);
+    assert_eq!(embedded.reference_macs(), reads_data.reference_macs());
 }
 
 #[test]
@@ -80,6 +120,9 @@ fn gates_pay_for_themselves_and_for_what_they_choose() {
     assert!((ledger.reference_macs() - 5.0 * gated).abs() < 1e-6);
     assert!((ledger.effective_macs() - 5.0 * expected).abs() < 1e-6, "{}", ledger.effective_macs());
     assert_eq!(ledger.option_shares(), [[1.0]]);
+    // Without the gates it would price the layers as if their activations and gradients were never rounded.
+    let refused = CostLedger::new(&workload, &handle, None).unwrap_err().to_string();
+    assert_eq!(refused, "`gates`: expected the network's, which choose the bits of `conv2`, found none");
     let mut other = CostLedger::new(&workload, &handle, Some(&gates)).unwrap();
     other.load_state(&ledger.state()).unwrap();
     assert_eq!((other.option_shares(), other.effective_macs()), (ledger.option_shares(), ledger.effective_macs()));

@@ -86,8 +86,9 @@ impl UpdateConfig {
 /// counters and mask, at most `most` of them moving. Also returns how many did.
 ///
 /// A positive wish doubles a positive coefficient and halves a negative one's magnitude; below the lowest rung lies 0,
-/// below that `−2^p_min`. A coefficient outside the mask stays 0, one at the highest rung stays there. One that `most` holds back
-/// keeps its count, up to the bar, and moves only with its wish of the moment.
+/// below that `−2^p_min`. A coefficient outside the mask stays 0. One at the highest rung stays there and leaves its
+/// place to others. One that the rung or `most` holds back keeps its count, up to the bar, and moves only with its wish
+/// of the moment.
 ///
 /// # Errors
 /// What libtorch refuses.
@@ -104,7 +105,9 @@ pub fn switch(
     let wished = wish.f_sign()?.f_mul(&counted)?.f_mul(mask)?;
     let bar = f64::from(rule.bar);
     let counter = counter.f_add(&wished)?.f_clamp(-bar, bar)?;
-    let mut fires = counter.f_mul(&wished)?.f_ge(bar)?;
+    let outwards = wished.f_mul(&coefficient.f_sign()?)?.f_gt(0.0)?;
+    let at_the_end = coefficient.f_abs()?.f_ge(2f64.powi(ladder.p_max))?.f_logical_and(&outwards)?;
+    let mut fires = counter.f_mul(&wished)?.f_ge(bar)?.f_logical_and(&at_the_end.f_logical_not()?)?;
     // The guard: of those that would move, only the largest wishes do.
     if most < 1 {
         fires = fires.f_zeros_like()?;
@@ -352,6 +355,19 @@ mod tests {
         assert_eq!((floats(&next), changed), (vec![0.5, 0.25, 1.0, 0.5], 2));
         // Those held back keep their count.
         assert_eq!(floats(&counter), [1.0, 0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn a_coefficient_at_the_highest_rung_takes_nobodys_place() {
+        let t = |v: &[f32]| Tensor::from_slice(v);
+        let (c, wish, mask) = (t(&[32.0, 0.5, -32.0]), t(&[0.9, 0.3, -0.8]), t(&[1.0; 3]));
+        let (next, counter, changed) = switch(&c, &wish, &t(&[0.0; 3]), &mask, &LADDER, &FREE, 1).unwrap();
+        assert_eq!((floats(&next), changed), (vec![32.0, 1.0, -32.0], 1));
+        // It counts up to the bar, as one that the guard holds back; inwards it moves.
+        assert_eq!(floats(&counter), [1.0, 0.0, -1.0]);
+        let back = t(&[-0.9, 0.3, 0.8]);
+        let (next, ..) = switch(&c, &back, &t(&[0.0; 3]), &mask, &LADDER, &FREE, 2).unwrap();
+        assert_eq!(floats(&next), [16.0, 0.5, -16.0]);
     }
 
     #[test]
