@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::classifier::Classifier;
-use super::run::{Adversarial, Attack, Standing, Subject};
+use super::run::{Adversarial, Attack, Standing, Subject, each_once};
 use super::{Apgd, ApgdTargeted, Ball, Error, Fab, Goal, Norm, Result, Square};
 
 /// AutoAttack (Croce and Hein 2020, arXiv 2003.01690): the ensemble that RobustBench ranks by. Images that the model gets
@@ -198,6 +198,10 @@ impl Attack for AutoAttack {
         }
         self.ball.validate()?;
         self.attacks.iter().try_for_each(|attack| attack.check())
+    }
+
+    fn advice(&self, images: &Tensor) -> Vec<String> {
+        each_once(self.attacks.iter().flat_map(|attack| attack.advice(images)))
     }
 
     fn run(&self, model: &dyn Classifier, images: &Tensor, goal: &Goal, seed: u64) -> Result<Adversarial> {

@@ -3,6 +3,8 @@
 use core_tensor::nn::Network;
 use tch::Tensor;
 
+use super::{Error, Result};
+
 /// A differentiable classifier in evaluation mode.
 ///
 /// Any closure `Fn(&Tensor) -> Tensor` is one: `|x: &Tensor| net.forward_t(x, false)`. With tch the mode is an argument of
@@ -50,11 +52,17 @@ pub struct Normalized<M> {
 impl<M: Classifier> Normalized<M> {
     /// With one mean and one standard deviation a channel of `[batch, channels, height, width]`.
     ///
-    /// Means are finite, deviations finite and above 0. It is not checked here: an attack on a model with others finds
-    /// logits that are not finite, and refuses it.
-    pub fn new(model: M, mean: &[f32], deviation: &[f32]) -> Self {
+    /// # Errors
+    /// [`Error::Setting`] for a mean that is not finite, or a deviation that is not finite and above 0.
+    pub fn new(model: M, mean: &[f32], deviation: &[f32]) -> Result<Self> {
+        if let Some(wrong) = mean.iter().find(|mean| !mean.is_finite()) {
+            return Err(Error::setting("mean", "finite", wrong));
+        }
+        if let Some(wrong) = deviation.iter().find(|deviation| !(**deviation > 0.0 && deviation.is_finite())) {
+            return Err(Error::setting("deviation", "finite and above 0", wrong));
+        }
         let channels = |values: &[f32]| Tensor::from_slice(values).reshape([1, -1, 1, 1]);
-        Self { model, mean: channels(mean), deviation: channels(deviation) }
+        Ok(Self { model, mean: channels(mean), deviation: channels(deviation) })
     }
 }
 

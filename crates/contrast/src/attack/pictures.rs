@@ -38,7 +38,8 @@ impl Pictures {
 /// Clean and attacked images in 8 bits, such that the stored pair keeps the budget.
 ///
 /// Rounding each by itself does not: half a level is won or lost on either side. Here the clean image is rounded, and the
-/// perturbation is cut to whole levels towards zero, which makes it no larger in any norm.
+/// perturbation is cut to whole levels towards zero. That makes it no larger in any norm, but for what single precision
+/// may take from a whole level: a change that misses one by no more, 6e-5 of a level in the box `[0, 1]`, becomes that level.
 ///
 /// # Errors
 /// Images outside the box, or libtorch's when the shapes differ.
@@ -49,8 +50,9 @@ pub fn to_bytes(ball: &Ball, clean: &Tensor, attacked: &Tensor) -> Result<(Tenso
     let levels = 255.0 / (ball.high - ball.low);
     let change = attacked.f_sub(clean)? * levels;
     let clean = ((clean - ball.low) * levels).round();
-    // What single precision took from a whole level is given back before cutting.
-    let change = (change.abs() + 1e-3).floor() * change.sign();
+    // What single precision took from a whole level, when the pixel was moved and here, is given back before cutting.
+    let slack = 2.0 * f64::from(f32::EPSILON) * (ball.low.abs() + ball.high.abs()) * levels;
+    let change = (change.abs() + slack).floor() * change.sign();
     let attacked = (&clean + change).clamp(0.0, 255.0);
     Ok((clean.to_kind(Kind::Uint8), attacked.to_kind(Kind::Uint8)))
 }

@@ -8,8 +8,8 @@ use tch::{Device, Tensor};
 
 use super::classifier::Classifier;
 use super::masking::{Check, MaskingConfig, gradient_masking};
-use super::run::Subject;
-use super::{Attack, Ball, Error, Goal, Result};
+use super::run::{Subject, each_once};
+use super::{Attack, Ball, Error, Goal, Result, Square};
 
 /// So many of so many examples right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,7 +94,7 @@ pub struct RobustnessReport {
     pub curves: Vec<CurvePoint>,
     /// The looks for masked gradients, if asked for.
     pub masking: Vec<Check>,
-    /// What is legal but probably not meant.
+    /// What is legal but probably not meant, each once: of the attacks, at their own budgets and the curve's; of the looks.
     pub warnings: Vec<String>,
 }
 
@@ -224,7 +224,7 @@ impl<'a> Evaluator<'a> {
             worst_per_class: by_class(&worst),
             curves: self.curves(images, labels, &clean)?,
             masking,
-            warnings: self.attacks.iter().filter_map(|attack| attack.ball().advice()).collect(),
+            warnings: self.warnings(images),
             attacks,
         })
     }
@@ -245,6 +245,16 @@ impl<'a> Evaluator<'a> {
             ball.check_images(images)?;
         }
         Ok(())
+    }
+
+    fn warnings(&self, images: &Tensor) -> Vec<String> {
+        let attacks = self.attacks.iter().flat_map(|attack| {
+            let on_curve = self.radii.iter().flat_map(|&radius| attack.with_radius(radius).advice(images));
+            attack.advice(images).into_iter().chain(on_curve)
+        });
+        // Of the looks' attacks this one has most to say.
+        let looks = self.masking.iter().flat_map(|(ball, _)| Square::new(*ball).advice(images));
+        each_once(attacks.chain(looks))
     }
 
     fn curves(&self, images: &Tensor, labels: &Tensor, clean: &[bool]) -> Result<Vec<CurvePoint>> {

@@ -29,6 +29,12 @@ pub trait Attack: std::fmt::Debug {
         self.ball().validate()
     }
 
+    /// What is legal on `images`, `[batch, …]`, but probably not meant, in words. By default what the ball says.
+    fn advice(&self, images: &Tensor) -> Vec<String> {
+        let _ = images;
+        self.ball().advice().into_iter().collect()
+    }
+
     /// Attacks `images`, `[batch, …]` inside the box.
     ///
     /// # Errors
@@ -298,6 +304,17 @@ impl Standing {
         self.places = self.places.index_select(0, &stay);
         stay
     }
+}
+
+/// Advice without repetitions, in the order given.
+pub(crate) fn each_once(advice: impl Iterator<Item = String>) -> Vec<String> {
+    let mut all = Vec::new();
+    for words in advice {
+        if !all.contains(&words) {
+            all.push(words);
+        }
+    }
+    all
 }
 
 /// Places of true entries.

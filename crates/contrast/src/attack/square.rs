@@ -63,12 +63,6 @@ impl Square {
         Ok(())
     }
 
-    /// What is legal but probably not meant, in words: the side of a window comes from the image's area, so on images far
-    /// from square it is cut by the shorter edge and covers less than its share.
-    pub fn advice(&self, height: i64, width: i64) -> Option<String> {
-        (height != width).then(|| format!("windows on {height} × {width} images are cut to the shorter edge"))
-    }
-
     /// The side of the window at a query, for images of `height × width`.
     pub fn side(&self, query: usize, height: usize, width: usize) -> usize {
         let query = if self.rescale { query * 10_000 / self.queries } else { query };
@@ -117,6 +111,18 @@ impl Attack for Square {
 
     fn check(&self) -> Result<()> {
         self.validate()
+    }
+
+    /// The ball's, and of images that are not square: the side of a window comes from the image's area, so far from
+    /// square it is cut by the shorter edge and covers less than its share.
+    fn advice(&self, images: &Tensor) -> Vec<String> {
+        let cut = match self.shape(images) {
+            Ok(Shape { height, width, .. }) if height != width => {
+                Some(format!("windows of the square attack on {height} × {width} images are cut to the shorter edge"))
+            }
+            _ => None,
+        };
+        self.ball.advice().into_iter().chain(cut).collect()
     }
 
     fn run(&self, model: &dyn Classifier, images: &Tensor, goal: &Goal, seed: u64) -> Result<Adversarial> {

@@ -15,7 +15,8 @@ pub enum Layout {
     Interleaved,
 }
 
-/// Rows of the similarity matrix that exist at a time. 128 rows of 2,048 `f32` are 1 MB, which a core's cache holds.
+/// Rows of the similarity matrix that exist at a time, if it has more than [`WHOLE`]. 128 rows of 2,048 `f32` are 1 MB,
+/// which a core's cache holds.
 const BLOCK: i64 = 128;
 
 /// Matrices of up to so many rows are one block: they are no larger, and starting an operation costs more than doing it.
@@ -38,9 +39,9 @@ const SAFE_EXPONENT: f64 = 40.0;
 ///
 /// `embeddings` are `[N, features]`, `f32` or `f64`; the loss is a scalar with a gradient to them.
 ///
-/// The similarity matrix never exists as a whole: value and gradient come from one sweep over blocks of 128 rows, so that
-/// memory grows with `N`, not with `N²`. Since the gradient is computed with the value, the loss can be
-/// differentiated once; [`nt_xent_plain`] can be differentiated again.
+/// Value and gradient come from one sweep over blocks of 128 rows of the similarity matrix, so that memory grows with `N`,
+/// not with `N²`. Of up to 512 rows the one block is the whole matrix, at most 1 MB of `f32`. Since the gradient is
+/// computed with the value, the loss can be differentiated once; [`nt_xent_plain`] can be differentiated again.
 ///
 /// ```
 /// use contrast::learn::{Layout, nt_xent};

@@ -261,7 +261,7 @@ impl Objective<SemiBatch> for SemiSupervised<'_> {
 }
 
 /// Batches of a fixed number of labelled and unlabelled images. An epoch passes once through the unlabelled ones; the labelled
-/// ones come round as often as needed, in a new order each time.
+/// ones come round as often as needed, in a new order and augmented anew each time.
 #[derive(Debug)]
 pub struct SemiLoader {
     set: Arc<Dataset>,
@@ -303,18 +303,21 @@ impl SemiLoader {
         Ok(Self { set, split: Arc::new(split), soft, pipeline, sizes, seed })
     }
 
-    /// The images of each batch of an epoch: labelled positions first.
-    fn order(&self, epoch: u64) -> Vec<Vec<usize>> {
+    /// The images of each batch of an epoch, labelled ones first: position, and stream of the augmentation. A labelled
+    /// image's is its round, so that it does not come round again in an epoch as the same picture; others have 0.
+    fn order(&self, epoch: u64) -> Vec<Vec<(usize, u64)>> {
         let [labelled, unlabelled] = self.sizes;
         let batches = self.split.unlabelled.len() / unlabelled;
         let mut rng = generator(self.seed, Purpose::Order, epoch);
         let mut rest = self.split.unlabelled.clone();
         rest.shuffle(&mut rng);
-        let mut few: Vec<usize> = Vec::with_capacity(batches * labelled);
-        while few.len() < batches * labelled {
-            let mut round = self.split.labelled.clone();
-            round.shuffle(&mut rng);
-            few.extend(round);
+        let rest: Vec<(usize, u64)> = rest.into_iter().map(|position| (position, 0)).collect();
+        let rounds = (batches * labelled).div_ceil(self.split.labelled.len()) as u64;
+        let mut few: Vec<(usize, u64)> = Vec::new();
+        for round in 0..rounds {
+            let mut positions = self.split.labelled.clone();
+            positions.shuffle(&mut rng);
+            few.extend(positions.into_iter().map(|position| (position, round)));
         }
         few.chunks(labelled).zip(rest.chunks_exact(unlabelled)).map(|(few, rest)| [few, rest].concat()).collect()
     }
@@ -330,10 +333,15 @@ impl BatchSource for SemiLoader {
     fn epoch(&self, epoch: u64) -> core_tensor::Result<Box<dyn Iterator<Item = core_tensor::Result<SemiBatch>> + '_>> {
         let (set, pipeline, soft) = (self.set.clone(), self.pipeline.clone(), self.soft.shallow_clone());
         let (labelled, seed) = (self.sizes[0], self.seed);
-        let work = self.order(epoch).into_iter().map(move |index| {
-            let input = pipeline.batch(&*set, &index, Draw { seed, epoch, stream: 0 })?;
-            let target: Vec<i64> = index[..labelled].iter().map(|&position| set.label(position)).collect();
-            let places: Vec<i64> = index.iter().map(|&position| position as i64).collect();
+        let work = self.order(epoch).into_iter().map(move |rows| {
+            // A draw has one stream: rows of the same are drawn together.
+            let parts = rows.chunk_by(|(_, a), (_, b)| a == b).map(|part| {
+                let index: Vec<usize> = part.iter().map(|&(position, _)| position).collect();
+                pipeline.batch(&*set, &index, Draw { seed, epoch, stream: part[0].1 })
+            });
+            let input = Tensor::f_cat(&parts.collect::<core_tensor::Result<Vec<_>>>()?, 0)?;
+            let target: Vec<i64> = rows[..labelled].iter().map(|&(position, _)| set.label(position)).collect();
+            let places: Vec<i64> = rows.iter().map(|&(position, _)| position as i64).collect();
             let soft = soft.f_index_select(0, &Tensor::from_slice(&places))?;
             Ok(SemiBatch { input, target: Tensor::from_slice(&target), soft })
         });

@@ -1,6 +1,6 @@
 //! Every bad input has its error.
 
-use super::models::{SmallNet, linear, points};
+use super::models::{linear, points};
 use crate::attack::{Apgd, Attack, Ball, Error, Goal, Loss, Normalized, Pgd};
 use tch::{Device, Kind, Tensor};
 
@@ -75,12 +75,16 @@ fn labels_and_targets_on_another_device_than_the_images() {
 }
 
 #[test]
-fn a_deviation_of_zero_gives_logits_that_are_refused() {
-    let net = SmallNet::new(5, Kind::Float);
-    let (images, labels) = net.data(2, 6, Kind::Float);
-    let broken = Normalized::new(net.eval(), &[0.5], &[0.0]);
-    let error = Pgd::new(Ball::linf(0.1)).run(&broken, &images, &Goal::untargeted(&labels), 0).unwrap_err();
-    assert!(matches!(error, Error::NonFinite { what: "logits", .. }), "{error}");
+fn means_and_deviations_that_normalise_nothing() {
+    let model = || linear(Kind::Float);
+    for deviation in [0.0, -0.25, f32::NAN, f32::INFINITY] {
+        let error = Normalized::new(model(), &[0.5, 0.5], &[0.25, deviation]).map(|_| ()).unwrap_err();
+        assert!(matches!(error, Error::Setting { setting: "deviation", .. }), "{deviation}: {error}");
+    }
+    for mean in [f32::NAN, f32::NEG_INFINITY] {
+        let error = Normalized::new(model(), &[0.5, mean], &[0.25]).map(|_| ()).unwrap_err();
+        assert!(matches!(error, Error::Setting { setting: "mean", .. }), "{mean}: {error}");
+    }
 }
 
 #[test]

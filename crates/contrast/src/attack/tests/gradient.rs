@@ -256,7 +256,7 @@ fn a_gradient_that_is_one_number_for_all_pixels_is_averaged_too() {
 #[test]
 fn a_model_that_wants_normalised_images_gets_them() {
     let images = Tensor::from_slice(&[0.5, 0.75, 0.2, 0.4]).reshape([1, 2, 1, 2]);
-    let model = Normalized::new(|x: &Tensor| x.flatten(1, -1), &[0.5, 0.4], &[0.25, 0.2]);
+    let model = Normalized::new(|x: &Tensor| x.flatten(1, -1), &[0.5, 0.4], &[0.25, 0.2]).unwrap();
     // Of the first channel (.5 − .5) / .25 and (.75 − .5) / .25, of the second (.2 − .4) / .2 and (.4 − .4) / .2; means
     // and deviations are given in single precision.
     let expected = Tensor::from_slice(&[0.0, 1.0, -1.0, 0.0]).reshape([1, 4]);

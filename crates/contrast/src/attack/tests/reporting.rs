@@ -95,6 +95,32 @@ fn a_report_holds_curves_that_never_rise_and_survives_json() {
 }
 
 #[test]
+fn what_is_probably_not_meant_is_said_once_of_attacks_curves_and_looks() {
+    let model = |x: &Tensor| {
+        let halves = x.flatten(1, -1).reshape([x.size()[0], 2, -1]);
+        halves.mean_dim([2].as_slice(), false, Kind::Float)
+    };
+    let warnings = |evaluator: Evaluator, size: [i64; 2]| {
+        let images = uniform(&[2, 1, size[0], size[1]], 1, (0.0, 1.0), Kind::Float);
+        let labels = model(&images).argmax(-1, false);
+        evaluator.run(&images, &labels).unwrap().warnings
+    };
+    let begun = || Evaluator::new(&model, 0);
+    let square = |radius| Square::new(Ball::linf(radius)).with_queries(3);
+    assert_eq!(warnings(begun().attack(square(0.1)), [28, 28]), [""; 0]);
+    let oblong = warnings(begun().attack(square(0.1)).attack(Pgd::new(Ball::linf(0.1))), [28, 14]);
+    assert!(oblong.len() == 1 && oblong[0].contains("28 × 14"), "{oblong:?}");
+    // An ensemble speaks for its members; every budget of a curve counts.
+    let members: Vec<Box<dyn Attack>> = vec![Box::new(square(0.1)), Box::new(Pgd::new(Ball::linf(0.1)))];
+    let ensemble = AutoAttack::of(Ball::linf(0.1), members).unwrap();
+    let curve = warnings(begun().attack(ensemble).curve(&[0.1, 4.0, 8.0]), [28, 14]);
+    assert!(curve.len() == 3 && curve[0] == oblong[0] && curve[1].contains("4/255"), "{curve:?}");
+    let config = MaskingConfig { queries: 3, points: 2, apgd_steps: 2, steps: 2, ..MaskingConfig::default() };
+    let looks = warnings(begun().look_for_masking(Ball::linf(8.0), config), [28, 14]);
+    assert!(looks.len() == 2 && looks[0].contains("8/255") && looks[1] == oblong[0], "{looks:?}");
+}
+
+#[test]
 fn numbers_beyond_what_a_tensor_counts_mean_all_and_a_batch_of_none_is_refused() {
     let net = SmallNet::new(5, Kind::Float);
     let (images, labels) = net.data(3, 6, Kind::Float);
@@ -395,4 +421,28 @@ fn stored_in_eight_bits_a_perturbation_keeps_its_budget() {
     let grey = Pictures::new(&ball, &clean, &clean, 1, 10.0).unwrap().difference;
     assert_eq!(values(&grey), [128.0; 25]);
     assert_eq!(pictures.difference.to_kind(Kind::Int).max().int64_value(&[]), 208);
+}
+
+#[test]
+fn whole_levels_are_stored_whole_and_a_budget_just_below_one_is_not_rounded_up() {
+    let wide = |kind| uniform(&[4, 1, 32, 32], 3, (0.0, 1.0), kind);
+    for (kind, low, high) in [(Kind::Float, 0.0, 1.0), (Kind::Double, 0.0, 1.0), (Kind::Float, -1.0, 1.0)] {
+        let levels = |radius: f64| {
+            let ball = Ball::linf(radius).within(low, high);
+            // All move by the whole budget, up or down, and none leaves the box.
+            let clean = (wide(kind) * 0.8 + 0.1) * (high - low) + low;
+            let (up, down) = (ball.project(&clean, &(&clean + 9.0)), ball.project(&clean, &(&clean - 9.0)));
+            [up, down].map(|moved| {
+                let (clean, moved) = to_bytes(&ball, &clean, &moved.unwrap()).unwrap();
+                let change = (moved.to_kind(Kind::Int) - clean.to_kind(Kind::Int)).abs();
+                (change.min().int64_value(&[]), change.max().int64_value(&[]))
+            })
+        };
+        for whole in [1, 2, 4, 8, 16] {
+            let radius = whole as f64 / 255.0 * (high - low);
+            assert_eq!(levels(radius), [(whole, whole); 2], "{kind:?} in [{low}, {high}]");
+        }
+        // .9996 of a level.
+        assert_eq!(levels(0.00392 * (high - low)), [(0, 0); 2], "{kind:?} in [{low}, {high}]");
+    }
 }

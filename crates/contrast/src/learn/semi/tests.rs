@@ -1,5 +1,5 @@
 use super::*;
-use core_tensor::data::{ImageShape, Loader, LoaderConfig, ShapeGenerator};
+use core_tensor::data::{ImageShape, Loader, LoaderConfig, ShapeGenerator, Transform};
 use proptest::prelude::*;
 
 fn matrix(values: &[f64]) -> Tensor {
@@ -155,6 +155,52 @@ fn soft_labels_are_kept_by_position() {
     let pooled = pseudo_labels(|x| mean(x).narrow(0, 0, 1), &loader(LoaderConfig::evaluation(4)));
     for refused in [flat, pooled] {
         assert!(matches!(refused, Err(Error::Mismatch { name, .. }) if name == "pseudo-labels"));
+    }
+}
+
+#[test]
+fn a_labelled_image_that_comes_round_again_in_an_epoch_is_augmented_anew() {
+    let images = ShapeGenerator::fashion_mnist().splits(22, 1, 0).unwrap().train;
+    let split = SemiSplit { labelled: vec![3, 8], unlabelled: (0..22).filter(|i| ![3, 8].contains(i)).collect() };
+    let soft = Tensor::arange(22, (Kind::Float, Device::Cpu)).view([22, 1]);
+    let moves = vec![Transform::PadCrop { padding: 4 }, Transform::HorizontalFlip { probability: 0.5 }];
+    let augmentation = Augmentation::new(moves);
+    let pipeline = augmentation.prepare(images.channels(), images.size()).unwrap();
+    let loader = SemiLoader::new(images.clone(), split, &soft, &augmentation, [2, 2], 5).unwrap();
+    let epoch = || loader.epoch(0).unwrap().map(|batch| batch.unwrap());
+    let drawn =
+        |position, stream| pipeline.batch(&images, &[position], Draw { seed: 5, epoch: 0, stream }).unwrap().get(0);
+    let mut distinct: Vec<Tensor> = Vec::new();
+    for ((round, batch), again) in (0_u64..).zip(epoch()).zip(epoch()) {
+        assert_eq!(batch.input, again.input, "another pass through the epoch is the same");
+        for row in 0..4 {
+            let position = batch.soft.double_value(&[row, 0]) as usize;
+            // Unlabelled images, and the first round of the labelled ones, are those of any other loader.
+            let stream = if row < 2 { round } else { 0 };
+            assert_eq!(batch.input.get(row), drawn(position, stream), "round {round}, image {position}");
+            if position == 3 && !distinct.contains(&batch.input.get(row)) {
+                distinct.push(batch.input.get(row));
+            }
+        }
+    }
+    // Of 162 moves ten are seldom twice the same.
+    assert!(distinct.len() > 5, "{} pictures of ten", distinct.len());
+}
+
+#[test]
+fn a_batch_may_begin_in_one_round_and_end_in_the_next() {
+    let images = ShapeGenerator::fashion_mnist().splits(12, 1, 0).unwrap().train;
+    let split = SemiSplit { labelled: vec![0, 1, 2], unlabelled: (3..12).collect() };
+    let soft = Tensor::arange(12, (Kind::Float, Device::Cpu)).view([12, 1]);
+    let augmentation = Augmentation::new(vec![Transform::PadCrop { padding: 4 }]);
+    let pipeline = augmentation.prepare(images.channels(), images.size()).unwrap();
+    let loader = SemiLoader::new(images.clone(), split, &soft, &augmentation, [2, 3], 0).unwrap();
+    let batches: Vec<SemiBatch> = loader.epoch(1).unwrap().map(|batch| batch.unwrap()).collect();
+    for (place, stream) in [0, 0, 0, 1, 1, 1].into_iter().enumerate() {
+        let (batch, row) = (&batches[place / 2], (place % 2) as i64);
+        let position = batch.soft.double_value(&[row, 0]) as usize;
+        let expected = pipeline.batch(&images, &[position], Draw { seed: 0, epoch: 1, stream }).unwrap();
+        assert_eq!(batch.input.get(row), expected.get(0), "place {place}");
     }
 }
 
