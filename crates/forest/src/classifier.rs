@@ -18,8 +18,8 @@ impl SoftForestParams {
     /// Fits a classifier to `x` `[rows, columns]` and labels `y` in `0..classes`.
     ///
     /// # Errors
-    /// A setting out of range, no rows, a NaN or infinite feature, fewer than two classes, a label out of range, a number of
-    /// labels that is not the number of rows, or a loss that diverges.
+    /// A setting out of range, no rows, a NaN or infinite feature, nothing but categorical columns without a value, fewer than
+    /// two classes, a label out of range, a number of labels that is not the number of rows, or a loss that diverges.
     pub fn fit(&self, x: ArrayView2<f32>, y: ArrayView1<usize>) -> Result<SoftForest> {
         self.fit_weighted(x, y, None)
     }
@@ -37,9 +37,10 @@ impl SoftForestParams {
         self.fit_masked(x, y, weights, None)
     }
 
-    /// As [`fit_weighted`](Self::fit_weighted), with a whole-number weight of each row in each tree, `[trees, rows]`: 0 hides
-    /// a row from a tree. Folds of a cascade are trees that do not see one part of the rows. With
-    /// [`Loss::Joint`](crate::Loss::Joint) the mean of a row is over its weights, and a row that no tree sees costs nothing.
+    /// As [`fit_weighted`](Self::fit_weighted), with a whole-number weight of each row in each tree, `[trees, rows]`, in the
+    /// loss and in penalties that depend on rows: 0 hides a row from a tree. Folds of a cascade are trees that do not see one
+    /// part of the rows. With [`Loss::Joint`](crate::Loss::Joint) the mean of a row is over its weights, and a row that no tree
+    /// sees costs nothing.
     ///
     /// # Errors
     /// As [`fit_weighted`](Self::fit_weighted), and when `tree_weights` has another shape.
@@ -162,10 +163,15 @@ impl SoftForest {
 
     /// One more pass over new rows, at the configured step size without decay. The shape goes on changing unless it has been
     /// hardened. To learn from a stream from the start, fit with 0 epochs first. Scaling and categories stay those of
-    /// the first rows; balanced class weights count as uniform.
+    /// the first rows; balanced class weights count as uniform, given ones are divided by their mean over the classes.
+    ///
+    /// Adam's moments start over with each call, and its first step is as long as the rate whatever the gradient's size. So what
+    /// all rows of a chunk weigh alike counts against the penalties only, and many small chunks move the trees further than
+    /// few large ones.
     ///
     /// # Errors
-    /// As [`SoftForestParams::fit`]; labels must be below the number of classes at fitting. The model is unchanged on error.
+    /// As [`SoftForestParams::fit`], also where all rows are of classes with a weight of 0; labels must be below the number of
+    /// classes at fitting. The model is unchanged on error.
     pub fn partial_fit(&mut self, x: ArrayView2<f32>, y: ArrayView1<usize>) -> Result<()> {
         check_rows("labels", x.nrows(), y.len())?;
         if x.nrows() == 0 {
@@ -173,13 +179,14 @@ impl SoftForest {
         }
         check_range(y, self.classes())?;
         let labels = y.to_vec();
-        let uniform = ClassWeights::Uniform;
-        let class_weights = match &self.ensemble.params.class_weights {
-            given @ ClassWeights::Given(_) => given,
+        let weights = match &self.ensemble.params.class_weights {
+            class_weights @ ClassWeights::Given(given) => {
+                let mean = mean(given);
+                scaled(unscaled_weights(&labels, self.classes(), class_weights, None)?, mean)
+            }
             // Frequencies of one chunk say little about the stream's.
-            _ => &uniform,
+            _ => vec![1.0; labels.len()],
         };
-        let weights = row_weights(&labels, self.classes(), class_weights, None)?;
         let targets = Targets::Classes(labels);
         self.ensemble.partial_fit(Samples { x, targets, weights, tree_weights: None, forests: 1 })
     }
@@ -303,6 +310,27 @@ pub(crate) fn row_weights(
     class_weights: &ClassWeights,
     sample_weights: Option<ArrayView1<f32>>,
 ) -> Result<Vec<f32>> {
+    let weights = unscaled_weights(labels, classes, class_weights, sample_weights)?;
+    let mean = mean(&weights);
+    Ok(scaled(weights, mean))
+}
+
+fn mean(weights: &[f32]) -> f64 {
+    weights.iter().map(|&w| f64::from(w)).sum::<f64>() / weights.len() as f64
+}
+
+fn scaled(mut weights: Vec<f32>, unit: f64) -> Vec<f32> {
+    weights.iter_mut().for_each(|w| *w = (f64::from(*w) / unit) as f32);
+    weights
+}
+
+/// Sample weights times class weights.
+fn unscaled_weights(
+    labels: &[usize],
+    classes: usize,
+    class_weights: &ClassWeights,
+    sample_weights: Option<ArrayView1<f32>>,
+) -> Result<Vec<f32>> {
     let mut weights = checked_weights(labels.len(), sample_weights)?;
     let per_class = match class_weights {
         ClassWeights::Uniform => None,
@@ -323,8 +351,6 @@ pub(crate) fn row_weights(
         }
     }
     check_weights("sample weights times class weights", weights.iter().copied())?;
-    let mean = weights.iter().map(|&w| f64::from(w)).sum::<f64>() / weights.len() as f64;
-    weights.iter_mut().for_each(|w| *w = (f64::from(*w) / mean) as f32);
     Ok(weights)
 }
 

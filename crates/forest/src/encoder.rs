@@ -42,6 +42,10 @@ impl Encoder {
                 numeric(values, index, params.missing)?
             });
         }
+        if columns.iter().all(|column| column.inputs() == 0) {
+            let what = "inputs made of features, as no category is present";
+            return Err(ForestError::Empty { what, rows: x.nrows(), columns: 0 });
+        }
         let mut encoder = Self { columns, missing: params.missing, mean: Vec::new(), inverse_scale: Vec::new() };
         let expanded = encoder.expand(x)?;
         let rows = expanded.nrows() as f64;
@@ -268,6 +272,19 @@ mod tests {
         let unknown = encoder.expand(other.view());
         assert!(matches!(unknown, Err(ForestError::Category { column: 0, row: 1, known: 2, .. })));
         Ok(())
+    }
+
+    #[test]
+    fn features_without_any_category_present_are_refused() {
+        let x = Array2::from_elem((3, 2), f32::NAN);
+        let params = SoftForestParams::default().missing(Missing::Indicate);
+        for fraction in [0.5, 1.0] {
+            let all = params.clone().categorical(vec![0, 1]).feature_fraction(fraction);
+            let refused = all.fit(x.view(), ndarray::aview1(&[0, 1, 1]));
+            assert!(matches!(refused, Err(ForestError::Empty { rows: 3, columns: 0, .. })));
+        }
+        // A number that is always missing still has its indicator.
+        assert!(Encoder::fit(x.view(), &params.categorical(vec![0])).is_ok_and(|encoder| encoder.inputs() == 2));
     }
 
     #[test]

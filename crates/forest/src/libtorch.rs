@@ -9,7 +9,9 @@ use tch::{Device, Kind, Tensor};
 use crate::classifier::{SoftForest, check_range, check_rows};
 use crate::error::{ForestError, Result};
 use crate::gate::Gate;
-use crate::params::{ClassWeights, LeafUpdate, Leafness, Loss, Mix, Regularisers, SoftForestParams, require};
+use crate::params::{
+    ClassWeights, LeafModel, LeafUpdate, Leafness, Loss, Mix, Regularisers, SoftForestParams, require,
+};
 use crate::topology::Topology;
 use crate::tree::Tree;
 
@@ -235,12 +237,13 @@ impl TorchForest {
 
     /// Trains in place with Adam on batches of scaled rows, at a constant rate; returns the mean loss of each epoch. Batches are
     /// taken in the order of the rows. Leafness is projected on [0, 1] after each step, and left alone with
-    /// [`Leafness::Fixed`] and [`Leafness::Random`].
+    /// [`Leafness::Fixed`] and [`Leafness::Random`]. What concerns the time before and after is not looked at: trees, depth,
+    /// first leafness, scaling, missing values and categories, hardening, fine-tuning, and the seed, as nothing is drawn.
     ///
     /// # Errors
-    /// A setting out of range, another loss, gate or mix than those given to [`new`](Self::new), a setting that only
-    /// the forest's own training knows (penalties, weight decay, bagging, feature subsets, class weights, augmentation,
-    /// annealing, early stopping, closed-form updates); what [`gradients`](Self::gradients) refuses;
+    /// A setting out of range, another loss, gate, mix or inverse temperature than those given to [`new`](Self::new), a setting
+    /// that only the forest's own training knows (linear leaves, penalties, weight decay, bagging, feature subsets, class
+    /// weights, augmentation, annealing, early stopping, closed-form updates); what [`gradients`](Self::gradients) refuses;
     /// [`ForestError::Diverged`].
     pub fn train(&mut self, x: ArrayView2<f32>, y: ArrayView1<usize>, params: &SoftForestParams) -> Result<Vec<f64>> {
         self.check(params)?;
@@ -376,8 +379,15 @@ impl TorchForest {
         require(params.loss == self.loss, "loss", "the one that the libtorch form was made with", &params.loss)?;
         require(params.gate == self.gate, "gate", "the one that the libtorch form was made with", &params.gate)?;
         require(params.mix == self.mix, "mix", "the one that the libtorch form was made with", &params.mix)?;
+        require(
+            f64::from(params.inverse_temperature) == self.inverse_temperature,
+            "inverse_temperature",
+            "the one that the libtorch form was made with",
+            &params.inverse_temperature,
+        )?;
         let optimiser = &params.optimiser;
-        let defaults: [(bool, &'static str, &dyn std::fmt::Debug); 9] = [
+        let defaults: [(bool, &'static str, &dyn std::fmt::Debug); 10] = [
+            (params.leaf == LeafModel::Constant, "leaf", &params.leaf),
             (params.regularisers == Regularisers::default(), "regularisers", &params.regularisers),
             (optimiser.weight_decay == 0.0, "optimiser.weight_decay", &optimiser.weight_decay),
             (params.leaf_update == LeafUpdate::Gradient, "leaf_update", &params.leaf_update),

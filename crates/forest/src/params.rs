@@ -70,8 +70,9 @@ pub enum LeafUpdate {
     /// By gradient, with everything else.
     #[default]
     Gradient,
-    /// By expectation-maximisation over the whole training set after each epoch, gates held fixed; the likelihood never
-    /// falls in a round. Classification with [`Mix::Probabilities`] and [`Loss::PerTree`] only.
+    /// By expectation-maximisation over the whole training set after each epoch, gates held fixed, each node counting 0.1 rows
+    /// more, spread evenly over the classes. What never falls in a round is the likelihood times that prior; by itself it may
+    /// fall a little. Classification with [`Mix::Probabilities`] and [`Loss::PerTree`] only.
     ClosedForm {
         /// Rounds an epoch.
         rounds: usize,
@@ -86,13 +87,16 @@ pub enum LeafUpdate {
 pub struct Regularisers {
     /// Times the expected number of nodes of a tree. 1e-3 with `Leafness::Logit { init: 0.0 }` is a good start.
     pub size: f32,
-    /// Times the expected number of gates evaluated per sample: the cost of prediction itself.
+    /// Times the expected number of gates evaluated per sample: the cost of prediction itself. A sample counts as often as the
+    /// tree has it: by its bag, and not at all where it is hidden from the tree.
     pub path: f32,
     /// Times the sum over gates of (1 - leafness): the sparsity term of the budding-tree reference (1e-3 there).
     pub leafness: f32,
-    /// Times the routing-balance term of Frosst and Hinton (2017), decayed by 2^-depth (0.1 there).
+    /// Times the routing-balance term of Frosst and Hinton (2017), decayed by 2^-depth (0.1 there) and weighted by the gate's
+    /// existence, held constant. Samples count as in `path`.
     pub balance: f32,
-    /// Times the sum of leafness (1 - leafness), ramped up linearly over the epochs: makes shapes binary before hardening.
+    /// Times the sum of leafness (1 - leafness) over gates, weighted by their existence, held constant; ramped up linearly
+    /// over the epochs: makes shapes binary before hardening.
     pub polarise: f32,
 }
 

@@ -86,7 +86,8 @@ impl SoftForestRegressor {
         Ok(r_squared(self.predict(x)?.view(), y))
     }
 
-    /// One more pass over new rows, at the configured step size without decay.
+    /// One more pass over new rows, at the configured step size without decay. Adam starts over, as in
+    /// [`SoftForest::partial_fit`](crate::SoftForest::partial_fit).
     ///
     /// # Errors
     /// As [`SoftForestParams::fit_values`]. The model is unchanged on error.

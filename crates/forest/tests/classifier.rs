@@ -3,7 +3,7 @@
 use forest::synthetic::{blobs, oblique_xor};
 use forest::{
     ClassWeights, EarlyStopping, Evaluation, ForestError, LeafModel, LeafUpdate, Leafness, Loss, Missing, Mix,
-    Optimiser, SoftForest, SoftForestParams,
+    Optimiser, Regularisers, SoftForest, SoftForestParams,
 };
 use ndarray::{Array1, Array2, Axis, aview1};
 
@@ -204,6 +204,28 @@ fn a_tree_that_sees_no_row_stays_as_it_began() -> forest::Result<()> {
 }
 
 #[test]
+fn no_penalty_sees_a_row_that_is_hidden_from_a_tree() -> forest::Result<()> {
+    let (x, y) = blobs(80, 4, 2, 2.0, 1);
+    let mut moved = x.clone();
+    moved.row_mut(7).fill(3.0);
+    let hidden = Array2::from_shape_fn((1, 80), |(_, row)| u8::from(row != 7));
+    for loss in [Loss::PerTree, Loss::Joint] {
+        let penalties = Regularisers { path: 0.1, balance: 0.1, ..Regularisers::default() };
+        let params = quick().trees(1).loss(loss).regularisers(penalties).scaling(forest::Scaling::None);
+        let params = params.epochs(3).harden(false);
+        let fit = |x: &Array2<f32>, mask: &Array2<u8>| -> forest::Result<Vec<forest::Tree>> {
+            Ok(params.fit_masked(x.view(), aview1(&y), None, Some(mask.clone()))?.trees().to_vec())
+        };
+        let all = Array2::ones((1, 80));
+        assert_eq!(fit(&x, &hidden)?, fit(&moved, &hidden)?);
+        assert_ne!(fit(&x, &all)?, fit(&moved, &all)?);
+        // What all rows see alike is what there is without weights.
+        assert_eq!(fit(&x, &all)?, params.fit(x.view(), aview1(&y))?.trees());
+    }
+    Ok(())
+}
+
+#[test]
 fn a_joint_loss_is_of_the_trees_that_see_a_row() -> forest::Result<()> {
     let (x, y) = blobs(120, 4, 3, 2.0, 1);
     let params = quick().loss(Loss::Joint).epochs(1).batch(1000);
@@ -234,6 +256,28 @@ fn partial_fit_learns_from_a_stream() -> forest::Result<()> {
     let after = forest.score(x.view(), aview1(&y))?;
     assert!(after > 0.9 && after > before, "{before} {after}");
     assert_eq!(forest.history().len(), 30);
+    Ok(())
+}
+
+/// The mean weight of the classes is 2, so that rows of a class weigh 1/2 and 3/2 whatever a chunk holds.
+#[test]
+fn given_class_weights_hold_in_a_chunk_of_one_class() -> forest::Result<()> {
+    let (x, y) = blobs(60, 4, 2, 2.0, 1);
+    let rows: [Vec<usize>; 2] = [0, 1].map(|class| (0..60).filter(|&row| y[row] == class).collect());
+    let streamed = |weights: ClassWeights, class: usize| -> forest::Result<f64> {
+        let mut forest = quick().class_weights(weights).epochs(0).fit(x.view(), aview1(&y))?;
+        let chunk = x.select(Axis(0), &rows[class]);
+        forest.partial_fit(chunk.view(), aview1(&vec![class; chunk.nrows()]))?;
+        // One batch: its loss is of the trees before the step.
+        Ok(forest.history()[0].loss)
+    };
+    for (class, weight) in [(0, 0.5), (1, 1.5)] {
+        let plain = streamed(ClassWeights::Uniform, class)?;
+        let weighted = streamed(ClassWeights::Given(vec![1.0, 3.0]), class)?;
+        assert!((weighted - weight * plain).abs() < 1e-6, "{weighted} {plain}");
+    }
+    let nothing = streamed(ClassWeights::Given(vec![0.0, 1.0]), 0);
+    assert!(matches!(nothing, Err(ForestError::Weight { .. })));
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 
 use forest::libtorch::TorchForest;
 use forest::synthetic::blobs;
-use forest::{Evaluation, ForestError, Gate, Leafness, Loss, Mix, Regularisers, SoftForestParams};
+use forest::{Evaluation, ForestError, Gate, LeafModel, Leafness, Loss, Mix, Regularisers, SoftForestParams};
 use ndarray::{Array2, ArrayView2, aview1};
 use proptest::prelude::*;
 
@@ -152,6 +152,8 @@ fn what_it_cannot_train_on_is_refused() -> forest::Result<()> {
         (settings.clone().gate(Gate::SmoothStep { width: 6.0 }), "gate"),
         (settings.clone().mix(Mix::Logits), "mix"),
         (settings.clone().regularisers(penalised), "regularisers"),
+        (settings.clone().inverse_temperature(2.0), "inverse_temperature"),
+        (settings.clone().leaf(LeafModel::Linear), "leaf"),
         (settings.clone().bagging(true), "bagging"),
     ] {
         match torch.train(rows, labels, &other) {

@@ -159,8 +159,13 @@ pub(super) struct Grower<'a> {
     tree: HardTree,
 }
 
-/// How a node's children are grown.
-type Descent<'a> = fn(&mut Grower<'a>, Table<'_>, &mut [u32], usize) -> Child;
+/// A node that is still to be grown.
+struct Task<'r> {
+    rows: &'r mut [u32],
+    depth: usize,
+    /// Its parent's split, and whether it is the left child; `None` at the top.
+    parent: Option<(usize, bool)>,
+}
 
 /// Where a node is cut.
 struct Cut {
@@ -196,32 +201,47 @@ impl<'a> Grower<'a> {
         rows.sort_unstable();
         let (bins, labels) = (self.bins, self.labels);
         let whole = Table { codes: bins.codes(), labels };
-        let root = if whole.codes.len() <= self.cached {
-            self.node(whole, &mut rows, 0)
-        } else {
-            self.branch(whole, &mut rows, 0)
-        };
-        self.tree.root = root;
+        self.tree.root = self.subtree(whole, &mut rows, 0, whole.codes.len() > self.cached);
         self.tree
     }
 
-    /// A node of the whole table, which becomes one of a table of its own once that is small enough.
-    fn branch(&mut self, whole: Table, rows: &mut [u32], depth: usize) -> Child {
-        if rows.len() * self.bins.columns() > self.cached {
-            return self.split(whole, rows, depth, Self::branch);
+    /// A node and all below it, parents before children and left before right. With `cut`, what is small enough gets a table
+    /// of its own. A list of what is left to do, and no recursion: a tree may be as deep as it has rows, a thread's stack not.
+    fn subtree(&mut self, table: Table, rows: &mut [u32], depth: usize, cut: bool) -> Child {
+        let mut top = Child::Leaf(0);
+        let mut tasks = vec![Task { rows, depth, parent: None }];
+        while let Some(Task { rows, depth, parent }) = tasks.pop() {
+            let (child, middle) = if cut && rows.len() * self.bins.columns() <= self.cached {
+                (self.own_table(table, rows, depth), None)
+            } else {
+                self.node(table, rows, depth)
+            };
+            match parent {
+                None => top = child,
+                Some((split, true)) => self.tree.splits[split].left = child,
+                Some((split, false)) => self.tree.splits[split].right = child,
+            }
+            if let (Child::Split(index), Some(middle)) = (child, middle) {
+                let (left, right) = rows.split_at_mut(middle);
+                let task = |rows, is_left| Task { rows, depth: depth + 1, parent: Some((index as usize, is_left)) };
+                // The last is the next.
+                tasks.extend([task(right, false), task(left, true)]);
+            }
         }
+        top
+    }
+
+    /// A subtree whose rows get a table of their own.
+    fn own_table(&mut self, whole: Table, rows: &[u32], depth: usize) -> Child {
         let codes = self.bins.columns_of(rows);
         let labels: Vec<usize> = rows.iter().map(|&row| whole.labels[row as usize]).collect();
         let mut rows: Vec<u32> = (0..rows.len() as u32).collect();
-        self.node(Table { codes: &codes, labels: &labels }, &mut rows, depth)
+        self.subtree(Table { codes: &codes, labels: &labels }, &mut rows, depth, false)
     }
 
-    fn node(&mut self, table: Table, rows: &mut [u32], depth: usize) -> Child {
-        self.split(table, rows, depth, Self::node)
-    }
-
-    /// Depth is bounded by the number of rows; a worst-case chain of a few thousand frames of this size fits the stack.
-    fn split(&mut self, table: Table, rows: &mut [u32], depth: usize, child: Descent<'a>) -> Child {
+    /// One node, whose children are still to come. Where it is a split, those of its rows that go left come first; their
+    /// number is returned.
+    fn node(&mut self, table: Table, rows: &mut [u32], depth: usize) -> (Child, Option<usize>) {
         let totals = self.totals(table, rows);
         let pure = totals.iter().filter(|&&c| c > 0).count() < 2;
         let deep = self.params.max_depth.is_some_and(|most| depth >= most);
@@ -231,7 +251,7 @@ impl<'a> Grower<'a> {
             let leaf = self.tree.leaves();
             let count = rows.len().max(1) as f32;
             self.tree.leaves.extend(totals.iter().map(|&c| c as f32 / count));
-            return Child::Leaf(leaf as u32);
+            return (Child::Leaf(leaf as u32), None);
         };
         let column = table.column(cut.feature as usize);
         let middle = partition(rows, &mut self.spare, |row| column[row as usize] <= cut.bin);
@@ -242,12 +262,7 @@ impl<'a> Grower<'a> {
             left: Child::Leaf(0),
             right: Child::Leaf(0),
         });
-        let (left, right) = rows.split_at_mut(middle);
-        let left = child(self, table, left, depth + 1);
-        let right = child(self, table, right, depth + 1);
-        self.tree.splits[index].left = left;
-        self.tree.splits[index].right = right;
-        Child::Split(index as u32)
+        (Child::Split(index as u32), Some(middle))
     }
 
     fn totals(&self, table: Table, rows: &[u32]) -> Vec<u32> {

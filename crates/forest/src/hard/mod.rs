@@ -324,6 +324,20 @@ mod tests {
         Ok(())
     }
 
+    /// Every split takes one row from the others, so that the tree is nearly as deep as there are rows.
+    #[test]
+    fn a_chain_as_deep_as_its_rows_needs_no_deep_stack() -> Result<()> {
+        let x = Array2::<f32>::eye(1000);
+        let y: Vec<usize> = (0..1000).map(|row| row % 2).collect();
+        let params = HardForestParams { kind: HardKind::CompletelyRandom, trees: 1, ..HardForestParams::default() };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).stack_size(256 << 10).build();
+        let pool = pool.map_err(|e| ForestError::Malformed(e.to_string()))?;
+        let forest = pool.install(|| params.fit(x.view(), ndarray::aview1(&y)))?;
+        assert!(forest.nodes() > 1500, "{}", forest.nodes());
+        assert_eq!(forest.score(x.view(), ndarray::aview1(&y))?, 1.0);
+        Ok(())
+    }
+
     #[test]
     fn limits_are_kept() -> Result<()> {
         let (x, y) = oblique_xor(300, 3, 0.5, 4);

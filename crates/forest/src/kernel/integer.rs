@@ -10,7 +10,6 @@ use super::dense::{Scratch, Slack, mix};
 use super::dot::{CODES, dots_integer};
 use super::skip::{Signpost, Visit};
 use super::{Kernel, LANES, TILE};
-use crate::encoder::Encoder;
 use crate::gate::Gate;
 use crate::simd::multiversion;
 
@@ -92,16 +91,13 @@ impl Signpost for Coarse<'_> {
 }
 
 impl Integer {
-    pub(super) fn new(kernel: &Kernel, encoder: &Encoder) -> Self {
+    /// From a kernel with the mean and the inverse scale of each input that were folded into it.
+    pub(super) fn new(kernel: &Kernel, folded: Vec<(f32, f32)>) -> Self {
         let (gates, inputs) = (kernel.bias.len(), kernel.inputs);
         let (pairs, padded) = (inputs.div_ceil(PAIR), inputs.div_ceil(CODES) * CODES);
         // Columns that were scaled one by one have units of their own. Others, such as pixels, are better left alone: their
         // values are often exact in 8 bits, which centring would spoil.
-        let scaled = encoder.inverse_scale().iter().any(|&s| s != 1.0);
-        let scaling: Vec<(f32, f32)> = match scaled {
-            true => encoder.mean().iter().copied().zip(encoder.inverse_scale().iter().copied()).collect(),
-            false => Vec::new(),
-        };
+        let scaling = if folded.iter().any(|&(_, scale)| scale != 1.0) { folded } else { Vec::new() };
         let mut integer = Self {
             tiles: vec![0; gates.div_ceil(TILE) * TILE * pairs * PAIR],
             pairs,

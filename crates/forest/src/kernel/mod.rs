@@ -1,4 +1,5 @@
-//! Prediction without a framework: trees flattened into contiguous arrays, scaling and temperature folded into the gates.
+//! Prediction without a framework: trees flattened into contiguous arrays, scaling and temperature folded into the gates, but
+//! for means far from 0, which are taken from the rows.
 //!
 //! Three ways through a tree. *Exact* evaluates every gate as one matrix product per block of samples, then mixes the nodes;
 //! *in integers* it does the same with rounded inputs and weights and bounds what rounding changed.
@@ -75,6 +76,10 @@ pub struct Prediction {
     pub bounds: Vec<f32>,
 }
 
+/// Inputs whose training mean is so many of their training deviations from 0 are centred before the gates see them: folded
+/// into the bias, the mean would leave of each score what single precision tells apart at its own size.
+const FAR: f32 = 16.0;
+
 /// A forest compiled for prediction.
 #[derive(Clone, Debug)]
 pub struct Kernel {
@@ -85,6 +90,8 @@ pub struct Kernel {
     softmax: bool,
     /// Whether node values are distributions already.
     mixes_distributions: bool,
+    /// What is taken from each input first; empty for nothing.
+    centre: Vec<f32>,
     /// `[gates, inputs]`, temperature and scaling folded in; also cut into tiles `[inputs][TILE]`.
     weights: Vec<f32>,
     tiles: Vec<f32>,
@@ -114,6 +121,7 @@ const LEAF: u32 = u32::MAX;
 /// What one thread needs, each part once something needs it.
 #[derive(Default)]
 struct Buffers {
+    centred: Vec<f32>,
     scratch: Option<dense::Scratch>,
     walk: skip::Walk,
     rounded: integer::Rounded,
@@ -129,17 +137,37 @@ pub(crate) struct Folding<'a> {
     pub(crate) target: Option<&'a [(f32, f32)]>,
 }
 
+impl Folding<'_> {
+    /// What is taken from each input before the gates see it; empty for nothing.
+    fn centre(&self) -> Vec<f32> {
+        let scaling = self.encoder.mean().iter().zip(self.encoder.inverse_scale());
+        let centre: Vec<f32> =
+            scaling.map(|(&mean, &scale)| if (mean * scale).abs() > FAR { mean } else { 0.0 }).collect();
+        if centre.iter().all(|&c| c == 0.0) { Vec::new() } else { centre }
+    }
+
+    /// Mean and inverse scale of each input, the mean less what is taken before: what is folded into gates and leaves.
+    fn scaling(&self, centre: &[f32]) -> Vec<(f32, f32)> {
+        let scaling = self.encoder.mean().iter().copied().zip(self.encoder.inverse_scale().iter().copied());
+        let centre = centre.iter().copied().chain(std::iter::repeat(0.0));
+        scaling.zip(centre).map(|((mean, scale), centre)| (mean - centre, scale)).collect()
+    }
+}
+
 impl Kernel {
     pub(crate) fn new(trees: &[Tree], folding: &Folding) -> Self {
         let inputs = folding.encoder.inputs();
         let outputs = trees.first().map_or(0, |t| t.outputs);
         let classification = folding.target.is_none();
+        let centre = folding.centre();
+        let scaling = folding.scaling(&centre);
         let mut kernel = Self {
             inputs,
             outputs,
             gate: folding.gate,
             softmax: classification && folding.mix == Mix::Logits,
             mixes_distributions: classification && folding.mix == Mix::Probabilities,
+            centre,
             weights: Vec::new(),
             tiles: Vec::new(),
             bias: Vec::new(),
@@ -155,9 +183,7 @@ impl Kernel {
             let first_gate = kernel.bias.len();
             for (gate, &bias) in tree.bias.iter().enumerate() {
                 let mut offset = f64::from(bias);
-                for ((&w, &s), &m) in
-                    tree.gate_weights(gate).iter().zip(folding.encoder.inverse_scale()).zip(folding.encoder.mean())
-                {
+                for (&w, &(m, s)) in tree.gate_weights(gate).iter().zip(&scaling) {
                     kernel.weights.push(scale * w * s);
                     offset -= f64::from(w) * f64::from(s) * f64::from(m);
                 }
@@ -175,7 +201,7 @@ impl Kernel {
                     }
                 }
             }
-            let rows_of = kernel.push_linear_leaves(tree, folding);
+            let rows_of = kernel.push_linear_leaves(tree, &scaling, folding.target);
             kernel.trees.push(KernelTree {
                 rows_of,
                 first_gate,
@@ -199,14 +225,19 @@ impl Kernel {
         }
         kernel.tiles = kernel.cut_tiles();
         if kernel.trees.iter().all(|tree| tree.rows_of.is_empty()) {
-            kernel.integer = Some(integer::Integer::new(&kernel, folding.encoder));
+            kernel.integer = Some(integer::Integer::new(&kernel, scaling));
         }
         kernel
     }
 
     /// Appends the rows of a tree's linear leaves, scaling and target units folded in: `outputs` rows for each node where
     /// something can stop.
-    fn push_linear_leaves(&mut self, tree: &Tree, folding: &Folding) -> Vec<Option<usize>> {
+    fn push_linear_leaves(
+        &mut self,
+        tree: &Tree,
+        scaling: &[(f32, f32)],
+        target: Option<&[(f32, f32)]>,
+    ) -> Vec<Option<usize>> {
         if tree.slopes.is_empty() {
             return Vec::new();
         }
@@ -218,9 +249,9 @@ impl Kernel {
             }
             let slopes = tree.slope(node).chunks_exact(tree.inputs);
             for (k, (slope, &constant)) in slopes.zip(tree.response(node)).enumerate() {
-                let (scale, shift) = folding.target.map_or((1.0, 0.0), |target| target[k]);
+                let (scale, shift) = target.map_or((1.0, 0.0), |target| target[k]);
                 let mut offset = f64::from(constant);
-                for ((&w, &s), &m) in slope.iter().zip(folding.encoder.inverse_scale()).zip(folding.encoder.mean()) {
+                for (&w, &(m, s)) in slope.iter().zip(scaling) {
                     self.weights.push(scale * w * s);
                     offset -= f64::from(w) * f64::from(s) * f64::from(m);
                 }
@@ -300,7 +331,8 @@ impl Kernel {
         bounds: &mut [f32],
         buffers: &mut Buffers,
     ) -> usize {
-        let Buffers { scratch, walk, rounded } = buffers;
+        let Buffers { centred, scratch, walk, rounded } = buffers;
+        let rows = self.centred(rows, centred);
         let threshold = evaluation.threshold();
         match (evaluation, &self.integer) {
             (Evaluation::Exact, _) => {
@@ -321,6 +353,18 @@ impl Kernel {
             }
         }
         0
+    }
+
+    /// Rows with what is taken from their inputs first; as they are where that is nothing.
+    fn centred<'a>(&self, rows: &'a [f32], buffer: &'a mut Vec<f32>) -> &'a [f32] {
+        if self.centre.is_empty() {
+            return rows;
+        }
+        buffer.clear();
+        for row in rows.chunks_exact(self.inputs) {
+            buffer.extend(row.iter().zip(&self.centre).map(|(x, c)| x - c));
+        }
+        buffer
     }
 
     /// Predicts one row into `output`; returns the bound of [`Prediction::bounds`]. A single row that skips nothing gains
@@ -353,11 +397,11 @@ impl Kernel {
             .into_par_iter()
             .zip(x.axis_chunks_iter(Axis(0), LANES).into_par_iter())
             .for_each_init(
-                || dense::Scratch::new(self),
-                |scratch, (mut out, x)| {
+                || (Vec::new(), dense::Scratch::new(self)),
+                |(centred, scratch), (mut out, x)| {
                     let rows: Vec<f32> = x.iter().copied().collect();
                     if let Some(out) = out.as_slice_mut() {
-                        self.dense_block_trees(&rows, out, scratch);
+                        self.dense_block_trees(self.centred(&rows, centred), out, scratch);
                     }
                 },
             );

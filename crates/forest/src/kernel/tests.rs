@@ -356,6 +356,49 @@ proptest! {
     }
 }
 
+proptest! {
+    /// Seconds since 1970, of which single precision has every 128th, over some days.
+    #[test]
+    fn columns_far_from_zero_lose_no_precision(seed: u64, (mix, gate, regression) in any_mix(), centre: bool) {
+        let mut case = case(seed, 70, mix, gate, regression)?;
+        let apart = case.x.ncols().div_ceil(2);
+        case.x.slice_mut(ndarray::s![.., ..apart]).mapv_inplace(|v| 1.7e9 + 128.0 * (1000.0 * v).round());
+        if centre {
+            // Scores of size 1 from such units.
+            case.params.scaling = Scaling::Centre;
+            let inputs = case.x.ncols();
+            for tree in &mut case.trees {
+                for rows in [&mut tree.weights, &mut tree.slopes] {
+                    rows.chunks_exact_mut(inputs).for_each(|row| row[..apart].iter_mut().for_each(|w| *w /= 1e5));
+                }
+            }
+        }
+        case.encoder = Encoder::fit(case.x.view(), &case.params)?;
+        let (kernel, wanted) = (case.kernel(), case.plain(1.5));
+        let size = if regression { 10.0 } else { 1.0 };
+        let mut found = vec![kernel.predict(case.x.view(), Evaluation::Exact)?];
+        found.push(kernel.predict(case.x.view(), Evaluation::Skip { below: 0.0 })?);
+        if case.trees.iter().all(|tree| tree.slopes.is_empty()) {
+            found.push(kernel.predict(case.x.view(), Evaluation::Integer)?);
+            found.push(kernel.predict(case.x.view(), Evaluation::IntegerSkip { below: 0.1 })?);
+        }
+        for found in found {
+            for ((f, w), bound) in found.output.rows().into_iter().zip(wanted.rows()).zip(&found.bounds) {
+                let distance = f.iter().zip(w).map(|(&f, w)| (f64::from(f) - w).abs());
+                let distance = if regression { distance.fold(0.0, f64::max) } else { distance.sum() };
+                prop_assert!(distance <= f64::from(*bound) + ROUNDING * size, "{distance} {bound}");
+            }
+        }
+        let trees = kernel.predict_trees(case.x.view())?;
+        for (row, w) in trees.rows().into_iter().zip(wanted.rows()) {
+            for (k, &w) in w.iter().enumerate() {
+                let mean = row.iter().skip(k).step_by(3).map(|&v| f64::from(v)).sum::<f64>() / case.trees.len() as f64;
+                prop_assert!((mean - w).abs() < ROUNDING * size, "{mean} {w}");
+            }
+        }
+    }
+}
+
 #[test]
 fn leafness_one_at_the_root_is_the_prior_whatever_comes_in() -> Result<()> {
     let mut case = case(5, 30, Mix::Probabilities, Gate::Sigmoid, false)?;

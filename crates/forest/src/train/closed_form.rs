@@ -1,8 +1,9 @@
 //! Expectation-maximisation of responses and leafness with the gates held fixed.
 //!
 //! With h_n(i) the posterior that sample i stopped at node n, and H_n the sum of h over the subtree of n,
-//! `q_nk = sum_(i: y_i = k) h_n(i) / sum_i h_n(i)` and `leafness_n = sum_i h_n(i) / sum_i H_n(i)`: a round never lowers the
-//! likelihood. At leafness 0 this is the leaf rule of deep neural decision forests (Kontschieder et al. 2015).
+//! `q_nk = (a + sum_(i: y_i = k) h_n(i)) / (K a + sum_i h_n(i))` with a = 0.1 / K, and `leafness_n = sum_i h_n(i) / sum_i
+//! H_n(i)`: a round never lowers `log likelihood + a sum_nk log q_nk`. At leafness 0 and a = 0 this is the leaf rule of deep
+//! neural decision forests (Kontschieder et al. 2015).
 
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;

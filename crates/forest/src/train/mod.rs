@@ -122,12 +122,21 @@ pub(crate) struct Plan<'a> {
     pub(crate) inverse_temperature: [f32; 2],
     /// Number of epochs trained before: moves the random streams on.
     pub(crate) first_epoch: usize,
-    /// Which bags are drawn: those of one fit are the same throughout, those of later rows are others.
+    /// Which bags are drawn: those of one fit are the same throughout, those of later rows are others. Augmentations of later
+    /// rows are others, too.
     pub(crate) bag: usize,
     /// Scores trees on held-out rows; higher is better. Training stops when it has not risen for the patience, and goes back
     /// to the best trees.
     #[allow(clippy::type_complexity)]
     pub(crate) validate: Option<(usize, Box<dyn Fn(&[Tree], f32) -> Result<f64> + Sync + 'a>)>,
+}
+
+impl Plan<'_> {
+    /// Number of a step among all that a model ever makes, for what is drawn anew at each: within a fit (bag 0) in order,
+    /// then 2^24 for each call after it, however many steps those have.
+    fn serial(&self, epoch: usize, steps_an_epoch: usize, step: usize) -> usize {
+        ((self.bag % (1 << 24)) << 24) + (self.first_epoch - self.bag + epoch) * steps_an_epoch + step
+    }
 }
 
 /// Trains `trees` in place. After an error they are gone.
@@ -164,7 +173,7 @@ pub(crate) fn train(
             if batch.nrows() != rows.len() {
                 batch = Array2::zeros((rows.len(), encoder.inputs()));
             }
-            let serial = (plan.first_epoch + epoch) * steps_an_epoch + index;
+            let serial = plan.serial(epoch, steps_an_epoch, index);
             gather(set.x, rows, encoder, params, serial, &mut batch);
             let progress = (epoch * steps_an_epoch + index) as f32 / total_steps;
             let cosine = 0.5 * (1.0 + (std::f32::consts::PI * progress).cos());
@@ -264,10 +273,11 @@ impl<'a> RowWeights<'a> {
         Self { shared, bags: bags.map(|b| (b, rows)), forests: set.forests }
     }
 
-    fn of_tree(&self, tree: usize) -> Vec<f32> {
+    /// How often a tree has each row.
+    fn seen(&self, tree: usize) -> Vec<f32> {
         match self.bags {
-            None => self.shared.clone(),
-            Some((bags, rows)) => self.shared.iter().zip(rows).map(|(w, &r)| w * f32::from(bags[[tree, r]])).collect(),
+            None => vec![1.0; self.shared.len()],
+            Some((bags, rows)) => rows.iter().map(|&r| f32::from(bags[[tree, r]])).collect(),
         }
     }
 
@@ -299,8 +309,8 @@ fn one_step(
             .par_chunks_exact_mut(size)
             .enumerate()
             .map(|(forest, trainers)| {
-                let shares = weights.shares(forest * size..(forest + 1) * size);
-                joint_step(trainers, x, targets, &weights.shared, &shares, params, step)
+                let trees = forest * size..(forest + 1) * size;
+                joint_step(trainers, trees, x, targets, weights, params, step)
             })
             .collect();
         return losses.iter().sum();
@@ -311,9 +321,11 @@ fn one_step(
         .enumerate()
         .map(|(t, trainer)| {
             trainer.forward(x, params, classification, step.inverse_temperature);
-            let loss = trainer.own_loss(targets, &weights.of_tree(t), params);
+            let seen = weights.seen(t);
+            let own: Vec<f32> = weights.shared.iter().zip(&seen).map(|(w, s)| w * s).collect();
+            let loss = trainer.own_loss(targets, &own, params);
             if loss.is_finite() {
-                trainer.step(x, params, classification, step);
+                trainer.step(x, params, classification, step, &seen);
             }
             loss
         })
@@ -321,38 +333,40 @@ fn one_step(
     losses.iter().sum()
 }
 
-/// As [`one_step`] for the trees of one forest, whose mean the loss is of. `weights` `[batch]` are the rows', `shares`
-/// `[trees][batch]` every tree's part in the mean of a row; a row in which none has a part costs nothing.
+/// As [`one_step`] for the trees of one forest, of these numbers, whose mean the loss is of. A row in which none of them has
+/// a part costs nothing.
 fn joint_step(
     trainers: &mut [TreeTrainer],
+    trees: Range<usize>,
     x: ArrayView2<f32>,
     targets: &Targets,
-    weights: &[f32],
-    shares: &[Vec<f32>],
+    weights: &RowWeights,
     params: &SoftForestParams,
     step: Step,
 ) -> f64 {
+    let shares = weights.shares(trees.clone());
     let classification = targets.is_classes();
     trainers.par_iter_mut().for_each(|trainer| {
         trainer.forward(x, params, classification, step.inverse_temperature);
     });
-    let batch = weights.len();
+    let batch = weights.shared.len();
     let mut mean = vec![0.0; trainers[0].output.len()];
     let mut seen = vec![0.0; batch];
-    for (trainer, share) in trainers.iter().zip(shares) {
+    for (trainer, share) in trainers.iter().zip(&shares) {
         for (mean, output) in mean.chunks_exact_mut(batch).zip(trainer.output.chunks_exact(batch)) {
             mean.iter_mut().zip(output).zip(share).for_each(|((m, o), s)| *m += s * o);
         }
-        seen.iter_mut().zip(share).zip(weights).filter(|((_, s), _)| **s > 0.0).for_each(|((seen, _), w)| *seen = *w);
+        let parts = seen.iter_mut().zip(share).zip(&weights.shared);
+        parts.filter(|((_, s), _)| **s > 0.0).for_each(|((seen, _), w)| *seen = *w);
     }
     let mut upstream = vec![0.0; mean.len()];
     let loss = output_loss(&mean, targets, &seen, crate::params::Mix::Probabilities, 1.0, &mut upstream);
     if loss.is_finite() {
-        trainers.par_iter_mut().zip(shares).for_each(|(trainer, share)| {
+        trainers.par_iter_mut().zip(trees).zip(&shares).for_each(|((trainer, tree), share)| {
             let own: Vec<f32> =
                 upstream.chunks_exact(batch).flat_map(|row| row.iter().zip(share).map(|(u, s)| u * s)).collect();
             trainer.take_upstream(&own, classification, params);
-            trainer.step(x, params, classification, step);
+            trainer.step(x, params, classification, step, &weights.seen(tree));
         });
     }
     loss * trainers.len() as f64

@@ -87,7 +87,8 @@ fn route_body<const FUSED: bool>(
 
 multiversion! {
     /// Bottom-up pass. On entry `value` holds each node's own scalar value, on exit V_n. `derivative` comes from [`route`];
-    /// on exit it holds the gradient with respect to w . x + b of each gate. Adds to `leafness_gradient`.
+    /// on exit it holds the gradient with respect to w . x + b of each gate. Costs are of samples as often as `seen`
+    /// `[batch]` has them. Adds to `leafness_gradient`.
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn backward(
         gates: &[GateNode],
@@ -95,7 +96,7 @@ multiversion! {
         existence: &[f32],
         leafness: &[f32],
         costs: Costs,
-        batch: usize,
+        seen: &[f32],
         p: &[f32],
         reach: &[f32],
         value: &mut [f32],
@@ -112,13 +113,14 @@ fn backward_body<const FUSED: bool>(
     existence: &[f32],
     leafness: &[f32],
     costs: Costs,
-    batch: usize,
+    seen: &[f32],
     p: &[f32],
     reach: &[f32],
     value: &mut [f32],
     derivative: &mut [f32],
     leafness_gradient: &mut [f32],
 ) {
+    let batch = seen.len();
     for (index, gate) in gates.iter().enumerate().rev() {
         let node = gate.node as usize;
         let g = leafness[index];
@@ -130,7 +132,7 @@ fn backward_body<const FUSED: bool>(
         let (left, right) = below[..2 * batch].split_at(batch);
         // d(balance term)/d(share sent left), and what it adds to the gradient of each p and of each sample's share.
         let (slope, share, inverse_mass) = if costs.balance > 0.0 {
-            balance(costs.balance, depths[node], existence[node], g, p, reach)
+            balance(costs.balance, depths[node], existence[node], g, (p, reach, seen))
         } else {
             (0.0, 0.0, 0.0)
         };
@@ -138,7 +140,8 @@ fn backward_body<const FUSED: bool>(
         let mut gradient = [0.0f32; 16];
         let mut step = |i: usize, lane: usize| {
             let difference = left[i] - right[i];
-            let below = madd::<FUSED>(p[i], difference, right[i]) + costs.path + per_mass * (p[i] - share);
+            let (path, per_mass) = (seen[i] * costs.path, seen[i] * per_mass);
+            let below = madd::<FUSED>(p[i], difference, right[i]) + path + per_mass * (p[i] - share);
             gradient[lane] = madd::<FUSED>(reach[i], here[i] - below, gradient[lane]);
             derivative[i] *= reach[i] * (1.0 - g) * (difference + per_mass);
             here[i] = g * here[i] + (1.0 - g) * below;
@@ -159,10 +162,16 @@ fn backward_body<const FUSED: bool>(
 /// The balance term of one gate, -balance 2^-depth e (log a + log (1 - a)) / 2 with a the share of the arriving mass that
 /// goes left: its slope in a, a itself, and 1 / (arriving mass). The share is kept within [1e-4, 1 - 1e-4].
 #[inline(always)]
-fn balance(strength: f32, depth: usize, existence: f32, g: f32, p: &[f32], reach: &[f32]) -> (f32, f32, f32) {
+fn balance(
+    strength: f32,
+    depth: usize,
+    existence: f32,
+    g: f32,
+    (p, reach, seen): (&[f32], &[f32], &[f32]),
+) -> (f32, f32, f32) {
     let (mut mass, mut left) = (0.0f32, 0.0f32);
-    for (p, reach) in p.iter().zip(reach) {
-        let through = reach * (1.0 - g);
+    for ((p, reach), seen) in p.iter().zip(reach).zip(seen) {
+        let through = seen * (reach * (1.0 - g));
         mass += through;
         left += through * p;
     }
@@ -302,14 +311,22 @@ mod tests {
         buffer.iter().skip(i).step_by(batch).map(|&v| f64::from(v)).collect()
     }
 
+    /// Once, twice, not at all, and so on.
+    fn times_seen(batch: usize) -> Vec<f32> {
+        [1.0, 2.0, 0.0].into_iter().cycle().take(batch).collect()
+    }
+
     /// -1/2 (log 0.3 + log 0.7) = 0.7803238741, whose slope in the share is -1/2 (1/0.3 - 1/0.7).
     #[test]
     fn balance_slope_matches_the_hand_computed_node() {
-        let (slope, share, inverse_mass) = balance(1.0, 0, 1.0, 0.0, &[0.3, 0.3], &[1.0, 1.0]);
+        let (slope, share, inverse_mass) = balance(1.0, 0, 1.0, 0.0, (&[0.3, 0.3], &[1.0; 2], &[1.0; 2]));
         assert!((share - 0.3).abs() < 1e-6 && (inverse_mass - 0.5).abs() < 1e-6);
         assert!((slope + 0.5 * (1.0 / 0.3 - 1.0 / 0.7)).abs() < 1e-5);
-        let half = balance(1.0, 1, 1.0, 0.0, &[0.3], &[1.0]).0;
+        let half = balance(1.0, 1, 1.0, 0.0, (&[0.3], &[1.0], &[1.0])).0;
         assert!((half - slope / 2.0).abs() < 1e-6);
+        // Two of one sample and none of another.
+        let seen = balance(1.0, 0, 1.0, 0.0, (&[0.3, 0.9], &[1.0; 2], &[2.0, 0.0]));
+        assert!((seen.0 - slope).abs() < 1e-5 && (seen.2 - 0.5).abs() < 1e-6);
     }
 
     proptest! {
@@ -330,7 +347,8 @@ mod tests {
             let mut value = own.clone();
             let mut gradient = vec![0.0; gates];
             let costs = Costs { path: 0.01, balance: 0.0 };
-            backward(tree.gates(), &tree.depths(), &tree.existence(&leafness), &leafness, costs, batch, &p, &reach, &mut value, &mut z, &mut gradient);
+            let seen = times_seen(batch);
+            backward(tree.gates(), &tree.depths(), &tree.existence(&leafness), &leafness, costs, &seen, &p, &reach, &mut value, &mut z, &mut gradient);
             let g: Vec<f64> = leafness.iter().map(|&v| f64::from(v)).collect();
             let mut total = vec![0.0; gates];
             for i in 0..batch {
@@ -342,11 +360,12 @@ mod tests {
                     prop_assert!((found - wanted).abs() < 2e-6);
                 }
                 let back = recursion::value_gradient(&tree, &exact, &g, &column(&own, batch, i));
-                // The path cost is linear: its part of the root value is 0.01 times the expected gates.
-                let root = back.value[0] + 0.01 * recursion::expected_gates(&tree, &exact, &g);
+                // The path cost is linear: its part of the root value is 0.01 times the expected gates, as often as seen.
+                let path = 0.01 * f64::from(seen[i]);
+                let root = back.value[0] + path * recursion::expected_gates(&tree, &exact, &g);
                 prop_assert!((f64::from(value[i]) - root).abs() < 1e-5);
                 let with_cost = |p: &[f64], g: &[f64]| recursion::value_gradient(&tree, p, g, &column(&own, batch, i)).value[0]
-                    + 0.01 * recursion::expected_gates(&tree, p, g);
+                    + path * recursion::expected_gates(&tree, p, g);
                 for n in 0..gates {
                     let h = 1e-5;
                     let (mut up, mut down) = (exact.clone(), exact.clone());
@@ -374,6 +393,7 @@ mod tests {
             let scores: Vec<f32> = (0..3 * batch).map(|_| rng.random_range(-2.0f32..2.0)).collect();
             let leafness: Vec<f32> = (0..3).map(|_| rng.random_range(0.1f32..0.8)).collect();
             let existence = tree.existence(&leafness);
+            let seen = times_seen(batch);
             let penalty = |scores: &[f64], g: &[f64]| -> f64 {
                 let mut mass = [0.0; 3];
                 let mut left = [0.0; 3];
@@ -381,8 +401,9 @@ mod tests {
                     let p: Vec<f64> = (0..3).map(|n| Gate::Sigmoid.evaluate(scores[n * batch + i]).0).collect();
                     let pass = recursion::reach(&tree, &p, g);
                     for n in 0..3 {
-                        mass[n] += pass.reach[n] * (1.0 - g[n]);
-                        left[n] += pass.reach[n] * (1.0 - g[n]) * p[n];
+                        let through = f64::from(seen[i]) * pass.reach[n] * (1.0 - g[n]);
+                        mass[n] += through;
+                        left[n] += through * p[n];
                     }
                 }
                 (0..3).map(|n| {
@@ -396,7 +417,7 @@ mod tests {
             route(tree.gates(), Gate::Sigmoid, 1.0, &[0.0; 3], &leafness, batch, &mut z, &mut p, &mut reach, &mut stop);
             let mut gradient = vec![0.0; 3];
             let costs = Costs { path: 0.0, balance: 0.7 };
-            backward(tree.gates(), &tree.depths(), &existence, &leafness, costs, batch, &p, &reach, &mut vec![0.0; 7 * batch], &mut z, &mut gradient);
+            backward(tree.gates(), &tree.depths(), &existence, &leafness, costs, &seen, &p, &reach, &mut vec![0.0; 7 * batch], &mut z, &mut gradient);
             let exact: Vec<f64> = scores.iter().map(|&v| f64::from(v)).collect();
             let g: Vec<f64> = leafness.iter().map(|&v| f64::from(v)).collect();
             let h = 1e-5;

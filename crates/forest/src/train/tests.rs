@@ -152,7 +152,7 @@ proptest! {
         let classes = targets.is_classes();
         trainer.forward(x.view(), &params, classes, STEP.inverse_temperature);
         let found_loss = trainer.own_loss(&targets, &weights, &params) / x.nrows() as f64;
-        let leafness = trainer.gradients(x.view(), &params, classes, STEP);
+        let leafness = trainer.gradients(x.view(), &params, classes, STEP, &vec![1.0; x.nrows()]);
         let (slope, weight, bias, response) = trainer.gradient_parts();
         if !penalised {
             prop_assert!((found_loss - loss(&exact, &topology, &x, &targets, &weights, &params)).abs() < 1e-5);
@@ -190,7 +190,7 @@ fn polarising_pushes_leafness_away_from_one_half() {
         let mut trainer = TreeTrainer::new(tree, params, None);
         trainer.forward(x.view(), params, true, STEP.inverse_temperature);
         trainer.own_loss(&targets, &weights, params);
-        trainer.gradients(x.view(), params, true, STEP)
+        trainer.gradients(x.view(), params, true, STEP, &vec![1.0; x.nrows()])
     };
     let plain = gradient(&params);
     params.regularisers.polarise = 0.2;
@@ -210,7 +210,8 @@ fn stepped(seed: u64, steps: usize, rate: f32, weight_decay: f32) -> (Tree, Tree
     for _ in 0..steps {
         trainer.forward(x.view(), &params, true, STEP.inverse_temperature);
         trainer.own_loss(&targets, &weights, &params);
-        trainer.step(x.view(), &params, true, Step { rate, learn_shape: false, ..STEP });
+        let step = Step { rate, learn_shape: false, ..STEP };
+        trainer.step(x.view(), &params, true, step, &vec![1.0; x.nrows()]);
     }
     let (_, gradient, _, _) = trainer.gradient_parts();
     (start, trainer.tree, gradient)
@@ -371,6 +372,24 @@ fn a_tree_learns_nothing_from_rows_outside_its_bag() -> Result<()> {
 }
 
 #[test]
+fn no_two_steps_of_a_stream_draw_the_same() {
+    // A fit of 3 epochs of 4 steps and 1 of fine-tuning, then calls of 1, 4, 2 and 4 steps; then one that learns from a
+    // stream from the start.
+    for streams in [
+        &[(0, 0, 3, 4), (3, 0, 1, 4), (4, 4, 1, 1), (5, 5, 1, 4), (6, 6, 1, 2), (7, 7, 1, 4)][..],
+        &[(0, 0, 1, 3), (1, 1, 1, 2), (2, 2, 1, 1)],
+    ] {
+        let mut seen = std::collections::BTreeSet::new();
+        for &(first_epoch, bag, epochs, steps) in streams {
+            let plan = Plan { first_epoch, bag, ..plan(1, epochs) };
+            for (epoch, step) in (0..epochs).flat_map(|epoch| (0..steps).map(move |step| (epoch, step))) {
+                assert!(seen.insert(plan.serial(epoch, steps, step)), "{bag} {epoch} {step}");
+            }
+        }
+    }
+}
+
+#[test]
 fn early_stopping_keeps_the_best_epoch_with_its_temperature() -> Result<()> {
     let (x, y) = crate::synthetic::blobs(300, 4, 3, 1.5, 1);
     let patience = 2;
@@ -417,6 +436,36 @@ fn closed_form_rounds_never_raise_the_loss() -> Result<()> {
     }
     assert!(history[7].loss < history[0].loss);
     Ok(())
+}
+
+proptest! {
+    /// On 7 rows, where 0.1 rows a node are much: the likelihood alone would fall.
+    #[test]
+    fn closed_form_rounds_never_lower_the_likelihood_with_its_prior(seed: u64, logits: bool) {
+        let leafness = if logits { Leafness::Logit { init: 0.0 } } else { Leafness::Clamped { init: 0.5 } };
+        let params = SoftForestParams::default().depth(3).leafness(leafness).scaling(crate::params::Scaling::None);
+        let (tree, x, targets, weights) = random_case(seed, &params, false);
+        let encoder = identity_encoder(&x, &params)?;
+        let Targets::Classes(labels) = &targets else { return Ok(()) };
+        let rows: Vec<usize> = (0..labels.len()).collect();
+        let data = closed_form::Data { x: x.view(), labels, weights: &weights, tree_weights: None, rows: &rows };
+        let mut trainers = vec![TreeTrainer::new(tree, &params, None)];
+        let objective = |tree: &Tree| {
+            let exact = Exact::of(tree);
+            let classes = tree.outputs;
+            let of_nodes = exact.responses.chunks_exact(classes).flat_map(softmax64).map(f64::ln).sum::<f64>();
+            let log_likelihood = -loss(&exact, &tree.topology, &x, &targets, &weights, &params) * rows.len() as f64;
+            log_likelihood + 0.1 / classes as f64 * of_nodes
+        };
+        let mut before = objective(&trainers[0].tree);
+        for _ in 0..8 {
+            closed_form::update(&mut trainers, &data, &encoder, &params, STEP.inverse_temperature, 1, true);
+            let after = objective(&trainers[0].tree);
+            // Sums of some twenty numbers in single precision.
+            prop_assert!(after >= before - 2e-5, "{before} {after}");
+            before = after;
+        }
+    }
 }
 
 #[test]

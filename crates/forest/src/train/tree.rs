@@ -203,9 +203,17 @@ impl TreeTrainer {
         loss
     }
 
-    /// Backward pass from `upstream`, then one optimiser step.
-    pub(crate) fn step(&mut self, x: ArrayView2<f32>, params: &SoftForestParams, classification: bool, step: Step) {
-        let leafness_gradient = self.gradients(x, params, classification, step);
+    /// Backward pass from `upstream`, then one optimiser step. Penalties that depend on samples take each as often as `seen`
+    /// `[batch]` says.
+    pub(crate) fn step(
+        &mut self,
+        x: ArrayView2<f32>,
+        params: &SoftForestParams,
+        classification: bool,
+        step: Step,
+        seen: &[f32],
+    ) {
+        let leafness_gradient = self.gradients(x, params, classification, step, seen);
         self.steps += 1;
         let correction = [1.0 / (1.0 - 0.9f32.powi(self.steps)), 1.0 / (1.0 - 0.999f32.powi(self.steps))];
         let existence = self.tree.topology.existence(&self.tree.leafness);
@@ -303,6 +311,7 @@ impl TreeTrainer {
         params: &SoftForestParams,
         classification: bool,
         step: Step,
+        seen: &[f32],
     ) -> Vec<f32> {
         let (gates, nodes, outputs, batch) =
             (self.tree.bias.len(), self.tree.topology.nodes(), self.tree.outputs, self.batch);
@@ -356,7 +365,7 @@ impl TreeTrainer {
             &existence,
             &self.tree.leafness,
             costs,
-            batch,
+            seen,
             &self.p,
             &self.reach,
             &mut self.node_value,
