@@ -81,7 +81,8 @@ pub fn oulu_npu(root: &Path, fold: Fold, split: Split) -> Result<Vec<Presentatio
 }
 
 /// Replay-Attack: `{train,devel,test}/{real,attack/fixed,attack/hand}/…clientNNN…`. Species are the instrument and its
-/// support, such as `highdef_photo/fixed`. Faces come from `face-locations/…/<video>.face`, `frame x y width height` lines.
+/// support, such as `print/fixed` or `highdef_photo/hand`. Faces come from `face-locations/…/<video>.face`,
+/// `frame x y width height` lines.
 ///
 /// # Errors
 /// [`Error::MissingFiles`]; [`Error::Unreadable`] for a name without a client, and for a face in no frame of a video;
@@ -112,11 +113,13 @@ pub fn replay_attack(root: &Path, split: Split) -> Result<Vec<Presentation>> {
     gathering.finish()
 }
 
-/// `attack_highdef_client001_session01_highdef_photo_adverse` → `highdef_photo`.
+/// `attack_highdef_client001_session01_highdef_photo_adverse` → `highdef_photo`, where a screen showed it;
+/// `attack_print_client001_session01_highdef_photo_adverse` → `print`, whatever took the photo on the paper.
 fn replay_instrument(name: &str) -> String {
     let fields: Vec<&str> = name.split('_').collect();
     match fields.as_slice() {
-        [.., device, kind, _] => format!("{device}_{kind}"),
+        ["attack", "print", ..] => "print".into(),
+        ["attack", device, .., kind, _] => format!("{device}_{kind}"),
         _ => "unnamed".into(),
     }
 }

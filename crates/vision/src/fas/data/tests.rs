@@ -90,7 +90,7 @@ fn folders_of_the_other_sets_become_presentations() {
     let replay = tree(&[
         "devel/real/client009_session01_webcam_authenticate_adverse_1/0.png",
         "devel/attack/fixed/attack_highdef_client009_session01_highdef_photo_adverse/0.png",
-        "devel/attack/hand/attack_print_client009_session01_print_photo_adverse/0.png",
+        "devel/attack/hand/attack_print_client009_session01_highdef_photo_adverse/0.png",
         "devel/attack/hand/attack_highdef_client009_session01_highdef_photo_adverse/0.png",
     ]);
     let held = "face-locations/devel/attack/hand/attack_highdef_client009_session01_highdef_photo_adverse.face";
@@ -100,7 +100,7 @@ fn folders_of_the_other_sets_become_presentations() {
     let found = replay_attack(replay.path(), Split::Dev).unwrap();
     let species: Vec<_> = found.iter().map(|p| p.species.as_deref()).collect();
     let held = Some("highdef_photo/hand");
-    assert_eq!(species, [None, Some("highdef_photo/fixed"), held, Some("print_photo/hand")]);
+    assert_eq!(species, [None, Some("highdef_photo/fixed"), held, Some("print/hand")]);
     assert!(found.iter().all(|p| p.subject == "009") && found[1].video() != found[2].video());
     let face = PixelBox { x: 10.0, y: 20.0, width: 30.0, height: 40.0 };
     assert_eq!(found.iter().map(|p| p.faces.len()).collect::<Vec<_>>(), [0, 0, 1, 0]);

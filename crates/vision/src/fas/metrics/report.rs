@@ -33,9 +33,9 @@ impl Default for EvalOptions {
 pub struct SpeciesRate {
     /// The species.
     pub species: String,
-    /// Its attacks.
+    /// Its attacks with a score.
     pub attacks: usize,
-    /// Share accepted as bona fide.
+    /// Share accepted as bona fide; 0 where none has a score, as what is not acquired is rejected.
     pub apcer: f64,
     /// Wilson's 95 % interval.
     pub interval: [f64; 2],
@@ -94,7 +94,7 @@ pub struct PadReport<S: Source> {
     pub intervals: Option<Intervals>,
     /// Of scores that are probabilities.
     pub calibration: Option<Calibration>,
-    /// What a reader should know, such as species that the development set had and this one lacks.
+    /// What a reader should know: species that the development set had and this one lacks, and those without a score.
     pub warnings: Vec<String>,
     #[serde(skip)]
     source: PhantomData<S>,
@@ -133,7 +133,7 @@ fn rates<S: Source>(test: &TestScores, threshold: &Threshold<S>, options: &EvalO
             SpeciesRate {
                 species: name.clone(),
                 attacks: scores.len(),
-                apcer: accepted as f64 / scores.len() as f64 * (1.0 - fta),
+                apcer: accepted as f64 / scores.len().max(1) as f64 * (1.0 - fta),
                 interval: wilson(accepted, scores.len()).map(|rate| rate * (1.0 - fta)),
                 small_sample: scores.len() < 30,
             }
@@ -141,8 +141,9 @@ fn rates<S: Source>(test: &TestScores, threshold: &Threshold<S>, options: &EvalO
         .collect();
     let full_names = set.by_species(0);
     let lacking = threshold.species.iter().filter(|name| !full_names.contains_key(*name));
-    let warnings =
-        lacking.map(|name| format!("the development set has attacks of species `{name}`, this set has none"));
+    let lacking = lacking.map(|name| format!("the development set has attacks of species `{name}`, this set has none"));
+    let failed = full_names.iter().filter(|(_, scores)| scores.is_empty());
+    let failed = failed.map(|(name, _)| format!("this set has attacks of species `{name}`, none with a score"));
     let (far, frr) = (set.scores.far(value) * (1.0 - fta), fta + set.scores.frr(value) * (1.0 - fta));
     let apcer = species.iter().map(|rate| rate.apcer).fold(0.0, f64::max);
     let calibrated = if options.probabilities {
@@ -169,7 +170,7 @@ fn rates<S: Source>(test: &TestScores, threshold: &Threshold<S>, options: &EvalO
         attacks: set.scores.attack.len(),
         intervals: intervals(test, (value, fta), options),
         calibration: calibrated,
-        warnings: warnings.collect(),
+        warnings: lacking.chain(failed).collect(),
         species,
         source: PhantomData,
     })

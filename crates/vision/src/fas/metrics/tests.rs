@@ -150,6 +150,24 @@ fn a_species_that_only_the_development_set_has_is_warned_about() {
 }
 
 #[test]
+fn a_species_whose_attacks_all_failed_to_be_acquired_keeps_its_row() {
+    let threshold = DevScores::new(worked()).unwrap().threshold(Criterion::AtApcer(0.25)).unwrap();
+    let mut failed = worked();
+    failed.iter_mut().filter(|s| s.species.as_deref() == Some("replay")).for_each(|s| s.score = f64::NAN);
+    let report = evaluate(&TestScores::with_failures(failed.clone()).unwrap(), &threshold, &EvalOptions::default());
+    let report = report.unwrap();
+    let row = &report.species[1];
+    assert_eq!((row.species.as_str(), row.attacks, row.apcer, row.small_sample), ("replay", 0, 0.0, true));
+    // Nothing is known of the share accepted among the 9 of 15 that were acquired.
+    assert_eq!(row.interval[0], 0.0);
+    assert!(close(row.interval[1], 0.6));
+    assert_eq!(report.warnings, ["this set has attacks of species `replay`, none with a score"]);
+    // A development set with such a species chooses by the others: .6 accepts one print of four.
+    let threshold = DevScores::with_failures(failed).unwrap().threshold(Criterion::AtApcer(0.25)).unwrap();
+    assert_eq!(threshold.value(), 0.6);
+}
+
+#[test]
 fn species_group_by_the_parts_that_count() {
     let mut scores = vec![Scored::live(0.9), Scored::attack(0.1, "print/1"), Scored::attack(0.8, "print/2")];
     scores.push(Scored::attack(0.2, "replay/1"));

@@ -38,11 +38,12 @@ impl Checked {
         Ok(Self { all, scores, failures })
     }
 
-    /// Attack scores by species, ascending.
+    /// Attack scores by species, ascending; none where all attacks of a species failed to be acquired.
     pub(crate) fn by_species(&self, level: usize) -> BTreeMap<String, Vec<f64>> {
         let mut species: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-        for scored in self.all.iter().filter(|scored| !scored.bona_fide && scored.score.is_finite()) {
-            species.entry(scored.species_at(level)).or_default().push(scored.score);
+        for scored in self.all.iter().filter(|scored| !scored.bona_fide) {
+            let finite = scored.score.is_finite().then_some(scored.score);
+            species.entry(scored.species_at(level)).or_default().extend(finite);
         }
         species.values_mut().for_each(|scores| scores.sort_unstable_by(f64::total_cmp));
         species
@@ -220,7 +221,7 @@ fn choose<S: Source>(set: &Checked, criterion: Criterion) -> Result<Threshold<S>
             let limit = share("APCER", limit)?;
             let worst = |threshold: f64| {
                 let accepted = |s: &Vec<f64>| (s.len() - below(s, threshold)) as f64 / s.len() as f64;
-                species.values().map(accepted).fold(0.0, f64::max)
+                species.values().filter(|s| !s.is_empty()).map(accepted).fold(0.0, f64::max)
             };
             // APCER falls with the threshold, so the first that fits is found by bisection.
             let points: Vec<_> = set.scores.operating_points().map(|point| point.0).collect();

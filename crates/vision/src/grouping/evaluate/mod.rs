@@ -140,8 +140,8 @@ impl Evaluator {
         }
         self.check(rows.count)?;
         let (query_order, gallery_order) = (by_class(query_labels), by_class(gallery_labels));
-        let asked = Panels::pack(&asked, &query_order, self.distance)?;
         let set = Panels::pack(&rows, &gallery_order, self.distance)?;
+        let asked = set.pack_queries(&asked, &query_order, self.distance)?;
         drop(rows);
         let gallery_side = Some((&set, gallery_order.as_slice(), gallery_labels));
         let sides = Sides { queries: &asked, query_order: &query_order, query_labels, gallery: gallery_side };

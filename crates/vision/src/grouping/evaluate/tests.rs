@@ -35,6 +35,20 @@ fn points_on_a_line_worked_by_hand() {
 }
 
 #[test]
+fn a_shift_of_everything_changes_no_rank() {
+    let mut rng = generator(1, Purpose::Data, 4);
+    let points: Vec<f32> = (0..300).map(|_| rng.random_range(-2_i32..3) as f32).collect();
+    let labels: Vec<i64> = (0..100).map(|item| item % 7).collect();
+    let reports = [0.0, 1e5].map(|shift| {
+        let points = tensor(&points, 3) + shift;
+        let (queries, gallery) = (points.narrow(0, 0, 30), points.narrow(0, 30, 70));
+        let among = evaluator(&[1, 5]).evaluate(&points, &labels).unwrap();
+        (among, evaluator(&[1, 5]).evaluate_query_gallery(&queries, &labels[..30], &gallery, &labels[30..]).unwrap())
+    });
+    assert_eq!(reports[0], reports[1]);
+}
+
+#[test]
 fn queries_without_partners_are_left_out_and_counted() {
     let report = evaluator(&[1]).evaluate(&tensor(&LINE[..4], 1), &[0, 0, 7, 8]).unwrap();
     assert_eq!((report.queries, report.without_relevant), (2, 2));

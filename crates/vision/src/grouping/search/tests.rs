@@ -90,6 +90,17 @@ fn both_ways_of_searching_a_set_agree() {
     assert_eq!(index.search_itself(9).unwrap(), index.block_by_block(&index.gallery, 9, true));
 }
 
+/// ‖v‖² of 5e10 is known to 2,048, products to no better, and all distances are below 10.
+#[test]
+fn a_shift_of_everything_changes_no_neighbour() {
+    let moved = |values: &[f32]| tensor(&values.iter().map(|value| value + 1e5).collect::<Vec<_>>(), 5);
+    let (rows, asked) = (grid(300, 5, 3), grid(40, 5, 4));
+    let near = RetrievalIndex::exact(&tensor(&rows, 5), Distance::Euclidean).unwrap();
+    let far = RetrievalIndex::exact(&moved(&rows), Distance::Euclidean).unwrap();
+    assert_eq!(near.search_itself(9).unwrap(), far.search_itself(9).unwrap());
+    assert_eq!(near.search(&tensor(&asked, 5), 9).unwrap(), far.search(&moved(&asked), 9).unwrap());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
