@@ -5,20 +5,20 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::process;
 use crate::process::ToolFailed;
 use crate::progress::Progress;
 use crate::staging::{remove, rename};
-use crate::{digest, process};
 
 /// Seconds after which a host that does not answer counts as out of reach.
 const CONNECT_SECONDS: &str = "5";
 
 /// Fetches `url` into `file`, going on from `file.part` if an earlier attempt was cut short.
-/// With a checksum, a finished file of an earlier attempt is used again, and a wrong one is removed.
-pub(crate) fn fetch(url: &str, file: &Path, sha256: Option<&str>, log: &Path) -> Result<()> {
-    if let Some(expected) = sha256
+/// With a check, a finished file of an earlier attempt that passes is used again, and one that does not is removed.
+pub(crate) fn fetch(url: &str, file: &Path, check: Option<impl Fn(&Path) -> Result<()>>, log: &Path) -> Result<()> {
+    if let Some(check) = &check
         && file.is_file()
-        && digest::expect_file(file, expected).is_ok()
+        && check(file).is_ok()
     {
         return Ok(());
     }
@@ -26,22 +26,27 @@ pub(crate) fn fetch(url: &str, file: &Path, sha256: Option<&str>, log: &Path) ->
     let part = file.with_file_name(format!("{name}.part"));
     let host = url.split('/').nth(2).filter(|host| !host.is_empty()).unwrap_or("this machine");
     let progress = Progress::uncounted(&format!("fetching {name} from {host}"));
+    let attempt = || -> Result<()> {
+        curl(url, &part, log, &progress).with_context(|| format!("cannot fetch {url}"))?;
+        rename(&part, file)?;
+        if let Some(check) = &check
+            && let Err(error) = check(file)
+        {
+            remove(file)?;
+            return Err(error.context(format!("what {url} sent is not what was published")));
+        }
+        Ok(())
+    };
     let resumed = part.exists();
-    let mut result = curl(url, &part, log, &progress);
+    let mut result = attempt();
     if result.is_err() && resumed && !is_network(&result) {
-        // A server that cannot resume, or a part that was already whole: begin again.
+        // A server that cannot resume, a part that was already whole, or one of another mirror's file: begin again.
         remove(&part)?;
-        result = curl(url, &part, log, &progress);
+        result = attempt();
     }
-    result.with_context(|| format!("cannot fetch {url}"))?;
+    result?;
     progress.done();
-    if let Some(expected) = sha256
-        && let Err(error) = digest::expect_file(&part, expected)
-    {
-        remove(&part)?;
-        return Err(error.context(format!("what {url} sent is not what was published")));
-    }
-    rename(&part, file)
+    Ok(())
 }
 
 fn curl(url: &str, part: &Path, log: &Path, progress: &Progress) -> Result<()> {
@@ -77,8 +82,10 @@ fn is_network(result: &Result<()>) -> bool {
 mod tests {
     use super::*;
 
-    /// SHA-256 of "abc", from FIPS 180-2, appendix B.1.
-    const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    fn is_abc(file: &Path) -> Result<()> {
+        anyhow::ensure!(std::fs::read(file)? == b"abc", "not the right file");
+        Ok(())
+    }
 
     fn url(path: &Path) -> String {
         format!("file://{}", path.display())
@@ -90,7 +97,18 @@ mod tests {
         let (source, file) = (folder.path().join("source"), folder.path().join("file"));
         std::fs::write(&source, b"abc").unwrap();
         std::fs::write(folder.path().join("file.part"), b"ab").unwrap();
-        fetch(&url(&source), &file, Some(ABC), &folder.path().join("log")).unwrap();
+        fetch(&url(&source), &file, Some(is_abc), &folder.path().join("log")).unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"abc");
+        assert!(!folder.path().join("file.part").exists());
+    }
+
+    #[test]
+    fn a_part_of_another_file_is_given_up_and_not_the_source() {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, file) = (folder.path().join("source"), folder.path().join("file"));
+        std::fs::write(&source, b"abc").unwrap();
+        std::fs::write(folder.path().join("file.part"), b"XY").unwrap();
+        fetch(&url(&source), &file, Some(is_abc), &folder.path().join("log")).unwrap();
         assert_eq!(std::fs::read(&file).unwrap(), b"abc");
         assert!(!folder.path().join("file.part").exists());
     }
@@ -99,10 +117,14 @@ mod tests {
     fn a_wrong_file_is_refused_and_not_kept() {
         let folder = tempfile::tempdir().unwrap();
         let (source, file) = (folder.path().join("source"), folder.path().join("file"));
-        std::fs::write(&source, b"abd").unwrap();
-        let error = fetch(&url(&source), &file, Some(ABC), &folder.path().join("log")).unwrap_err();
-        assert!(format!("{error:#}").contains("wrong checksum"), "{error:#}");
-        assert!(!file.exists() && !folder.path().join("file.part").exists());
+        // From the beginning, and from the middle.
+        for part in [None, Some(b"ab")] {
+            std::fs::write(&source, b"abd").unwrap();
+            part.into_iter().for_each(|part| std::fs::write(folder.path().join("file.part"), part).unwrap());
+            let error = fetch(&url(&source), &file, Some(is_abc), &folder.path().join("log")).unwrap_err();
+            assert!(format!("{error:#}").contains("not the right file"), "{error:#}");
+            assert!(!file.exists() && !folder.path().join("file.part").exists());
+        }
     }
 
     #[test]
@@ -110,14 +132,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         std::fs::write(&file, b"abc").unwrap();
-        fetch("file:///nowhere", &file, Some(ABC), &folder.path().join("log")).unwrap();
+        fetch("file:///nowhere", &file, Some(is_abc), &folder.path().join("log")).unwrap();
     }
 
     #[test]
     fn an_unreachable_source_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let error =
-            fetch("file:///no/such/file", &folder.path().join("file"), None, &folder.path().join("log")).unwrap_err();
+            fetch("file:///no/such/file", &folder.path().join("file"), Some(is_abc), &folder.path().join("log"))
+                .unwrap_err();
         assert!(error.to_string().contains("cannot fetch file:///no/such/file"), "{error}");
     }
 }

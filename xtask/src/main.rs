@@ -2,8 +2,9 @@
 //!
 //! This crate knows libtorch and data sets as *files to be put in place* and drives cargo; it never links libtorch,
 //! so that it builds in seconds on a machine that has nothing yet. Downloads go through the tools that such a machine
-//! has (`curl`, `pip`, `apt-get`), everything fetched is checked against a pinned SHA-256, assembled in a staging
-//! folder and renamed into place at the end: whatever interrupts it, what is in place is whole.
+//! has (`curl`, `pip`, `apt-get`), everything fetched is checked against a pinned SHA-256 (but pytorch.org's archive, of
+//! which none is published: it has TLS and its members' CRC-32), assembled in a staging folder and renamed into place at
+//! the end: whatever interrupts it, what is in place is whole.
 
 mod commands;
 mod datasets;

@@ -212,6 +212,22 @@ fn a_wrong_file_from_upstream_is_refused_and_not_kept() {
 }
 
 #[test]
+fn what_another_mirror_has_begun_does_not_spoil_this_ones_file() {
+    let machine = machine();
+    let downloads = machine.path("root/fashion.setup/downloads");
+    fs::create_dir_all(&downloads).unwrap();
+    // The same content, compressed otherwise: the end of the one does not fit the beginning of the other.
+    fs::write(downloads.join("images.gz.part"), &gzip(b"many images", 0)[..20]).unwrap();
+    machine.tool("curl", "exit 6");
+    assert!(!data(&machine, &["fetch", "fashion"]).0);
+    assert!(downloads.join("images.gz.part").exists(), "without a network nothing is given up");
+    machine.real_tool("curl");
+    let (ok, said) = data(&machine, &["fetch", "fashion"]);
+    assert!(ok && said.contains("from file://"), "{said}");
+    assert!(data(&machine, &["verify", "fashion"]).0);
+}
+
+#[test]
 fn a_folder_of_the_users_serves_as_a_source_in_either_shape() {
     for folder in ["upstream", "elsewhere/fashion"] {
         let machine = machine();

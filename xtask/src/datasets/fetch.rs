@@ -11,7 +11,7 @@ use super::catalogue::{DataSet, Layout, PinnedFile, Source};
 use super::verify::{State, existing, packed, verify, verify_file, verify_layout};
 use crate::progress::Progress;
 use crate::staging::{self, Staging};
-use crate::{disk, download, process};
+use crate::{digest, disk, download, process};
 
 /// What `fetch` did.
 #[derive(Debug, PartialEq, Eq)]
@@ -86,21 +86,14 @@ fn from_source(source: &Source, folder: &str, files: &[PinnedFile], staging: &St
         Source::Files { url } => {
             for file in files {
                 let path = downloads.join(&file.name);
-                // The pin is of the content, so the file is judged here and not by the downloader.
-                if !path.is_file() || verify_file(&path, file).is_err() {
-                    staging::remove(&path)?;
-                    download::fetch(&format!("{url}{}", file.name), &path, None, &staging.log())?;
-                }
-                if let Err(error) = verify_file(&path, file) {
-                    staging::remove(&path)?;
-                    return Err(error);
-                }
+                let check = |path: &Path| verify_file(path, file);
+                download::fetch(&format!("{url}{}", file.name), &path, Some(check), &staging.log())?;
                 staging::copy(&path, &tree.join(&file.name))?;
             }
         }
         Source::Archive { url, sha256 } => {
             let path = downloads.join(file_name(url));
-            download::fetch(url, &path, Some(sha256), &staging.log())?;
+            download::fetch(url, &path, Some(|path: &Path| digest::expect_file(path, sha256)), &staging.log())?;
             unpack_layout(&path, folder, &tree)?;
         }
         Source::Debian { package, folder } => {

@@ -78,7 +78,8 @@ fn from_source(source: &Source, request: &Request, staging: &Staging) -> Result<
                 Some(folder) => given(folder, file)?,
                 None => {
                     let archive = staging.downloads().join(file);
-                    download::fetch(url, &archive, sha256.as_deref(), &staging.log())?;
+                    let check = sha256.as_deref().map(|sum| move |path: &Path| digest::expect_file(path, sum));
+                    download::fetch(url, &archive, check, &staging.log())?;
                     archive
                 }
             };
