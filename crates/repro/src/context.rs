@@ -177,7 +177,8 @@ impl RunContext {
         Ok(())
     }
 
-    /// Lets `save` write a file that other runs or the report read under `name`.
+    /// Lets `save` write a file that other runs or the report read under `name`. Give each content a name of its own: where one
+    /// replaces another that the last checkpoint vouches for, a kill before the next checkpoint starts the run over.
     ///
     /// # Errors
     /// A name that is no plain file name, those of `save`, and files that cannot be written.

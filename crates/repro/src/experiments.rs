@@ -37,7 +37,20 @@ pub(crate) fn all() -> Vec<Box<dyn Experiment>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Ask, DataRoot, Device, Tier};
+    use crate::{Ask, DataRoot, Device, Results, Tier};
+
+    #[test]
+    fn every_tier_of_every_paper_has_a_section_before_anything_has_run() {
+        let empty = tempfile::tempdir().unwrap();
+        for tier in [Tier::Quick, Tier::Standard, Tier::Paper] {
+            let ask = Ask { tier, seeds: None, device: Device::Cpu, data: DataRoot::at(empty.path()) };
+            for experiment in all() {
+                let section = experiment.judge(&ask, &Results::default()).unwrap();
+                section.check().unwrap_or_else(|error| panic!("{}, {tier}: {error}", experiment.paper()));
+                assert!(!section.claims.is_empty(), "{}, {tier}", experiment.paper());
+            }
+        }
+    }
 
     /// The forecast adds the papers' efforts up: one that counted steps or trees would drown the others.
     #[test]

@@ -43,7 +43,8 @@ impl Run {
     /// A run of revision 1 that needs no other.
     ///
     /// # Errors
-    /// Parameters that JSON cannot hold.
+    /// Parameters that JSON cannot hold. NaN and infinities are not among them: they become `null` there, all of one identity,
+    /// so let parameters be finite.
     pub fn new(paper: &str, kind: &str, seed: u64, params: &impl Serialize, device: DeviceKind) -> Result<Self> {
         let mut run = Self {
             paper: paper.into(),

@@ -25,6 +25,9 @@ pub struct Section {
     pub notes: Vec<String>,
 }
 
+/// As many lines as can be told apart.
+const MOST_SERIES: usize = 8;
+
 /// A line chart with intervals.
 #[derive(Debug, Clone, Serialize)]
 pub struct Curve {
@@ -176,9 +179,13 @@ pub fn cell(samples: &[f64], decimals: usize) -> String {
 }
 
 impl Section {
-    /// Refuses what a report could not show: attachments without a file name of their own, claims that test nothing, charts
-    /// with numbers that are none.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Refuses what a report could not show: attachments without a file name of their own, claims that test nothing or share an
+    /// id, charts with numbers that are none or more lines than can be told apart. A report does so itself; an experiment's tests
+    /// may ask before.
+    ///
+    /// # Errors
+    /// The first of these.
+    pub fn check(&self) -> Result<()> {
         use crate::error::Error;
         let mut names = HashSet::new();
         for attachment in &self.attachments {
@@ -191,7 +198,15 @@ impl Section {
         if let Some(vague) = self.claims.iter().find(|claim| claim.test().quantity.is_empty()) {
             return Err(Error::setting("test of a claim", "a quantity", format!("none in {}", vague.id())));
         }
+        let mut ids = HashSet::new();
+        if let Some(twice) = self.claims.iter().find(|claim| !ids.insert(claim.id())) {
+            return Err(Error::setting("id of a claim", "one of its own", twice.id()));
+        }
         for curve in &self.curves {
+            if curve.series.len() > MOST_SERIES {
+                let found = format!("{} in {:?}", curve.series.len(), curve.title);
+                return Err(Error::setting("lines of a curve", format!("at most {MOST_SERIES}"), found));
+            }
             let place = format!("curve {:?}", curve.title);
             let positive = |axis: &Axis, value: f64| axis.scale == Scale::Linear || value > 0.0;
             let refuse = |name: &str, value| Error::NotFinite { place: place.clone(), name: name.into(), value };
@@ -251,6 +266,15 @@ mod tests {
         assert!(Section { tables: vec![table], ..Section::default() }.check().is_err());
         let vague = Section { claims: vec![crate::Claim::new("T", "…").not_run("…")], ..Section::default() };
         assert!(vague.check().unwrap_err().to_string().contains("none in T"));
+        let claim = || crate::Claim::new("T", "…").test(crate::Test::mean("x", crate::Relation::Above(0.0)), "");
+        let twice = Section { claims: vec![claim().not_run("…"), claim().not_run("…")], ..Section::default() };
+        assert_eq!(twice.check().unwrap_err().to_string(), "id of a claim is T, expected one of its own");
+        let mut crowded = curve(Scale::Linear, 1.0, 1.0);
+        let line = crowded.curves[0].series[0].clone();
+        crowded.curves[0].series = vec![line.clone(); MOST_SERIES];
+        assert!(crowded.check().is_ok());
+        crowded.curves[0].series.push(line);
+        assert!(crowded.check().unwrap_err().to_string().starts_with("lines of a curve is 9"));
     }
 
     #[test]

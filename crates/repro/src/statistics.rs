@@ -28,9 +28,10 @@ impl From<Interval> for [f64; 2] {
     }
 }
 
-/// The arithmetic mean; `None` of nothing.
+/// The arithmetic mean; `None` of nothing. That of equal samples is their value, to the bit.
 pub fn mean(samples: &[f64]) -> Option<f64> {
-    (!samples.is_empty()).then(|| samples.iter().sum::<f64>() / samples.len() as f64)
+    let first = *samples.first()?;
+    Some(first + samples.iter().map(|sample| sample - first).sum::<f64>() / samples.len() as f64)
 }
 
 /// The 95 % interval of the mean of normal samples of unknown variance,
@@ -99,7 +100,10 @@ mod tests {
 
     #[test]
     fn equal_samples_have_an_interval_of_no_width() {
-        assert_eq!(t_interval(&[0.5, 0.5, 0.5]), Some(Interval { lo: 0.5, hi: 0.5 }));
+        // Three times 0.1, added up, are more than 0.3.
+        for (value, count) in [(0.5, 3), (0.1, 3), (99.337, 7)] {
+            assert_eq!(t_interval(&vec![value; count]), Some(Interval { lo: value, hi: value }));
+        }
     }
 
     proptest! {

@@ -17,6 +17,8 @@ use crate::{Ask, Experiment, Metrics, Plan, Results, Run, RunContext, Section};
 const PAPER: &str = "acl";
 /// Counted up whenever the code computes something else from the same parameters.
 const REVISION: u32 = 5;
+/// The same for fine-tunings on pseudo-labels.
+const PSEUDO_REVISION: u32 = 6;
 /// The artifact that fine-tuning reads.
 const ENCODER: &str = "encoder.safetensors";
 /// Attacked images, and how the model saw them.
@@ -55,7 +57,9 @@ impl Experiment for AclExperiment {
                 encoders.push(plan.add_weighted(run, pretraining.params.effort()));
             }
             for tuning in &case.tunings {
-                let mut run = ask.run(PAPER, &tuning.label, seed, &tuning.params)?.at_revision(REVISION);
+                let pseudo = matches!(tuning.params.tuning, fine_tune::Tuning::Semi { .. });
+                let revision = if pseudo { PSEUDO_REVISION } else { REVISION };
+                let mut run = ask.run(PAPER, &tuning.label, seed, &tuning.params)?.at_revision(revision);
                 if let Some(encoder) = tuning.encoder {
                     run = run.needing("encoder", &encoders[encoder]);
                 }

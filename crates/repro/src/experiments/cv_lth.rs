@@ -15,7 +15,7 @@ mod scenes;
 mod settings;
 mod transfer;
 
-use crate::{Ask, Experiment, Metrics, Plan, Results, Run, RunContext, Section};
+use crate::{Ask, DataSource, DataUse, Experiment, Metrics, Plan, Results, Run, RunContext, Section};
 use settings::{Objective, Seconds, Settings};
 
 const PAPER: &str = "cv-lth";
@@ -48,6 +48,10 @@ impl Experiment for CvLth {
         let mut plan = Plan::default();
         let Some(settings) = Settings::of(ask)? else { return Ok(plan) };
         plan.data.push(settings.describe_data());
+        if settings.scenes.is_some() {
+            let set = "scenes of shapes on band-limited noise, for segmentation and detection".into();
+            plan.data.push(DataUse { set, source: DataSource::Generator });
+        }
         let seconds = Seconds::of(ask.tier);
         for seed in ask.seeds(settings::seeds(ask.tier)) {
             let mut sources = Vec::new();

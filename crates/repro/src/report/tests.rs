@@ -53,9 +53,9 @@ fn report(section: Section) -> Report {
     report
 }
 
-fn claim(samples: &[f64]) -> JudgedClaim {
+fn claim(id: &str, samples: &[f64]) -> JudgedClaim {
     use crate::{Claim, Relation, Samples, Test};
-    Claim::new("C1", "a < b | c")
+    Claim::new(id, "a < b | c")
         .test(Test::mean("b − a", Relation::Above(0.0)), "points")
         .judge(&Samples::of((0..).zip(samples.iter().copied())))
         .unwrap()
@@ -63,7 +63,7 @@ fn claim(samples: &[f64]) -> JudgedClaim {
 
 #[test]
 fn markup_and_table_bars_in_texts_are_escaped() {
-    let report = report(Section { claims: vec![claim(&[1.0, 1.5])], ..Section::default() });
+    let report = report(Section { claims: vec![claim("C1", &[1.0, 1.5])], ..Section::default() });
     let page = html::render(&report);
     assert!(page.contains("&lt;Title&gt; &amp; more") && !page.contains("<Title>"));
     assert!(page.contains("a &lt; b | c"));
@@ -83,19 +83,19 @@ fn runs_of_other_machines_are_told() {
 #[test]
 fn an_interval_says_what_it_is_and_a_single_sample_has_none() {
     use crate::{Claim, Relation, Samples, Test};
-    let of = |test: Test, samples: &[f64]| {
+    let of = |id: &str, test: Test, samples: &[f64]| {
         let samples = Samples::of((0..).zip(samples.iter().copied()));
-        Claim::new("C1", "c").test(test, "points").judge(&samples).unwrap()
+        Claim::new(id, "c").test(test, "points").judge(&samples).unwrap()
     };
     let above = Relation::Above(0.0);
     let claims = vec![
-        of(Test::mean("x", above), &[1.0, 1.0]),
-        of(Test::every("x", above), &[1.0, 2.0]),
-        of(Test::exact("x", above), &[3.0]),
+        of("C1", Test::mean("x", above), &[1.0, 1.0]),
+        of("C2", Test::every("x", above), &[1.0, 2.0]),
+        of("C3", Test::exact("x", above), &[3.0]),
     ];
     let text = markdown::render(&report(Section { claims, ..Section::default() }));
     let cells: Vec<&str> =
-        text.lines().filter(|line| line.starts_with("| C1")).filter_map(|line| line.split(" | ").nth(4)).collect();
+        text.lines().filter(|line| line.starts_with("| C")).filter_map(|line| line.split(" | ").nth(4)).collect();
     assert_eq!(cells, ["1 points [1, 1] (95 %)", "1.5 points [1, 2] (range)", "3 points"]);
 }
 
@@ -118,7 +118,8 @@ fn runs_of_other_commits_are_told() {
 
 #[test]
 fn verdicts_are_counted_once_each() {
-    let claims = vec![claim(&[1.0, 1.1]), claim(&[-1.0, -1.1]), claim(&[1.0]), claim(&[])];
+    let samples: [&[f64]; 4] = [&[1.0, 1.1], &[-1.0, -1.1], &[1.0], &[]];
+    let claims = ["C1", "C2", "C3", "C4"].iter().zip(samples).map(|(id, samples)| claim(id, samples)).collect();
     let report = report(Section { claims, ..Section::default() });
     assert_eq!(report.headline(), "1 of 4 claims reproduced, 1 not reproduced, 1 inconclusive, 1 not run");
     assert!(report.is_complete());
@@ -144,7 +145,7 @@ fn long_curves_are_thinned_in_markdown_and_keep_their_end() {
 #[test]
 fn a_section_that_cannot_be_drawn_becomes_an_error_in_the_report() {
     let table = Table { title: "t".into(), caption: String::new(), header: vec!["a".into()], rows: vec![vec![]] };
-    let report = report(Section { tables: vec![table], claims: vec![claim(&[1.0, 2.0])], ..Section::default() });
+    let report = report(Section { tables: vec![table], claims: vec![claim("C1", &[1.0, 2.0])], ..Section::default() });
     assert!(!report.is_complete());
     assert!(report.papers[0].error.as_ref().unwrap().contains("table row is 0 cells"));
     assert!(html::render(&report).contains("Could not be judged."));

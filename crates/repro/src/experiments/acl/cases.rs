@@ -236,7 +236,7 @@ fn baselines() -> [(&'static str, RobustConfig); 4] {
 }
 
 /// ResNet-18 on CIFAR-10 as published: a day on a GPU.
-fn paper(set: ImageSet) -> Case {
+pub(super) fn paper(set: ImageSet) -> Case {
     let resnet = ResNetConfig {
         in_channels: 3,
         stem: Stem::Cifar,
@@ -257,7 +257,7 @@ fn paper(set: ImageSet) -> Case {
         views: SimClrAugmentation::cifar([32, 32]),
         measure: Measure {
             attacked: 10_000,
-            budgets: vec![4.0 / 255.0, RADIUS, 16.0 / 255.0],
+            budgets: vec![4.0 / 255.0, RADIUS, 16.0 / 255.0, BEYOND],
             steps: 20,
             shifts: vec![Shift::L2(0.5), Shift::L2(1.0), Shift::Noise(0.1), Shift::Contrast(0.5)],
         },

@@ -10,7 +10,9 @@ use contrast::learn::{
     SemiSplit, SemiSupervised, extract, fine_tuned, pseudo_label_accuracy, pseudo_labels,
 };
 use core_tensor::checkpoint::{LoadPolicy, load_state, read_state};
-use core_tensor::data::{Augmentation, BatchSource, Dataset, Loader, LoaderConfig, OnDevice, Splits, Transform};
+use core_tensor::data::{
+    Augmentation, BatchSource, Dataset, Loader, LoaderConfig, OnDevice, Samples, Splits, Transform,
+};
 use core_tensor::nn::{Network, Standard};
 use core_tensor::optim::{NamedTensors, Schedule, Sgd, SgdConfig};
 use core_tensor::train::{TrainConfig, Trainer};
@@ -82,7 +84,6 @@ pub(super) fn run(params: &TuningParams, seed: u64, context: &mut RunContext) ->
     let setting = &params.setting;
     let data = setting.data(context)?;
     let images = setting.unlabelled(&data)?;
-    let split = SemiSplit::draw(&images, params.labels.per_class, seed)?;
     let device: Device = context.device().into();
     let start = if context.needed("encoder").is_ok() { Some(encoder(context, setting)?) } else { None };
     let (store, network, _) = setting.build(context, &Standard, seed)?;
@@ -96,7 +97,7 @@ pub(super) fn run(params: &TuningParams, seed: u64, context: &mut RunContext) ->
     let mut optimizer = Sgd::new(parameters, SgdConfig::default())?;
     match &params.tuning {
         Tuning::Robust(config) => {
-            let loader = labelled(images.subset(&split.labelled)?, params.batch_size, seed, device)?;
+            let loader = labelled(with_labels(&images, params.labels, seed)?, params.batch_size, seed, device)?;
             let mut objective = RobustTraining::of(Box::new(logits), config.clone(), seed)?;
             let schedule = params.schedule(loader.batches_per_epoch(), params.epochs);
             let config = TrainConfig { epochs: params.epochs, seed, schedule };
@@ -104,6 +105,7 @@ pub(super) fn run(params: &TuningParams, seed: u64, context: &mut RunContext) ->
         }
         Tuning::Semi { config, guesser_epochs, unlabelled_batch } => {
             let Some(start) = &start else { anyhow::bail!("pseudo-labels need a pre-trained encoder") };
+            let split = SemiSplit::draw(&images, params.labels.per_class, seed)?;
             let soft = guess(params, start, (&images, &split), *guesser_epochs, seed, context)?;
             metrics.insert(GUESSED.into(), pseudo_label_accuracy(&soft, &images, &split.unlabelled)?);
             let sizes = [params.batch_size, *unlabelled_batch];
@@ -117,6 +119,14 @@ pub(super) fn run(params: &TuningParams, seed: u64, context: &mut RunContext) ->
     }
     metrics.extend(judge(params, &logits, &data, seed, context)?);
     Ok(metrics)
+}
+
+/// The images whose labels are used: all of them where as many labels are asked for, balanced or not.
+pub(super) fn with_labels(images: &Dataset, labels: Labels, seed: u64) -> anyhow::Result<Dataset> {
+    if labels.count() >= images.len() {
+        return Ok(images.clone());
+    }
+    Ok(images.subset(&SemiSplit::draw(images, labels.per_class, seed)?.labelled)?)
 }
 
 /// The figures of the trained network, and its picture.

@@ -3,7 +3,7 @@ use crate::experiments::images::ImageSet;
 use crate::{DataRoot, DataSource, DataUse, Device, Tier};
 use contrast::attack::Start;
 use contrast::learn::Defence;
-use core_tensor::data::{Dataset, ImageShape};
+use core_tensor::data::{Dataset, ImageShape, Samples};
 use std::collections::BTreeSet;
 
 fn ask(tier: Tier, seeds: Option<u64>) -> Ask {
@@ -46,6 +46,31 @@ fn without_results_every_claim_is_there_and_not_run() {
         assert!(!section.claims.is_empty());
         assert!(section.claims.iter().all(|claim| claim.verdict().as_str() == "not run"), "{tier}");
     }
+}
+
+#[test]
+fn every_tier_measures_the_budgets_that_its_claims_are_about() {
+    let paper = cases::paper(ImageSet::Cifar10);
+    let of = |tier| cases::of(&ask(tier, None)).unwrap().unwrap();
+    for case in [of(Tier::Quick), of(Tier::Standard), paper] {
+        let budgets = &case.setting.measure.budgets;
+        assert!([cases::RADIUS, cases::BEYOND].iter().all(|budget| budgets.contains(budget)), "{}", case.network);
+        let ascending = budgets.windows(2).all(|pair| pair[0] < pair[1]);
+        assert!(ascending, "{budgets:?}");
+    }
+}
+
+#[test]
+fn all_images_are_labelled_where_as_many_labels_are_asked_for() {
+    let names = (0..10).map(|class| class.to_string()).collect();
+    // Three of every class but four of the first and two of the last.
+    let labels: Vec<i64> = (0..30).map(|image| if image == 29 { 0 } else { image % 10 }).collect();
+    let set = Dataset::new((0..30).collect(), ImageShape::new(1, 1, 1), labels, names, "thirty").unwrap();
+    let with = |per_class| fine_tune::with_labels(&set, fine_tune::Labels { per_class }, 0);
+    assert_eq!(with(3).unwrap().pixels(), set.pixels());
+    let two = with(2).unwrap();
+    assert_eq!(two.len(), 20);
+    assert!((0..10).all(|class| two.targets().iter().filter(|label| **label == class).count() == 2));
 }
 
 #[test]

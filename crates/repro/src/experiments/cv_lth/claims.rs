@@ -22,8 +22,10 @@ pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
     let mut section = Section::default();
     let Some(settings) = Settings::of(ask)? else {
         let missing = "needs ImageNet's weights or a week of pre-training, and a GPU";
-        let claim = Claim::new("T1", "Tickets of pre-training transfer as well as the dense network");
-        section.claims.push(claim.paper("67.23 %, 59.04 % and 59.04 % sparsity", ABSTRACT).not_run(missing));
+        let claim = Claim::new("T1", "Tickets of pre-training transfer as well as the dense network")
+            .paper("67.23 %, 59.04 % and 59.04 % sparsity", ABSTRACT)
+            .test(Test::mean("A(ticket) − A(dense) + σ(dense), on the last task", Relation::AtLeast(0.0)), POINTS);
+        section.claims.push(claim.not_run(missing));
         return Ok(section);
     };
     let view = View { settings: &settings, results };

@@ -157,7 +157,7 @@ fn tuned_claims(results: &Results) -> anyhow::Result<Vec<Measured>> {
         (
             Claim::new(
                 "S1e",
-                "From the draw to the end of the epoch the mask is never further than 0.15 from the one drawn",
+                "From the draw to the end of the epoch, every tenth step, the mask is never further than 0.15 from the one drawn",
             )
             .paper("masks settle early in training; the line is ours", EARLY_BIRD)
             .test(Test::every("largest distance, heads and neurons", Relation::AtMost(0.15)), ""),

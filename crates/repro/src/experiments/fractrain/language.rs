@@ -187,7 +187,6 @@ pub(super) fn train(params: &Params, seed: u64, context: &mut RunContext) -> any
         ("unigram_perplexity".into(), unigram),
         ("cp".into(), ledger.cp()),
         ("reference_macs".into(), ledger.reference_macs()),
-        ("effective_macs".into(), ledger.effective_macs()),
         ("vocabulary".into(), vocabulary.words().len() as f64),
     ]))
 }

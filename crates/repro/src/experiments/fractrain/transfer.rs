@@ -246,14 +246,17 @@ fn of_setting(setting: Setting, suffixes: [&str; 4], results: &Results) -> anyho
     let within = |method: &str| {
         Test::mean(&format!("A({method}) − A(static 8/8), from a pre-trained network"), Relation::AtLeast(MARGIN))
     };
-    let statement = |method: &str, arm: &Arm| {
+    let in_effect = |arm: &Arm| {
         let part = Part::Target(arm.clone());
-        let in_effect = stages::in_effect(results, arm, |run| is(run, setting, &part));
-        format!("{method}{in_effect} is within half a point of static 8-bit training in {what}")
+        stages::in_effect(results, arm, |run| is(run, setting, &part))
+    };
+    let statement = |method: &str, arm: &Arm| {
+        format!("{method}{} is within half a point of static 8-bit training in {what}", in_effect(arm))
     };
     let at_its_cost = |id: &str, name: &str, method: &str, arm: &Arm| -> anyhow::Result<(Claim, Samples)> {
         let statement = format!(
-            "{method} is within half a point of static precision at the same cost in {what}, quantised layers only"
+            "{method}{} is within half a point of static precision at the same cost in {what}, quantised layers only",
+            in_effect(arm)
         );
         let test = Test::mean(&format!("A({name}) − static accuracy at its cost"), Relation::AtLeast(MARGIN));
         Ok((Claim::new(id, &statement).test(test, POINTS), gain(arm)?))

@@ -93,7 +93,8 @@ pub(super) fn masked_words(results: &Results) -> anyhow::Result<Table> {
     Ok(Table {
         title: "Masked words, from random weights".into(),
         caption: format!(
-            "Nats a masked word, the mean over the first 1,280 sequences of WikiText-2's validation part, each arm after as many steps; \
+            "Nats a masked word: the mean of batches of 32, over the first 1,280 sequences of WikiText-2's validation part, each arm after as \
+             many steps; \
              mean ± half the 95 % interval over seeds. Seconds are by the clock, whatever ran beside, and carry no claim. In its last \
              ten steps the search's own loss, on books, was {}.",
             cell(&search.values(), 3)
