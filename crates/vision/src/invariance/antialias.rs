@@ -1,6 +1,6 @@
 //! Anti-aliasing as a layer factory, in the published placements.
 
-use super::aps::{ApsConfig, ApsPool2d};
+use super::aps::{ApsConfig, ApsPool2d, OddSides};
 use super::blur::{BlurConfig, BlurPadding, BlurPool2d};
 use super::{Error, Result};
 use core_tensor::nn::{
@@ -225,6 +225,14 @@ impl<F: LayerFactory> LayerFactory for AntiAlias<F> {
             return Box::new(Bordered { before: config.padding, after: config.padding, inner });
         };
         let kernel = if config.padding > 0 { config.kernel - config.padding } else { config.kernel };
+        if let Reduction::Polyphase(ApsConfig { odd: OddSides::Refuse, .. }) = self.config.reduction
+            && !circular
+            && kernel % 2 == 0
+        {
+            // Of an even side the dense maximum leaves an odd one.
+            let problem = Error::setting("borders of polyphase pools", "circular, or odd sides padded", "zeros");
+            self.problems.borrow_mut().push(problem);
+        }
         let dense = self.inner.max_pool2d(PoolConfig { kernel, stride: 1, padding: 0, ..config });
         let after = if circular { kernel - 1 } else { 0 };
         Box::new(Sequence([Box::new(Bordered { before: 0, after, inner: dense }), reduce]))
@@ -311,6 +319,23 @@ mod tests {
             (network.forward(&image.roll(shift, [2, 3]), false) - &still).abs().max().double_value(&[])
         };
         [[1, 0], [3, 2], [7, 5]].map(moved).into_iter().fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn polyphase_pools_that_would_refuse_every_even_side_are_refused() {
+        let vgg = Architecture::Vgg16 { head: Vgg16Head::Cifar, classes: 5 };
+        let finished = |borders, odd| {
+            let reduction = Reduction::Polyphase(ApsConfig { odd, ..ApsConfig::default() });
+            let factory =
+                AntiAlias::new(AntiAliasConfig { reduction, borders, ..AntiAliasConfig::polyphase() }).unwrap();
+            let store = nn::VarStore::new(Device::Cpu);
+            let _ = vgg.build(&store.root(), &factory).unwrap();
+            factory.finish().map_err(|error| error.to_string())
+        };
+        let refused = finished(Borders::Zeros, OddSides::Refuse).unwrap_err();
+        assert_eq!(refused, "borders of polyphase pools is zeros, expected circular, or odd sides padded");
+        assert_eq!(finished(Borders::Zeros, OddSides::PadCircularly), Ok(()));
+        assert_eq!(finished(Borders::Circular, OddSides::Refuse), Ok(()));
     }
 
     #[test]

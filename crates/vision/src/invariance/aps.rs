@@ -163,8 +163,8 @@ fn component_norms(map: &Tensor, norm: ApsNorm) -> Result<Tensor> {
         let map = if map.kind() == Kind::Double { map.shallow_clone() } else { map.f_to_kind(Kind::Float)? };
         let norms = components(&map)?.into_iter().map(|component| {
             Ok(match norm {
-                ApsNorm::One => component.f_abs()?.f_sum_dim_intlist(axes, false, Kind::Float)?,
-                ApsNorm::Two => component.f_square()?.f_sum_dim_intlist(axes, false, Kind::Float)?.f_sqrt()?,
+                ApsNorm::One => component.f_abs()?.f_sum_dim_intlist(axes, false, map.kind())?,
+                ApsNorm::Two => component.f_square()?.f_sum_dim_intlist(axes, false, map.kind())?.f_sqrt()?,
                 ApsNorm::Infinity => component.f_abs()?.f_amax(axes, false)?,
             })
         });
@@ -172,13 +172,12 @@ fn component_norms(map: &Tensor, norm: ApsNorm) -> Result<Tensor> {
     })
 }
 
-/// The first of equal maxima, which `argmax` does not promise: as many places as come before the first maximum.
+/// The first of equal maxima, which `argmax` does not promise: as many places as come before the first maximum. A NaN is one,
+/// so that a broken map stays broken.
 fn first_largest(norms: &Tensor) -> Result<Tensor> {
     let largest = norms.f_amax([1_i64], true)?;
-    let reached = norms.f_ge_tensor(&largest)?.f_cumsum(1, Kind::Int64)?;
-    let before = reached.f_eq(0)?.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Int64)?;
-    // NaN reaches no maximum: its map takes the last grid and stays NaN.
-    Ok(before.f_clamp_max(3)?)
+    let reached = norms.f_ge_tensor(&largest)?.f_logical_or(&norms.f_isnan()?)?.f_cumsum(1, Kind::Int64)?;
+    Ok(reached.f_eq(0)?.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Int64)?)
 }
 
 #[cfg(test)]
@@ -220,8 +219,11 @@ mod tests {
         let norms = component_norms(&constant, ApsNorm::Two).unwrap();
         assert_eq!(Vec::<i64>::try_from(first_largest(&norms).unwrap()).unwrap(), [0]);
         assert_eq!(Vec::<f32>::try_from(aps().relative_margin(&constant).unwrap()).unwrap(), [0.0]);
-        let broken = Tensor::from_slice(&[f32::NAN, 5., 5., 2.]).view([1, 4]);
-        assert_eq!(Vec::<i64>::try_from(first_largest(&broken).unwrap()).unwrap(), [3]);
+        let broken = Tensor::from_slice(&[1.0, f32::NAN, 5., f32::NAN]).view([1, 4]);
+        assert_eq!(Vec::<i64>::try_from(first_largest(&broken).unwrap()).unwrap(), [1]);
+        let map = example();
+        let _ = map.get(0).get(0).get(1).get(2).fill_(f64::NAN);
+        assert!(picked(&map).iter().any(|value| value.is_nan()));
         let two = Tensor::from_slice(&[1_f32, 5., 5., 2.]).view([1, 4]);
         assert_eq!(Vec::<i64>::try_from(first_largest(&two).unwrap()).unwrap(), [1]);
     }
@@ -234,6 +236,17 @@ mod tests {
         let _ = (grid(0, 0).fill_(300.0), grid(1, 1).fill_(400.0));
         let picked = aps().pool(&map.to_kind(Kind::Half)).unwrap();
         assert_eq!((picked.kind(), picked.to_kind(Kind::Float)), (Kind::Half, grid(1, 1)));
+    }
+
+    #[test]
+    fn doubles_are_told_apart_where_single_precision_has_no_room() {
+        let map = Tensor::zeros([1, 1, 4, 4], (Kind::Double, Device::Cpu));
+        let grid = |row: i64, column: i64| map.slice(2, row, None, 2).slice(3, column, None, 2);
+        let _ = (grid(0, 0).fill_(1e20), grid(1, 1).fill_(3e20));
+        assert_eq!(aps().pool(&map).unwrap(), grid(1, 1));
+        // (3 − 1) / 3.
+        let margin = aps().relative_margin(&map).unwrap().double_value(&[0]);
+        assert!((margin - 2.0 / 3.0).abs() < 1e-12, "{margin}");
     }
 
     #[test]

@@ -88,12 +88,17 @@ impl BlurPool2d {
     /// The blurred and thinned map of `[batch, channels, height, width]`.
     ///
     /// # Errors
-    /// Another number of channels, or a side that the padding cannot be filled from.
+    /// Another number of channels, integers, or a side that the padding cannot be filled from.
     pub fn pool(&self, input: &Tensor) -> Result<Tensor> {
         let size = input.size();
         if size.len() != 4 || size[1] != self.channels {
             let expected = format!("[batch, {}, height, width]", self.channels);
             return Err(Error::shape("input of a blur pool", expected, format!("{size:?}")));
+        }
+        if !input.is_floating_point() {
+            // The kernel's taps are below 1.
+            let found = format!("{:?}", input.kind());
+            return Err(Error::shape("input of a blur pool", "floating-point numbers", found));
         }
         let stride = self.config.stride;
         if self.config.kernel == 1 {
@@ -177,6 +182,15 @@ mod tests {
             assert_eq!(binomial_taps(index + 1).unwrap(), expected);
         }
         assert!(binomial_taps(0).is_err() && binomial_taps(8).is_err());
+    }
+
+    #[test]
+    fn integers_are_refused_which_the_kernel_would_make_zeros_of() {
+        for padding in [BlurPadding::Reflect, BlurPadding::Replicate, BlurPadding::Zeros, BlurPadding::Circular] {
+            let map = Tensor::full([1, 1, 6, 6], 100, (Kind::Int64, Device::Cpu));
+            let refused = blur(3, padding).pool(&map).unwrap_err().to_string();
+            assert!(refused.contains("floating-point numbers"), "{refused}");
+        }
     }
 
     #[test]
