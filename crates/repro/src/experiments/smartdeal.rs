@@ -30,7 +30,7 @@ const REVISION: u32 = 1;
 /// The same for networks that are judged by what their file holds.
 const FILE_REVISION: u32 = 2;
 /// The same for trainings that move coefficients.
-const MOVING_REVISION: u32 = 4;
+const MOVING_REVISION: u32 = 5;
 /// The same for inference and for training priced on accelerator models.
 const PRICE_REVISION: u32 = 2;
 const TRAINING_PRICE_REVISION: u32 = 3;

@@ -30,9 +30,10 @@ pub struct BucketSwitch {
     pub bar: u32,
     /// Wished-for steps no larger than this do not count. Published: 0 (off) by default.
     pub step_threshold: f64,
-    /// Most of a layer's coefficients that may move a step, averaged over steps, the largest
-    /// wished-for steps first; the others keep their full counter. The published code has no such guard (1), and
-    /// diverges without one on small networks.
+    /// Most of a layer's coefficients, zeros and padding counted, that may move a step, averaged over steps; the others keep
+    /// their full counter. First come those whose wished-for step is the largest share of the jump that it sets off, since a
+    /// rung is many times as long as a step. The published code has no such guard (1), and diverges without one on small
+    /// networks.
     pub max_update_fraction: f64,
 }
 
@@ -86,9 +87,9 @@ impl UpdateConfig {
 /// counters and mask, at most `most` of them moving. Also returns how many did.
 ///
 /// A positive wish doubles a positive coefficient and halves a negative one's magnitude; below the lowest rung lies 0,
-/// below that `−2^p_min`. A coefficient outside the mask stays 0. One at the highest rung stays there and leaves its
-/// place to others. One that the rung or `most` holds back keeps its count, up to the bar, and moves only with its wish
-/// of the moment.
+/// below that `−2^p_min`. A coefficient outside the mask stays 0. One at the highest rung stays there, starts to count anew,
+/// and takes no place of others. One that `most` holds back keeps its count, up to the bar, and moves only with its wish of
+/// the moment.
 ///
 /// # Errors
 /// What libtorch refuses.
@@ -105,28 +106,30 @@ pub fn switch(
     let wished = wish.f_sign()?.f_mul(&counted)?.f_mul(mask)?;
     let bar = f64::from(rule.bar);
     let counter = counter.f_add(&wished)?.f_clamp(-bar, bar)?;
-    let outwards = wished.f_mul(&coefficient.f_sign()?)?.f_gt(0.0)?;
-    let at_the_end = coefficient.f_abs()?.f_ge(2f64.powi(ladder.p_max))?.f_logical_and(&outwards)?;
-    let mut fires = counter.f_mul(&wished)?.f_ge(bar)?.f_logical_and(&at_the_end.f_logical_not()?)?;
-    // The guard: of those that would move, only the largest wishes do.
-    if most < 1 {
-        fires = fires.f_zeros_like()?;
-    } else if fires.f_sum(Kind::Int64)?.int64_value(&[]) > most {
-        let ranked = wish.f_abs()?.f_mul(&fires.f_to_kind(Kind::Float)?)?.f_reshape([-1])?;
-        let (_, chosen) = ranked.f_topk(most, 0, true, true)?;
-        let allowed = ranked.f_zeros_like()?.f_index_fill(0, &chosen, 1.0)?.f_view_as(coefficient)?;
-        fires = fires.f_logical_and(&allowed.f_gt(0.0)?)?;
-    }
-    let fires = fires.f_to_kind(Kind::Float)?;
-    let direction = counter.f_sign()?.f_mul(&fires)?;
+    let full = counter.f_mul(&wished)?.f_ge(bar)?;
+    let direction = wished.f_mul(&full.f_to_kind(Kind::Float)?)?;
     // 2^±1 by the sign of the coefficient; where it is 0, the lowest rung on the side of the wish.
     let exponent = direction.f_mul(&coefficient.f_sign()?)?;
     let factor = exponent.f_gt(0.0)?.f_to_kind(Kind::Float)? - exponent.f_lt(0.0)?.f_to_kind(Kind::Float)? * 0.5 + 1.0;
     let entered = coefficient.f_eq(0.0)?.f_to_kind(Kind::Float)? * &direction * 2f64.powi(ladder.p_min);
-    let moved = (coefficient * factor + entered).f_mul(mask)?;
-    let next = project(&moved, ladder)?;
-    let changed = next.f_ne_tensor(coefficient)?.f_sum(Kind::Int64)?.int64_value(&[]);
-    Ok((next, counter.f_mul(&(1.0 - fires))?, changed))
+    let moved = project(&(coefficient * factor + entered).f_mul(mask)?, ladder)?;
+    let jump = moved.f_sub(coefficient)?.f_abs()?;
+    // Nothing is beyond the highest rung.
+    let mut moves = full.f_logical_and(&jump.f_gt(0.0)?)?;
+    let stuck = full.f_logical_and(&moves.f_logical_not()?)?;
+    // The guard: of those that would move, only those do whose wishes are the largest share of the jump.
+    if most < 1 {
+        moves = moves.f_zeros_like()?;
+    } else if moves.f_sum(Kind::Int64)?.int64_value(&[]) > most {
+        let ranked = (wish.f_abs()? / &jump).f_where_self(&moves, &jump.f_zeros_like()?)?.f_reshape([-1])?;
+        let (_, chosen) = ranked.f_topk(most, 0, true, true)?;
+        let allowed = ranked.f_zeros_like()?.f_index_fill(0, &chosen, 1.0)?.f_view_as(coefficient)?;
+        moves = moves.f_logical_and(&allowed.f_gt(0.0)?)?;
+    }
+    let next = moved.f_where_self(&moves, coefficient)?;
+    let changed = moves.f_sum(Kind::Int64)?.int64_value(&[]);
+    let counter = counter.f_masked_fill(&moves.f_logical_or(&stuck)?, 0.0)?;
+    Ok((next, counter, changed))
 }
 
 /// Updates the coefficients of every [`SdWeight`] of a network in place of the optimizer, which must not own them:
@@ -358,16 +361,24 @@ mod tests {
     }
 
     #[test]
+    fn the_guard_prefers_wishes_that_are_much_of_their_jump() {
+        let t = |v: &[f32]| Tensor::from_slice(v);
+        // 0.01 of 16, and 0.009 of 0.125.
+        let (next, counter, changed) =
+            switch(&t(&[16.0, 0.125]), &t(&[0.010, 0.009]), &t(&[0.0; 2]), &t(&[1.0; 2]), &LADDER, &FREE, 1).unwrap();
+        assert_eq!((floats(&next), floats(&counter), changed), (vec![16.0, 0.25], vec![1.0, 0.0], 1));
+    }
+
+    #[test]
     fn a_coefficient_at_the_highest_rung_takes_nobodys_place() {
         let t = |v: &[f32]| Tensor::from_slice(v);
         let (c, wish, mask) = (t(&[32.0, 0.5, -32.0]), t(&[0.9, 0.3, -0.8]), t(&[1.0; 3]));
         let (next, counter, changed) = switch(&c, &wish, &t(&[0.0; 3]), &mask, &LADDER, &FREE, 1).unwrap();
         assert_eq!((floats(&next), changed), (vec![32.0, 1.0, -32.0], 1));
-        // It counts up to the bar, as one that the guard holds back; inwards it moves.
-        assert_eq!(floats(&counter), [1.0, 0.0, -1.0]);
-        let back = t(&[-0.9, 0.3, 0.8]);
-        let (next, ..) = switch(&c, &back, &t(&[0.0; 3]), &mask, &LADDER, &FREE, 2).unwrap();
-        assert_eq!(floats(&next), [16.0, 0.5, -16.0]);
+        // It counts anew, as if it had moved, and so comes back with its first wish inwards.
+        assert_eq!(floats(&counter), [0.0; 3]);
+        let (next, ..) = switch(&next, &t(&[-0.9, 0.3, 0.8]), &counter, &mask, &LADDER, &FREE, 3).unwrap();
+        assert_eq!(floats(&next), [16.0, 2.0, -16.0]);
     }
 
     #[test]
@@ -376,7 +387,7 @@ mod tests {
         let (mut c, mut counter, mask) = (t(&[0.5, 0.5]), t(&[0.0; 2]), t(&[1.0; 2]));
         // The first moves each time; the second is held back, then wishes for the other side by far the most.
         let mut seen = Vec::new();
-        for wish in [[0.4, -0.1], [0.4, -0.1], [0.4, -0.1], [0.1, 0.9], [0.1, 0.9]] {
+        for wish in [[0.4, -0.01], [0.4, -0.01], [0.4, -0.01], [0.1, 0.9], [0.1, 0.9]] {
             (c, counter, _) = switch(&c, &t(&wish), &counter, &mask, &LADDER, &FREE, 1).unwrap();
             seen.push((floats(&c)[1], floats(&counter)[1]));
         }
