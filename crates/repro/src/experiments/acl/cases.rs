@@ -213,7 +213,7 @@ fn standard(set: ImageSet) -> Case {
     let semi = SemiConfig { attack: attack(RADIUS, 10), ..SemiConfig::default() };
     let stage_two = Tuning::Semi { config: semi, guesser_epochs: 30, unlabelled_batch: 90 };
     case.tune("semi-supervised", DUAL, TuningParams { tuning: stage_two, epochs: 2, batch_size: 10, ..aff.clone() });
-    // That stage's loss on the labelled images alone.
+    // The cross-entropy of that stage on the labelled images alone, without its divergence.
     let labels_alone = Tuning::Robust(RobustConfig::pgd_at(RADIUS));
     case.tune("PGD-AT", DUAL, TuningParams { tuning: labels_alone, ..aff.clone() });
     for (method, config) in baselines() {
