@@ -18,9 +18,11 @@ const CONNECT_SECONDS: &str = "5";
 pub(crate) fn fetch(url: &str, file: &Path, check: Option<impl Fn(&Path) -> Result<()>>, log: &Path) -> Result<()> {
     if let Some(check) = &check
         && file.is_file()
-        && check(file).is_ok()
     {
-        return Ok(());
+        if check(file).is_ok() {
+            return Ok(());
+        }
+        remove(file)?;
     }
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let part = file.with_file_name(format!("{name}.part"));

@@ -49,7 +49,10 @@ impl Optimizer for Lars {
     fn step(&mut self, learning_rate: f64) -> Result<()> {
         let trust = self.trust;
         self.inner.step_along(learning_rate, |parameter| {
-            let Some(gradient) = decayed(parameter)?.filter(|_| parameter.adapt) else { return decayed(parameter) };
+            let Some(gradient) = decayed(parameter)? else { return Ok(None) };
+            if !parameter.adapt {
+                return Ok(Some(gradient));
+            }
             let [weight_norm, gradient_norm] =
                 [&parameter.tensor, &gradient].map(|tensor| tensor.norm().double_value(&[]));
             if weight_norm > 0.0 && gradient_norm > 0.0 {

@@ -1,6 +1,15 @@
 use super::*;
 use tch::{Device, Kind, nn};
 
+type Make = fn(Vec<Parameter>) -> Box<dyn Optimizer>;
+
+/// Each optimizer with its defaults.
+const OPTIMIZERS: [Make; 3] = [
+    |parameters| Box::new(Sgd::new(parameters, SgdConfig::default()).unwrap()),
+    |parameters| Box::new(Adam::new(parameters, AdamConfig::default()).unwrap()),
+    |parameters| Box::new(Lars::new(parameters, LarsConfig::default()).unwrap()),
+];
+
 /// One scalar weight of 1 under the loss `w²/2`.
 fn scalar_descent(steps: usize, make: impl Fn(Vec<Parameter>) -> Box<dyn Optimizer>, decay: f64) -> Vec<f64> {
     let store = nn::VarStore::new(Device::Cpu);
@@ -62,13 +71,7 @@ fn lars_scales_by_the_trust_ratio_unless_told_not_to() {
 
 #[test]
 fn a_step_leaves_gradients_as_they_are() {
-    type Make = fn(Vec<Parameter>) -> Box<dyn Optimizer>;
-    let make: [Make; 3] = [
-        |parameters| Box::new(Sgd::new(parameters, SgdConfig::default()).unwrap()),
-        |parameters| Box::new(Adam::new(parameters, AdamConfig::default()).unwrap()),
-        |parameters| Box::new(Lars::new(parameters, LarsConfig::default()).unwrap()),
-    ];
-    for make in make {
+    for make in OPTIMIZERS {
         let store = nn::VarStore::new(Device::Cpu);
         let weight = store.root().ones("w", &[2]);
         let mut optimizer = make(parameters(&store, 0.1));
@@ -80,13 +83,7 @@ fn a_step_leaves_gradients_as_they_are() {
 
 #[test]
 fn saved_state_goes_on_bit_for_bit() {
-    type Make = fn(Vec<Parameter>) -> Box<dyn Optimizer>;
-    let make: [Make; 3] = [
-        |parameters| Box::new(Sgd::new(parameters, SgdConfig::default()).unwrap()),
-        |parameters| Box::new(Adam::new(parameters, AdamConfig::default()).unwrap()),
-        |parameters| Box::new(Lars::new(parameters, LarsConfig::default()).unwrap()),
-    ];
-    for make in make {
+    for make in OPTIMIZERS {
         let store = nn::VarStore::new(Device::Cpu);
         let weight = store.root().randn("w", &[5, 3], 0.0, 1.0);
         let target = Tensor::randn([5, 3], (Kind::Float, Device::Cpu));
@@ -133,13 +130,7 @@ fn every_other_step(optimizer: &mut dyn Optimizer, store: &nn::VarStore, steps: 
 
 #[test]
 fn a_parameter_without_a_gradient_stays_and_resumes_as_it_was() {
-    type Make = fn(Vec<Parameter>) -> Box<dyn Optimizer>;
-    let make: [Make; 3] = [
-        |parameters| Box::new(Sgd::new(parameters, SgdConfig::default()).unwrap()),
-        |parameters| Box::new(Adam::new(parameters, AdamConfig::default()).unwrap()),
-        |parameters| Box::new(Lars::new(parameters, LarsConfig::default()).unwrap()),
-    ];
-    for make in make {
+    for make in OPTIMIZERS {
         let fresh = || {
             let store = nn::VarStore::new(Device::Cpu);
             let _ = (store.root().ones("a", &[1]), store.root().ones("b", &[1]));
@@ -193,13 +184,7 @@ fn a_parameters_own_scale_multiplies_the_rate() {
 
 #[test]
 fn settings_changed_on_the_way_count_from_the_next_step() {
-    type Make = fn(Vec<Parameter>) -> Box<dyn Optimizer>;
-    let make: [Make; 3] = [
-        |parameters| Box::new(Sgd::new(parameters, SgdConfig::default()).unwrap()),
-        |parameters| Box::new(Adam::new(parameters, AdamConfig::default()).unwrap()),
-        |parameters| Box::new(Lars::new(parameters, LarsConfig::default()).unwrap()),
-    ];
-    let ends = make.map(|make| {
+    let ends = OPTIMIZERS.map(|make| {
         let store = nn::VarStore::new(Device::Cpu);
         let weight = store.root().ones("w", &[1]);
         let mut optimizer = make(parameters(&store, 0.1));

@@ -31,6 +31,8 @@ const REVISION: u32 = 1;
 const FILE_REVISION: u32 = 2;
 /// The same for trainings that move coefficients.
 const MOVING_REVISION: u32 = 5;
+/// The same for those of the network on images.
+const MOVING_IMAGES_REVISION: u32 = 6;
 /// The same for inference and for training priced on accelerator models.
 const PRICE_REVISION: u32 = 2;
 const TRAINING_PRICE_REVISION: u32 = 3;
@@ -127,7 +129,7 @@ fn plan_images(ask: &Ask, plan: &mut Plan) -> anyhow::Result<()> {
             images::Learned { recipe: recipe.clone(), zeros: ZEROS[0], epochs: many, peak: 0.05, update }
         };
         let switch = CoefficientMode::Switch(images::switch(&recipe));
-        let modes = [(switch, MOVING_REVISION), (CoefficientMode::Frozen, REVISION)];
+        let modes = [(switch, MOVING_IMAGES_REVISION), (CoefficientMode::Frozen, REVISION)];
         for (mode, revision) in modes {
             let run = ask.run(PAPER, "learned", seed, &learned(mode))?.at_revision(revision);
             plan.add_weighted(run.needing("trained", &dense), seconds(many));

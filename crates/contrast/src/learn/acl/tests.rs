@@ -153,6 +153,41 @@ fn each_formulation_moves_the_statistics_of_its_branches_only() {
 }
 
 #[test]
+fn each_branch_sees_its_own_views() {
+    for (formulation, seen) in [(ONE, 4), (DUAL, 8)] {
+        let (trained, twin) = (model(), model());
+        let (batch, acl) = (batch(), twin.acl(formulation, RADIUS));
+        let moved = acl.perturb(&batch, 0).unwrap();
+        trained.acl(formulation, RADIUS).loss(&batch, &Progress::default()).unwrap();
+        // The perturbed views (of ONE only the first half), and the clean ones (of ONE the second).
+        let _ = acl.embed(&moved.narrow(0, 0, seen), Branch::Adversarial, true);
+        let _ = acl.embed(&batch.views.narrow(0, 8 - seen, seen), Branch::Normal, true);
+        for ((name, found), (_, expected)) in trained.bytes().iter().zip(twin.bytes()) {
+            assert!(found.equal(&expected), "{name} under {formulation:?}");
+        }
+    }
+}
+
+#[test]
+fn attacks_on_both_views_go_through_the_adversarial_branch() {
+    let perturbed = |formulation, shifted: Option<bool>| {
+        let model = model();
+        for (name, mut tensor) in model.store.variables() {
+            if name.contains("running_mean") && Some(name.contains("adversarial")) == shifted {
+                let shift = Tensor::arange(tensor.numel() as i64, (Kind::Float, Device::Cpu)).sin();
+                let _ = tch::no_grad(|| tensor.f_add_(&shift)).unwrap();
+            }
+        }
+        model.acl(formulation, RADIUS).perturb(&batch(), 0).unwrap()
+    };
+    for formulation in [BOTH, DUAL] {
+        let plain = perturbed(formulation, None);
+        assert!(perturbed(formulation, Some(false)).equal(&plain), "{formulation:?} looks at the normal branch");
+        assert!(!perturbed(formulation, Some(true)).equal(&plain), "{formulation:?} does not look at its own");
+    }
+}
+
+#[test]
 fn both_branches_and_the_shared_weights_get_gradients() {
     let fresh = model();
     fresh.acl(DUAL, RADIUS).loss(&batch(), &Progress::default()).unwrap().total.backward();

@@ -80,7 +80,7 @@ enum Stage {
 
 /// Below this many values, about 1 ms of plain copying, a hand-over to other threads costs more than it saves: a batch of
 /// 128 CIFAR images stays on the loader's own thread.
-const VALUES_PER_TASK: usize = if cfg!(test) { 32 } else { 1 << 20 };
+const VALUES_PER_TASK: usize = 1 << 20;
 
 impl Pipeline {
     pub(super) fn new(
@@ -135,11 +135,23 @@ impl Pipeline {
         if let Some(outside) = index.iter().find(|&&position| position >= samples.len()) {
             return Err(Error::setting("index", format!("positions below {}", samples.len()), outside));
         }
+        let values: usize = self.output_shape().iter().product();
+        // Work on pixels alone is cheap; anything else is worth a thread for every image.
+        let images_per_task = if self.rest.is_empty() { (VALUES_PER_TASK / values).max(1) } else { 1 };
+        self.in_tasks(samples, index, draw, images_per_task)
+    }
+
+    /// [`batch`](Self::batch) of positions that are there, shared among threads unless it is a single task.
+    pub(super) fn in_tasks<S: Samples + ?Sized>(
+        &self,
+        samples: &S,
+        index: &[usize],
+        draw: Draw,
+        images_per_task: usize,
+    ) -> Result<Tensor> {
         let [channels, height, width] = self.output_shape();
         let values = channels * height * width;
         let mut output = vec![0.0_f32; index.len() * values];
-        // Work on pixels alone is cheap; anything else is worth a thread for every image.
-        let images_per_task = if self.rest.is_empty() { (VALUES_PER_TASK / values).max(1) } else { 1 };
         let one = |scratch: &mut Planes, (output, &position): (&mut [f32], &usize)| {
             self.transform(&samples.image(position)?, position, draw, scratch, output)
         };

@@ -105,6 +105,27 @@ fn seed_epoch_and_stream_each_change_the_draw() {
 }
 
 #[test]
+fn tasks_and_threads_change_no_image() {
+    let set = images(11, ImageShape::new(3, 8, 8));
+    let index = [7, 2, 2, 10, 0, 5, 9];
+    let draw = Draw { seed: 3, epoch: 2, stream: 0 };
+    let moves = || vec![Transform::PadCrop { padding: 2 }, Transform::HorizontalFlip { probability: 0.5 }];
+    let blur = Transform::Blur { kernel: 3, sigma: [0.5, 1.5], probability: 0.5 };
+    for transforms in [moves(), moves().into_iter().chain([blur]).collect()] {
+        let pipeline = Augmentation::new(transforms).prepare(set.channels(), set.size()).unwrap();
+        let alone = pipeline.in_tasks(&set, &index, draw, index.len()).unwrap();
+        for (images_per_task, threads) in [(1, 1), (1, 3), (2, 3), (3, 2)] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let shared = pool.install(|| pipeline.in_tasks(&set, &index, draw, images_per_task)).unwrap();
+            assert_eq!(difference(&shared, &alone), 0.0, "{images_per_task} images a task, {threads} threads");
+        }
+        // One image after the other, whatever place it has.
+        let rows: Vec<_> = index.iter().map(|&position| pipeline.batch(&set, &[position], draw).unwrap()).collect();
+        assert_eq!(difference(&Tensor::cat(&rows, 0), &alone), 0.0);
+    }
+}
+
+#[test]
 fn an_augmentation_survives_json_and_unknown_fields_are_refused() {
     let augmentation =
         Augmentation::new([Transform::PadCrop { padding: 4 }, FLIP, ChannelStatistics::mnist().normalise()]);

@@ -3,7 +3,7 @@
 
 use super::super::images::ImageSet;
 use super::super::training::{self, DataChoice, Length, Loaders, Model, Recipe};
-use super::learning::moved;
+use super::learning::{moved, zeros_lost};
 use super::network::saved;
 use crate::{Ask, Metrics, RunContext};
 use core_tensor::checkpoint::{Header, read_state, state_of, write_safetensors};
@@ -211,6 +211,7 @@ pub(super) fn learn(params: &Learned, seed: u64, context: &mut RunContext) -> an
     ]);
     if params.update.mode != CoefficientMode::Frozen {
         metrics.insert("moved".into(), moved(&start, &compressed)?);
+        metrics.insert("zeros_lost".into(), zeros_lost(&start, &compressed)? as f64);
     }
     Ok(metrics)
 }

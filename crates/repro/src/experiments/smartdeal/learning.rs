@@ -92,6 +92,17 @@ pub(super) fn moved(start: &SdzModel, end: &SdzModel) -> anyhow::Result<f64> {
     Ok(100.0 * changed as f64 / all.max(1) as f64)
 }
 
+/// How many coefficients were zero at the start and are not in the end.
+pub(super) fn zeros_lost(start: &SdzModel, end: &SdzModel) -> anyhow::Result<usize> {
+    let mut lost = 0;
+    for (name, before) in start.layers() {
+        let Some(after) = end.layer(name) else { anyhow::bail!("no layer `{name}` in the end") };
+        lost +=
+            before.codes().iter().zip(after.codes()).filter(|(before, after)| **before == 0 && **after != 0).count();
+    }
+    Ok(lost)
+}
+
 fn learn(
     model: &SdzModel,
     mode: CoefficientMode,
@@ -132,7 +143,7 @@ mod tests {
     use quant::smartdeal::{Record, SdLayer};
 
     #[test]
-    fn moved_coefficients_are_counted_among_those_that_were_not_zero() {
+    fn moved_coefficients_are_counted_among_those_that_were_not_zero_and_lost_zeros_apart() {
         let store = VarStore::new(Device::Cpu);
         let _network = Mlp::new(&store.root(), &Standard);
         let (start, _) = compress(&store, &CompressPolicy::with_theta(0.15)).unwrap();
@@ -152,5 +163,6 @@ mod tests {
         *layer = SdLayer::from_parts(*layer.layout(), codes, layer.basis().clone()).unwrap();
         let all: usize = start.layers().map(|(_, layer)| layer.stats().non_zeros).sum();
         assert!((moved(&start, &end).unwrap() - 200.0 / all as f64).abs() < 1e-12);
+        assert_eq!((zeros_lost(&start, &start).unwrap(), zeros_lost(&start, &end).unwrap()), (0, 1));
     }
 }

@@ -108,6 +108,26 @@ fn worked_values_of_single_pairs() {
 }
 
 #[test]
+fn pairs_that_were_not_mined_do_not_count() {
+    // One positive at a cosine of 0.8 and one negative at 0.9, of four vectors in two classes.
+    let (rows, labels) = (plane(&[1.0, 0.8, 0.9, -0.2]), [0, 0, 1, 1]);
+    let batch = Embedded::new(&rows, &labels).unwrap();
+    let mined = Mined::Pairs { positives: vec![[0, 1]], negatives: vec![[0, 2]] };
+    let similarity = MultiSimilarity::default();
+    // D of a cosine c is √(2 − 2c); ½ ln(1 + e^{−0.6}) + 1/50 ln(1 + e^{20}), a mean over four anchors; ln(1 + e^{−0.6}) + 20.
+    let of: [(&dyn MetricLoss, f64); 3] = [
+        (&Contrastive::default(), 0.4_f64.sqrt() + 1.0 - 0.2_f64.sqrt()),
+        (&similarity, (0.218744 + 0.4) / 4.0),
+        (&BinomialDeviance::default(), 0.437488 + 20.0),
+    ];
+    for (loss, expected) in of {
+        let (few, all) = (loss.loss(&batch, Some(&mined)).unwrap(), loss.loss(&batch, None).unwrap());
+        assert!((scalar(&few) - expected).abs() < 2e-6, "{loss:?}: {}", scalar(&few));
+        assert!((scalar(&all) - expected).abs() > 1e-3, "{loss:?}: all pairs cost as much");
+    }
+}
+
+#[test]
 fn margin_losses_worked_by_hand() {
     // (D_ap, D_an) with β = 1.2 and m = 0.2: the sum of hinges over the number of hinges above 0.
     for (positive, negative, expected) in [(0.5, 1.5, 0.0), (1.1, 1.5, 0.1), (1.1, 1.3, 0.1), (1.3, 1.1, 0.3)] {
