@@ -78,7 +78,8 @@ impl Pace {
         if total == 0.0 { 1.0 } else { self.effort.iter().zip(&self.done).map(|(a, b)| a * b).sum::<f64>() / total }
     }
 
-    /// `None` before there is anything to tell it from.
+    /// `None` before a hundredth of what is left to do: the first runs of a plan are often its smallest, and least like
+    /// the rest.
     fn remaining(&self, elapsed: Duration) -> Option<Duration> {
         let (mut worked, mut left) = (0.0, 0.0);
         for ((effort, done), inherited) in self.effort.iter().zip(&self.done).zip(&self.inherited) {
@@ -86,7 +87,8 @@ impl Pace {
             left += effort * (1.0 - done);
         }
         let seconds = elapsed.as_secs_f64() * left / worked;
-        (worked > 0.0 && elapsed >= Duration::from_secs(2)).then(|| Duration::try_from_secs_f64(seconds).ok()).flatten()
+        let enough = worked > 0.0 && worked >= 0.01 * (worked + left) && elapsed >= Duration::from_secs(2);
+        enough.then(|| Duration::try_from_secs_f64(seconds).ok()).flatten()
     }
 
     fn summary(&self) -> String {
@@ -254,6 +256,19 @@ mod tests {
         assert_eq!(pace.remaining(Duration::from_secs(10)).unwrap().as_secs_f64().round(), 20.0);
         pace.end(1, true);
         assert_eq!(pace.fraction(), 1.0);
+    }
+
+    #[test]
+    fn a_first_run_that_is_next_to_nothing_forecasts_nothing() {
+        let runs = [("tiny", 0.1), ("long", 99.9)];
+        let runs =
+            runs.map(|(kind, effort)| Planned { run: Run::new("toy", kind, 0, &(), DeviceKind::Cpu).unwrap(), effort });
+        let mut pace = Pace::new(&runs);
+        pace.end(0, true);
+        assert_eq!(pace.remaining(Duration::from_secs(10)), None);
+        pace.advance(1, Done { done: 1, total: 100, inherited: 0 });
+        let left = pace.remaining(Duration::from_secs(10)).unwrap().as_secs_f64();
+        assert!((left - 10.0 * 98.901 / 1.099).abs() < 1e-6, "{left}");
     }
 
     #[test]

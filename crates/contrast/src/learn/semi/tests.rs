@@ -20,6 +20,21 @@ fn the_loss_of_a_reference_run() {
 }
 
 #[test]
+fn where_all_have_labels_and_no_share_is_soft_it_is_cross_entropy_and_divergence() {
+    let (clean, attacked) = (matrix(&[2.0, 0.0, -1.0, 0.0, 1.0, 1.0]), matrix(&[1.0, 0.0, -1.0, 0.5, 0.5, 0.0]));
+    let target = Tensor::from_slice(&[0_i64, 2]);
+    let config = SemiConfig { alpha: 0.0, ..SemiConfig::default() };
+    let divergence = super::divergence(&clean, &attacked).unwrap().mean(Kind::Double);
+    let expected = attacked.cross_entropy_loss(&target, None::<Tensor>, Reduction::Mean, -100, 0.0) + divergence * 6.0;
+    for soft in [matrix(&[0.0; 6]), matrix(&[2.0, 1.0, 0.0, 0.0, 1.0, 2.0])] {
+        let found = config.loss(&clean, &attacked, &target, &soft).unwrap().total;
+        // Sums of numbers below 4, a handful of them, in another order.
+        let difference = (found - &expected).abs().double_value(&[]);
+        assert!(difference < 4e-15, "{difference:e}");
+    }
+}
+
+#[test]
 fn soft_labels_are_softened_by_the_temperature() {
     // With a = 1 and β = 0, one labelled row: T²·H. H is .8323956 at T = 1 and 1.0201914 at T = 2 (reference run).
     let (attacked, soft) = (matrix(&[1.0, 0.0, -1.0]), matrix(&[2.0, 1.0, 0.0]));

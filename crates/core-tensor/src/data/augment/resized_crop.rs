@@ -26,6 +26,9 @@ impl ResizedCrop {
         let sources = image.values.chunks_exact(source_plane);
         for (source, output) in sources.zip(values.chunks_exact_mut(output_plane)) {
             resampler.run(source, width, &mut between, output);
+            // Weights add up to 1 but for a rounding, and a white part must not come out above white.
+            let (low, high) = source.iter().fold((f32::MAX, f32::MIN), |(low, high), &v| (low.min(v), high.max(v)));
+            output.iter_mut().for_each(|value| *value = value.clamp(low, high));
         }
         *image = Planes { size: self.size, values };
     }
@@ -81,6 +84,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_white_image_stays_white(
+            size in [2_usize..100, 2_usize..100], to in [1_usize..40, 1_usize..40], white in 0.1_f32..1.0, seed: u64,
+        ) {
+            let crop = ResizedCrop { size: to, scale: [0.08, 1.0], ratio: [3.0 / 4.0, 4.0 / 3.0] };
+            let mut image = Planes { size, values: vec![white; size[0] * size[1]] };
+            crop.run(&mut image, &mut generator(seed, Purpose::Augmentation, 0));
+            prop_assert_eq!(image.size, to);
+            prop_assert!(image.values.iter().all(|value| *value == white));
+        }
+
         #[test]
         fn a_part_lies_inside_and_has_about_the_area_and_ratio_asked_for(
             size in [20_usize..200, 20_usize..200], low in 0.08..1.0_f64, seed: u64,

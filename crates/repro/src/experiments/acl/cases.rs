@@ -1,11 +1,11 @@
 //! Which networks, data, forms of pre-training and fine-tuning each tier runs.
 
 use super::evaluate::{Ladder, Measure, Shift};
-use super::fine_tune::{Labels, Tuning, TuningParams};
+use super::fine_tune::{Labels, Rate, Tuning, TuningParams};
 use super::pretrain::{Norms, PretrainParams, Setting};
 use crate::experiments::images::ImageSet;
 use crate::{Ask, DataUse, Tier};
-use contrast::attack::{Ball, Pgd};
+use contrast::attack::{Ball, Pgd, Start};
 use contrast::learn::{
     AclConfig, Branch, Defence, Formulation, ProjectorConfig, RobustConfig, SemiConfig, SimClrAugmentation,
 };
@@ -46,6 +46,9 @@ pub(super) const BOTH: &str = "pre-training ACL, adversarial to adversarial";
 pub(super) const ONE: &str = "pre-training ACL, adversarial to standard";
 pub(super) const SHARED: &str = "pre-training ACL, dual stream, one batch norm";
 pub(super) const WIDE: &str = "pre-training ACL, dual stream, budget 0.1";
+/// The pseudo-labelled stage, and its loss without its pseudo-labels.
+pub(super) const SEMI: &str = "semi-supervised";
+pub(super) const LABELS_ALONE: &str = "cross-entropy and divergence";
 
 /// Whether a run of this kind pre-trains.
 pub(super) fn is_pretraining(kind: &str) -> bool {
@@ -136,9 +139,14 @@ fn quick(set: ImageSet) -> Case {
         setting: case.setting.clone(),
         branch: Branch::Adversarial,
         labels: Labels { per_class: 60 },
-        tuning: Tuning::Robust(RobustConfig { attack: attack(RADIUS, 5), ..RobustConfig::trades(RADIUS) }),
+        tuning: Tuning::Robust(RobustConfig {
+            attack: attack(RADIUS, 5).with_start(Start::Nearby),
+            ..RobustConfig::trades(RADIUS)
+        }),
         epochs: 12,
         batch_size: 60,
+        padding: 2,
+        rate: Rate::Cosine,
         peak: 0.1,
         weight_decay: 2e-4,
         ladder: None,
@@ -198,6 +206,8 @@ fn standard(set: ImageSet) -> Case {
         tuning: Tuning::Robust(RobustConfig::trades(RADIUS)),
         epochs: 30,
         batch_size: 60,
+        padding: 2,
+        rate: Rate::Cosine,
         peak: 0.1,
         weight_decay: 2e-4,
         ladder: None,
@@ -211,11 +221,11 @@ fn standard(set: ImageSet) -> Case {
         case.tune("AFF", encoder, TuningParams { labels, epochs: 6, batch_size: 120, ..aff.clone() });
     }
     let semi = SemiConfig { attack: attack(RADIUS, 10), ..SemiConfig::default() };
-    let stage_two = Tuning::Semi { config: semi, guesser_epochs: 30, unlabelled_batch: 90 };
-    case.tune("semi-supervised", DUAL, TuningParams { tuning: stage_two, epochs: 2, batch_size: 10, ..aff.clone() });
-    // The cross-entropy of that stage on the labelled images alone, without its divergence.
-    let labels_alone = Tuning::Robust(RobustConfig::pgd_at(RADIUS));
-    case.tune("PGD-AT", DUAL, TuningParams { tuning: labels_alone, ..aff.clone() });
+    let labels_alone = Tuning::LabelsAlone(SemiConfig { alpha: 0.0, ..semi.clone() });
+    let stage = Tuning::Semi { config: semi, guesser_epochs: 30, unlabelled_batch: 90 };
+    case.tune(SEMI, DUAL, TuningParams { tuning: stage, epochs: 2, batch_size: 10, ..aff.clone() });
+    // As many images a batch, and 330 steps for its 328.
+    case.tune(LABELS_ALONE, DUAL, TuningParams { tuning: labels_alone, epochs: 55, batch_size: 100, ..aff.clone() });
     for (method, config) in baselines() {
         let labels = Labels { per_class: 600 };
         let tuning = Tuning::Robust(config);
@@ -273,6 +283,8 @@ pub(super) fn paper(set: ImageSet) -> Case {
         tuning: Tuning::Robust(RobustConfig::trades(RADIUS)),
         epochs: 25,
         batch_size: 128,
+        padding: 4,
+        rate: Rate::Step { after: vec![14, 19] },
         peak: 0.1,
         weight_decay: 2e-4,
         ladder: Some(Ladder { images: 1000, auto_attack: true }),

@@ -6,22 +6,25 @@ use super::pretrain::{Setting, fit};
 use super::{ENCODER, PICTURE, picture};
 use crate::{Metrics, RunContext};
 use contrast::learn::{
-    Branch, BranchSwitch, DualBatchNorm, Logits, RobustConfig, RobustTraining, Scope, SemiConfig, SemiLoader,
-    SemiSplit, SemiSupervised, extract, fine_tuned, pseudo_label_accuracy, pseudo_labels,
+    Branch, BranchSwitch, DualBatchNorm, Logits, RobustConfig, RobustTraining, Scope, SemiBatch, SemiConfig,
+    SemiLoader, SemiSplit, SemiSupervised, extract, fine_tuned, pseudo_label_accuracy, pseudo_labels,
 };
 use core_tensor::checkpoint::{LoadPolicy, load_state, read_state};
 use core_tensor::data::{
-    Augmentation, BatchSource, Dataset, Loader, LoaderConfig, OnDevice, Samples, Splits, Transform,
+    Augmentation, Batch, BatchSource, Dataset, Loader, LoaderConfig, OnDevice, Samples, Splits, Transform,
 };
 use core_tensor::nn::{Network, Standard};
 use core_tensor::optim::{NamedTensors, Schedule, Sgd, SgdConfig};
-use core_tensor::train::{TrainConfig, Trainer};
+use core_tensor::train::{Loss, Objective, Progress, TrainConfig, Trainer};
 use serde::{Deserialize, Serialize};
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
 /// The metric of how many pseudo-labels are right, in percent.
 pub(super) const GUESSED: &str = "pseudo_label_accuracy";
+
+/// Of all data sets here.
+const CLASSES: usize = 10;
 
 /// A fine-tuning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +38,9 @@ pub(super) struct TuningParams {
     pub(super) epochs: u64,
     /// Labelled images a batch.
     pub(super) batch_size: usize,
+    /// Pixels by which an image is shifted at most, either way.
+    pub(super) padding: usize,
+    pub(super) rate: Rate,
     pub(super) peak: f64,
     pub(super) weight_decay: f64,
     /// Ever stronger attacks to compare, and a picture.
@@ -50,8 +56,18 @@ pub(super) struct Labels {
 
 impl Labels {
     pub(super) fn count(self) -> usize {
-        10 * self.per_class
+        CLASSES * self.per_class
     }
+}
+
+/// How the learning rate falls.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Rate {
+    /// To zero by half a cosine.
+    Cosine,
+    /// To a tenth after each of these epochs.
+    Step { after: Vec<u64> },
 }
 
 /// What is minimised.
@@ -62,6 +78,8 @@ pub(super) enum Tuning {
     Robust(RobustConfig),
     /// On all images, after the encoder's normal branch, fine-tuned on the labels, has labelled the rest.
     Semi { config: SemiConfig, guesser_epochs: u64, unlabelled_batch: usize },
+    /// The loss of that stage on the labelled images, nothing guessed.
+    LabelsAlone(SemiConfig),
 }
 
 impl TuningParams {
@@ -70,13 +88,42 @@ impl TuningParams {
         let (images, attack) = match &self.tuning {
             Tuning::Robust(config) => (self.labels.count(), &config.attack),
             Tuning::Semi { config, .. } => (self.setting.unlabelled, &config.attack),
+            Tuning::LabelsAlone(config) => (self.labels.count(), &config.attack),
         };
         let passes = (2.0 + 0.7 * attack.steps as f64) / 2.0;
         self.epochs as f64 * images as f64 / 64.0 * passes * self.setting.pass_seconds()
     }
 
     fn schedule(&self, steps_per_epoch: u64, epochs: u64) -> Schedule {
-        Schedule::Cosine { peak: self.peak, last: 0.0, steps: epochs * steps_per_epoch }
+        match &self.rate {
+            Rate::Cosine => Schedule::Cosine { peak: self.peak, last: 0.0, steps: epochs * steps_per_epoch },
+            Rate::Step { after } => {
+                let milestones = after.iter().map(|epoch| epoch * steps_per_epoch).collect();
+                Schedule::Step { peak: self.peak, milestones, gamma: 0.1 }
+            }
+        }
+    }
+
+    /// Shifted and mirrored.
+    fn augmentation(&self) -> Augmentation {
+        let shift = Transform::PadCrop { padding: self.padding };
+        Augmentation::new([shift, Transform::HorizontalFlip { probability: 0.5 }])
+    }
+
+    fn labelled(&self, few: Dataset, batch_size: usize, seed: u64, device: Device) -> anyhow::Result<OnDevice<Loader>> {
+        let loader = Loader::new(few, &self.augmentation(), LoaderConfig::training(batch_size), seed)?;
+        Ok(OnDevice::new(loader, device))
+    }
+}
+
+/// The pseudo-labelled stage where every image has its label, whose share of soft labels is 0.
+struct LabelsAlone<'a>(SemiSupervised<'a>);
+
+impl Objective<Batch> for LabelsAlone<'_> {
+    fn loss(&mut self, batch: &Batch, progress: &Progress) -> core_tensor::Result<Loss> {
+        let (input, target) = (batch.input.shallow_clone(), batch.target.shallow_clone());
+        let soft = Tensor::zeros([target.size()[0], CLASSES as i64], (input.kind(), input.device()));
+        self.0.loss(&SemiBatch { input, target, soft }, progress)
     }
 }
 
@@ -95,13 +142,20 @@ pub(super) fn run(params: &TuningParams, seed: u64, context: &mut RunContext) ->
     let mut metrics = Metrics::new();
     let parameters = fine_tuned(&store, network, Scope::Full, params.weight_decay)?;
     let mut optimizer = Sgd::new(parameters, SgdConfig::default())?;
+    let training = |batches: u64| {
+        let schedule = params.schedule(batches, params.epochs);
+        TrainConfig { epochs: params.epochs, seed, schedule }
+    };
+    let mut on_labels = |objective: &mut dyn Objective<Batch>| {
+        let few = with_labels(&images, params.labels, seed)?;
+        let loader = params.labelled(few, params.batch_size, seed, device)?;
+        let config = training(loader.batches_per_epoch());
+        fit(context, config, (&store, &loader), (objective, &mut optimizer))
+    };
     match &params.tuning {
-        Tuning::Robust(config) => {
-            let loader = labelled(with_labels(&images, params.labels, seed)?, params.batch_size, seed, device)?;
-            let mut objective = RobustTraining::of(Box::new(logits), config.clone(), seed)?;
-            let schedule = params.schedule(loader.batches_per_epoch(), params.epochs);
-            let config = TrainConfig { epochs: params.epochs, seed, schedule };
-            fit(context, config, (&store, &loader), (&mut objective, &mut optimizer))?;
+        Tuning::Robust(config) => on_labels(&mut RobustTraining::of(Box::new(logits), config.clone(), seed)?)?,
+        Tuning::LabelsAlone(config) => {
+            on_labels(&mut LabelsAlone(SemiSupervised::of(Box::new(logits), config.clone(), seed)?))?;
         }
         Tuning::Semi { config, guesser_epochs, unlabelled_batch } => {
             let Some(start) = &start else { anyhow::bail!("pseudo-labels need a pre-trained encoder") };
@@ -109,11 +163,10 @@ pub(super) fn run(params: &TuningParams, seed: u64, context: &mut RunContext) ->
             let soft = guess(params, start, (&images, &split), *guesser_epochs, seed, context)?;
             metrics.insert(GUESSED.into(), pseudo_label_accuracy(&soft, &images, &split.unlabelled)?);
             let sizes = [params.batch_size, *unlabelled_batch];
-            let loader = SemiLoader::new(images, split, &soft, &augmentation(), sizes, seed)?;
+            let loader = SemiLoader::new(images, split, &soft, &params.augmentation(), sizes, seed)?;
             let loader = OnDevice::new(loader, device);
             let mut objective = SemiSupervised::of(Box::new(logits), config.clone(), seed)?;
-            let schedule = params.schedule(loader.batches_per_epoch(), params.epochs);
-            let config = TrainConfig { epochs: params.epochs, seed, schedule };
+            let config = training(loader.batches_per_epoch());
             fit(context, config, (&store, &loader), (&mut objective, &mut optimizer))?;
         }
     }
@@ -156,16 +209,6 @@ fn encoder(context: &RunContext, setting: &Setting) -> anyhow::Result<VarStore> 
     Ok(store)
 }
 
-/// Shifted by up to 2 pixels and mirrored.
-fn augmentation() -> Augmentation {
-    Augmentation::new([Transform::PadCrop { padding: 2 }, Transform::HorizontalFlip { probability: 0.5 }])
-}
-
-fn labelled(few: Dataset, batch_size: usize, seed: u64, device: Device) -> anyhow::Result<OnDevice<Loader>> {
-    let loader = Loader::new(few, &augmentation(), LoaderConfig::training(batch_size), seed)?;
-    Ok(OnDevice::new(loader, device))
-}
-
 /// Standard fine-tuning of the normal branch on the labels, and what it then says about all images.
 fn guess(
     params: &TuningParams,
@@ -184,7 +227,7 @@ fn guess(
     let mut objective = RobustTraining::of(logits, RobustConfig::standard(), seed)?;
     let parameters = fine_tuned(&store, network, Scope::Full, params.weight_decay)?;
     let mut optimizer = Sgd::new(parameters, SgdConfig::default())?;
-    let loader = labelled(images.subset(&split.labelled)?, 60, seed, device)?;
+    let loader = params.labelled(images.subset(&split.labelled)?, 60, seed, device)?;
     let config = TrainConfig { epochs, seed, schedule: params.schedule(loader.batches_per_epoch(), epochs) };
     Trainer::new(config, &mut objective, &mut optimizer)?.fit(&loader)?;
     let all = Loader::new(images.clone(), &Augmentation::default(), LoaderConfig::evaluation(500), 0)?;

@@ -112,7 +112,7 @@ fn every_baseline_has_the_attack_of_its_own_paper() {
         let run = plan.runs.iter().map(|planned| &planned.run).find(|run| run.kind == label);
         match run.unwrap().params::<fine_tune::TuningParams>().unwrap().tuning {
             fine_tune::Tuning::Robust(config) => config,
-            fine_tune::Tuning::Semi { .. } => panic!("{method}"),
+            fine_tune::Tuning::Semi { .. } | fine_tune::Tuning::LabelsAlone(_) => panic!("{method}"),
         }
     };
     assert_eq!((robust("PGD-AT").defence, robust("PGD-AT").attack.start), (Defence::PgdAt, Start::Random));
@@ -123,4 +123,36 @@ fn every_baseline_has_the_attack_of_its_own_paper() {
         assert_eq!(attack.steps, 10, "{method}");
         assert!((attack.ball.radius - cases::RADIUS).abs() < 1e-15, "{method}");
     }
+}
+
+#[test]
+fn trades_starts_next_to_the_image_in_every_tier() {
+    let of = |tier| cases::of(&ask(tier, None)).unwrap().unwrap();
+    for case in [of(Tier::Quick), of(Tier::Standard), cases::paper(ImageSet::Cifar10)] {
+        let tuned = case.tunings.iter().filter(|fine| fine.label.starts_with("AFF"));
+        let starts: Vec<Start> = tuned
+            .map(|fine| match &fine.params.tuning {
+                fine_tune::Tuning::Robust(config) => config.attack.start,
+                _ => panic!("{}", fine.label),
+            })
+            .collect();
+        assert!(!starts.is_empty() && starts.iter().all(|start| *start == Start::Nearby), "{}", case.network);
+    }
+}
+
+#[test]
+fn the_control_of_pseudo_labels_differs_by_the_images_that_have_none() {
+    let case = cases::of(&ask(Tier::Standard, None)).unwrap().unwrap();
+    let params = |method: &str| {
+        let label = cases::tuning_label(method, cases::DUAL, 600);
+        &case.tunings.iter().find(|fine| fine.label == label).unwrap().params
+    };
+    let (stage, alone) = (params(cases::SEMI), params(cases::LABELS_ALONE));
+    let fine_tune::Tuning::Semi { config, unlabelled_batch, .. } = &stage.tuning else { panic!("{stage:?}") };
+    let fine_tune::Tuning::LabelsAlone(control) = &alone.tuning else { panic!("{alone:?}") };
+    assert_eq!(*control, contrast::learn::SemiConfig { alpha: 0.0, ..config.clone() });
+    assert_eq!(alone.batch_size, stage.batch_size + unlabelled_batch);
+    let unlabelled = case.setting.unlabelled - stage.labels.count();
+    let steps = [stage.epochs * (unlabelled / unlabelled_batch) as u64, alone.epochs * (600 / alone.batch_size) as u64];
+    assert_eq!(steps, [328, 330]);
 }

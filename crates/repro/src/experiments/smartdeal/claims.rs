@@ -48,7 +48,8 @@ const NOTES: [&str; 7] = [
      with activations or gradients of 8 bits; every training leaves them in full precision.",
     "The small network has no batch norm; moving many coefficients a step makes it diverge, hence the guard that S7b, S7c \
      and S9d name. Rounding after each step loses steps below half a rung and has no guard. An update that moved fewer than \
-     1 % of the coefficients is training bases and biases alone, and no claim takes it for more.",
+     1 % of the coefficients is training bases and biases alone, and no claim takes it for more. It has eight seeds: three left S7b \
+     and S7c open, and the figures of all eight had been seen when they became the default.",
     "S9a, S9d and S9f compare with the dense network trained on for as many epochs as the arm, under its learning rates and \
      on its batches.",
     "S9f was added after the figures of S9d had been seen. S3d, S3e, S7e, S9g and S9h were added, and S7b, S8a, S8e and S9e \

@@ -1,7 +1,7 @@
 //! Curves, tables and pictures beside the claims.
 
 use super::super::PICTURE;
-use super::super::cases::{DUAL, RANDOM, SIMCLR, tuning_label};
+use super::super::cases::{DUAL, RANDOM, SEMI, SIMCLR, tuning_label};
 use super::super::fine_tune::GUESSED;
 use super::super::pretrain::CONVERGED;
 use super::{Figures, View};
@@ -96,7 +96,7 @@ impl View<'_> {
         let rows = self.case.tunings.iter().map(|fine| self.row(&fine.label, &tuned(&fine.label)));
         let rows = rows.collect::<anyhow::Result<_>>()?;
         let mut table = self.table(format!("{}: fine-tuned networks", self.case.network), "training", rows);
-        let guessed = tuning_label("semi-supervised", DUAL, self.few());
+        let guessed = tuning_label(SEMI, DUAL, self.few());
         let guesses = self.results.samples(GUESSED, |run| self.is(run, &guessed))?.values();
         if !guesses.is_empty() {
             table.caption.push_str(&format!(" Pseudo-labels were right on {} %.", cell(&guesses, 1)));
