@@ -152,7 +152,8 @@ fn quick(set: ImageSet) -> Case {
         ladder: None,
     };
     case.tune("AFF", RANDOM, aff.clone());
-    case.tune("AFF", DUAL, TuningParams { ladder: Some(Ladder { images: 300, auto_attack: false }), ..aff });
+    let ladder = Ladder { images: 300, auto_attack: false, masking: 0 };
+    case.tune("AFF", DUAL, TuningParams { ladder: Some(ladder), ..aff });
     case
 }
 
@@ -192,7 +193,7 @@ fn standard(set: ImageSet) -> Case {
     };
     let base = PretrainParams::small(&setting, 2, 64);
     let mut case = Case { network: "ResNet 8-16-32", seeds: 5, setting, pretrainings: Vec::new(), tunings: Vec::new() };
-    let ladder = Some(Ladder { images: 200, auto_attack: true });
+    let ladder = Some(Ladder { images: 200, auto_attack: true, masking: 0 });
     case.pretrain(SIMCLR, PretrainParams { ladder, ..base.with(acl(Formulation::StandardToStandard, RADIUS)) });
     case.pretrain(DUAL, PretrainParams { ladder, ..base.with(acl(Formulation::DUAL_STREAM, RADIUS)) });
     case.pretrain(BOTH, base.with(acl(Formulation::AdversarialToAdversarial, RADIUS)));
@@ -214,16 +215,19 @@ fn standard(set: ImageSet) -> Case {
     };
     for encoder in [RANDOM, SIMCLR, DUAL] {
         let branch = if encoder == SIMCLR { Branch::Normal } else { Branch::Adversarial };
-        case.tune("AFF", encoder, TuningParams { branch, ladder: ladder.filter(|_| encoder == DUAL), ..aff.clone() });
+        let ladder = ladder.filter(|_| encoder == DUAL).map(|ladder| Ladder { masking: 100, ..ladder });
+        case.tune("AFF", encoder, TuningParams { branch, ladder, ..aff.clone() });
     }
     for encoder in [RANDOM, DUAL] {
-        let labels = Labels { per_class: 600 };
-        case.tune("AFF", encoder, TuningParams { labels, epochs: 6, batch_size: 120, ..aff.clone() });
+        let (labels, ladder) = (Labels { per_class: 600 }, ladder.filter(|_| encoder == RANDOM));
+        case.tune("AFF", encoder, TuningParams { labels, ladder, epochs: 6, batch_size: 120, ..aff.clone() });
     }
     let semi = SemiConfig { attack: attack(RADIUS, 10), ..SemiConfig::default() };
     let labels_alone = Tuning::LabelsAlone(SemiConfig { alpha: 0.0, ..semi.clone() });
     let stage = Tuning::Semi { config: semi, guesser_epochs: 30, unlabelled_batch: 90 };
-    case.tune(SEMI, DUAL, TuningParams { tuning: stage, epochs: 2, batch_size: 10, ..aff.clone() });
+    for encoder in [RANDOM, DUAL] {
+        case.tune(SEMI, encoder, TuningParams { tuning: stage.clone(), epochs: 2, batch_size: 10, ..aff.clone() });
+    }
     // As many images a batch, and 330 steps for its 328.
     case.tune(LABELS_ALONE, DUAL, TuningParams { tuning: labels_alone, epochs: 55, batch_size: 100, ..aff.clone() });
     for (method, config) in baselines() {
@@ -235,11 +239,12 @@ fn standard(set: ImageSet) -> Case {
 }
 
 /// Supervised training from scratch beside TRADES with β 6, each with the attack of its own paper: from a random start for
-/// PGD-AT, from next to the image for the others.
-fn baselines() -> [(&'static str, RobustConfig); 4] {
+/// PGD-AT and fast AT, from next to the image for the others.
+fn baselines() -> [(&'static str, RobustConfig); 5] {
     [
         ("standard training", RobustConfig::standard()),
         ("PGD-AT", RobustConfig::pgd_at(RADIUS)),
+        ("fast AT", RobustConfig::fast_at(RADIUS)),
         ("MART", RobustConfig::mart(RADIUS)),
         ("TRADES 1", RobustConfig { defence: Defence::Trades { beta: 1.0 }, ..RobustConfig::trades(RADIUS) }),
     ]
@@ -287,7 +292,7 @@ pub(super) fn paper(set: ImageSet) -> Case {
         rate: Rate::Step { after: vec![14, 19] },
         peak: 0.1,
         weight_decay: 2e-4,
-        ladder: Some(Ladder { images: 1000, auto_attack: true }),
+        ladder: Some(Ladder { images: 1000, auto_attack: true, masking: 0 }),
     };
     for encoder in [RANDOM, SIMCLR, DUAL] {
         let branch = if encoder == SIMCLR { Branch::Normal } else { Branch::Adversarial };

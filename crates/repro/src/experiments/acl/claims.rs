@@ -6,7 +6,7 @@ use super::PAPER;
 use super::cases::{
     self, BEYOND, BOTH, Case, DUAL, LABELS_ALONE, ONE, RADIUS, RANDOM, SEMI, SHARED, SIMCLR, WIDE, tuning_label,
 };
-use super::evaluate::{AUTO_ATTACK, Ladder, PGD, Shift, robust_name};
+use super::evaluate::{AUTO_ATTACK, FLAGS, Ladder, MASKED, PGD, Shift, robust_name};
 use crate::{Ask, Claim, JudgedClaim, Relation, Results, Samples, Section, Test, Tier};
 
 const ABSTRACT: &str = "arXiv 2010.13337, abstract";
@@ -60,7 +60,8 @@ fn notes(tier: Tier, case: &Case) -> Vec<String> {
              start, in larger batches, where fine-tuning is TRADES: what R4a and R4b find is of both, the pseudo-labels and that loss. R4c \
              and R4d, which were added after the figures of those had been seen, compare with the same loss on the labels alone, in as \
              many steps (330 for 328) and batches as large (100 images), every label true: what differs are the images without labels \
-             and what was guessed."
+             and what was guessed. R3d, R4e, R4f, R6d, R7, R8c, C6 and fast AT in R8 were added by a review that had seen the figures \
+             of R3d and R8c in an earlier run, and none of the others."
                 .to_owned(),
         );
     }
@@ -171,6 +172,10 @@ impl View<'_> {
                 .paper("label-efficient and robust", ABSTRACT)
                 .test(Test::mean("RA(ACL, AFF) − RA(scratch, AFF), Linf 8/255", Relation::AtLeast(5.0)), POINTS)
                 .judge(&gain)?,
+            Claim::new("R3d", "… and is more accurate on clean images")
+                .paper("SA +2.14 over earlier robust pre-training", ABSTRACT)
+                .test(Test::mean("SA(ACL, AFF) − SA(scratch, AFF)", Relation::Above(0.0)), POINTS)
+                .judge(&acl.clean()?.minus(&scratch.clean()?))?,
         ];
         let many = Claim::new("R3b", "Pre-training matters more, the fewer labels there are")
             .paper("label-efficient", ABSTRACT)
@@ -186,7 +191,7 @@ impl View<'_> {
                     "A pseudo-labelled stage lifts {figure} over fine-tuning on the {few} labels alone by two points or more"
                 ),
             )
-                .paper("improves semi-supervised training with few labels", ABSTRACT)
+                .paper("not in the abstract: what that stage adds", OURS)
                 .test(Test::mean(&format!("{figure}(semi-supervised) − {figure}(AFF)"), Relation::AtLeast(2.0)), POINTS)
         };
         let (semi_robust, semi_clean) = (semi("R4a", "RA"), semi("R4b", "SA"));
@@ -202,6 +207,18 @@ impl View<'_> {
                 )
         };
         let (alone_robust, alone_clean) = (labels_alone("R4c", "RA"), labels_alone("R4d", "SA"));
+        let pretrained = |id, figure: &str| {
+            Claim::new(id, &format!("Pre-training by ACL lifts {figure} of semi-supervised training on {few} labels"))
+                .paper("improves semi-supervised training with few labels", ABSTRACT)
+                .test(
+                    Test::mean(
+                        &format!("{figure}(semi-supervised from ACL) − {figure}(from scratch)"),
+                        Relation::Above(0.0),
+                    ),
+                    POINTS,
+                )
+        };
+        let (from_acl_robust, from_acl_clean) = (pretrained("R4e", "RA"), pretrained("R4f", "SA"));
         if self.tier == Tier::Standard {
             let rich = self.tuned("AFF", DUAL, self.many()).robust(RADIUS)?;
             let rich = rich.minus(&self.tuned("AFF", RANDOM, self.many()).robust(RADIUS)?);
@@ -216,8 +233,13 @@ impl View<'_> {
                 alone_robust.judge(&guessed.robust(RADIUS)?.minus(&alone.robust(RADIUS)?))?,
                 alone_clean.judge(&guessed.clean()?.minus(&alone.clean()?))?,
             ]);
+            let from_scratch = self.tuned(SEMI, RANDOM, few);
+            claims.extend([
+                from_acl_robust.judge(&guessed.robust(RADIUS)?.minus(&from_scratch.robust(RADIUS)?))?,
+                from_acl_clean.judge(&guessed.clean()?.minus(&from_scratch.clean()?))?,
+            ]);
         } else {
-            let asked = [many, semi_robust, semi_clean, alone_robust, alone_clean];
+            let asked = [many, semi_robust, semi_clean, alone_robust, alone_clean, from_acl_robust, from_acl_clean];
             claims.extend(asked.map(|claim| claim.not_run(self.elsewhere())));
         }
         claims.push(if self.tier == Tier::Quick {
@@ -295,13 +317,34 @@ impl View<'_> {
                     Test::mean("AutoAttack RA(ACL dual stream) − RA(SimCLR), Linf 8/255", Relation::AtLeast(8.0)),
                     POINTS,
                 );
+        let supervised = Claim::new(
+            "C6",
+            "Under AutoAttack frozen features of ACL are less robust than supervised adversarial training: TRADES from scratch",
+        )
+        .paper("46.2 against 37.6 for the best self-supervised on CIFAR-10", "DynACL, introduction")
+        .test(
+            Test::mean("AutoAttack RA(TRADES from scratch) − RA(ACL, probe), Linf 8/255", Relation::Above(0.0)),
+            POINTS,
+        );
+        let honest = check("R6d", "Looks for masked gradients find nothing in the network fine-tuned from ACL")
+            .test(Test::every("flags", Relation::AtMost(0.0)), "flags");
+        let caught = check("R7", "… and flag it where logits are multiplied by 1,000 or pixels rounded to four levels")
+            .test(Test::every("fewest flags of the two", Relation::AtLeast(1.0)), "flags");
         if self.tier == Tier::Standard {
             for (claim, label) in near {
                 claims.push(claim.judge(&self.rung(label, PGD)?.minus(&self.rung(label, AUTO_ATTACK)?))?);
             }
-            claims.push(holds.judge(&self.rung(DUAL, AUTO_ATTACK)?.minus(&self.rung(SIMCLR, AUTO_ATTACK)?))?);
+            let scratch = tuning_label("AFF", RANDOM, self.many());
+            let masked = MASKED.map(|metric| self.rung(&tuned, metric));
+            let masked: Vec<Samples> = masked.into_iter().collect::<anyhow::Result<_>>()?;
+            claims.extend([
+                holds.judge(&self.rung(DUAL, AUTO_ATTACK)?.minus(&self.rung(SIMCLR, AUTO_ATTACK)?))?,
+                supervised.judge(&self.rung(&scratch, AUTO_ATTACK)?.minus(&self.rung(DUAL, AUTO_ATTACK)?))?,
+                honest.judge(&self.rung(&tuned, FLAGS)?)?,
+                caught.judge(&fold(masked.into_iter(), f64::min))?,
+            ]);
         } else {
-            let asked = near.map(|(claim, _)| claim).into_iter().chain([holds]);
+            let asked = near.map(|(claim, _)| claim).into_iter().chain([holds, supervised, honest, caught]);
             claims.extend(asked.map(|claim| claim.not_run(self.elsewhere())));
         }
         let floor = Claim::new(
@@ -310,21 +353,26 @@ impl View<'_> {
         )
         .paper("not in the paper: a check of our baselines", OURS)
         .test(
-            Test::mean("smallest RA(TRADES, PGD-AT, MART) − RA(standard), Linf 8/255", Relation::AtLeast(30.0)),
+            Test::mean("smallest RA(TRADES, PGD-AT, fast AT, MART) − RA(standard), Linf 8/255", Relation::AtLeast(30.0)),
             POINTS,
         );
         let balance = Claim::new("R8b", "A larger β makes TRADES more robust: 6 against 1")
             .paper("TRADES", "arXiv 1901.08573")
             .test(Test::mean("RA(β 6) − RA(β 1), Linf 8/255", Relation::Above(0.0)), POINTS);
+        let price = Claim::new("R8c", "… and less accurate on clean images")
+            .paper("TRADES", "arXiv 1901.08573")
+            .test(Test::mean("SA(β 1) − SA(β 6)", Relation::Above(0.0)), POINTS);
         if self.tier == Tier::Standard {
             let robust = |method: &str, budget| self.tuned(method, RANDOM, self.many()).robust(budget);
             let plain = robust("standard training", RADIUS)?;
-            let gains = ["AFF", "PGD-AT", "MART"].map(|method| Ok(robust(method, RADIUS)?.minus(&plain)));
+            let gains = ["AFF", "PGD-AT", "fast AT", "MART"].map(|method| Ok(robust(method, RADIUS)?.minus(&plain)));
             let gains: Vec<Samples> = gains.into_iter().collect::<anyhow::Result<_>>()?;
             claims.push(floor.judge(&fold(gains.into_iter(), f64::min))?);
             claims.push(balance.judge(&robust("AFF", RADIUS)?.minus(&robust("TRADES 1", RADIUS)?))?);
+            let clean = |method: &str| self.tuned(method, RANDOM, self.many()).clean();
+            claims.push(price.judge(&clean("TRADES 1")?.minus(&clean("AFF")?))?);
         } else {
-            claims.extend([floor, balance].map(|claim| claim.not_run(self.elsewhere())));
+            claims.extend([floor, balance, price].map(|claim| claim.not_run(self.elsewhere())));
         }
         Ok(claims)
     }

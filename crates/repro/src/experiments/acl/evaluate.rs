@@ -1,7 +1,7 @@
 //! What a classifier is worth: clean, attacked, and on shifted images.
 
 use crate::Metrics;
-use contrast::attack::{Apgd, Attack, AutoAttack, Ball, Goal, Pgd};
+use contrast::attack::{Apgd, Attack, AutoAttack, Ball, Goal, MaskingConfig, Pgd, gradient_masking};
 use core_tensor::data::{Dataset, Samples};
 use core_tensor::seed::{Purpose, generator};
 use rand::Rng;
@@ -205,7 +205,15 @@ pub(super) struct Ladder {
     pub(super) images: usize,
     /// Whether the last rung is AutoAttack; APGD otherwise.
     pub(super) auto_attack: bool,
+    /// So many of the attacked images to look for masked gradients on, in the network and in [`MASKED`] twins; 0 for no look.
+    pub(super) masking: usize,
 }
+
+/// The metric of how many looks for masked gradients raise a flag about the network itself.
+pub(super) const FLAGS: &str = "masking/network";
+/// The same about twins whose gradients are masked: logits times 1,000, which round to certainty, and pixels rounded to four
+/// levels.
+pub(super) const MASKED: [&str; 2] = ["masking/logits × 1000", "masking/four levels"];
 
 impl Ladder {
     /// Names of the metrics, from weak to strong.
@@ -213,6 +221,26 @@ impl Ladder {
         let mut rungs = vec!["ladder/FGSM", PGD, "ladder/APGD-CE"];
         rungs.extend(self.auto_attack.then_some(AUTO_ATTACK));
         rungs
+    }
+
+    /// Flags of looks for masked gradients, if there are any.
+    pub(super) fn look(self, subject: &Subject, budget: f64, seed: u64) -> anyhow::Result<Metrics> {
+        if self.masking == 0 {
+            return Ok(Metrics::new());
+        }
+        let (images, labels) = subject.attacked(0, self.masking);
+        let flags = |model: &dyn Fn(&Tensor) -> Tensor| -> anyhow::Result<f64> {
+            let (ball, config) = (Ball::linf(budget), MaskingConfig::default());
+            let checks = gradient_masking(&model, None, &images, &labels, ball, &config, seed)?;
+            Ok(checks.iter().filter(|check| check.passed == Some(false)).count() as f64)
+        };
+        let logits = subject.logits;
+        let [scaled, rounded] = MASKED.map(str::to_owned);
+        Ok(Metrics::from([
+            (FLAGS.to_owned(), flags(&|images| logits(images))?),
+            (scaled, flags(&|images| logits(images) * 1000.0)?),
+            (rounded, flags(&|images| logits(&((images * 3.0).round() / 3.0)))?),
+        ]))
     }
 
     /// Robust accuracy (%) on every rung.

@@ -76,7 +76,8 @@ pub(super) enum Rate {
 pub(super) enum Tuning {
     /// On the labelled images.
     Robust(RobustConfig),
-    /// On all images, after the encoder's normal branch, fine-tuned on the labels, has labelled the rest.
+    /// On all images, after the encoder's normal branch, or a network from scratch where there is none, trained on the labels,
+    /// has labelled the rest.
     Semi { config: SemiConfig, guesser_epochs: u64, unlabelled_batch: usize },
     /// The loss of that stage on the labelled images, nothing guessed.
     LabelsAlone(SemiConfig),
@@ -94,7 +95,7 @@ impl TuningParams {
         self.epochs as f64 * images as f64 / 64.0 * passes * self.setting.pass_seconds()
     }
 
-    fn schedule(&self, steps_per_epoch: u64, epochs: u64) -> Schedule {
+    pub(super) fn schedule(&self, steps_per_epoch: u64, epochs: u64) -> Schedule {
         match &self.rate {
             Rate::Cosine => Schedule::Cosine { peak: self.peak, last: 0.0, steps: epochs * steps_per_epoch },
             Rate::Step { after } => {
@@ -158,9 +159,8 @@ pub(super) fn run(params: &TuningParams, seed: u64, context: &mut RunContext) ->
             on_labels(&mut LabelsAlone(SemiSupervised::of(Box::new(logits), config.clone(), seed)?))?;
         }
         Tuning::Semi { config, guesser_epochs, unlabelled_batch } => {
-            let Some(start) = &start else { anyhow::bail!("pseudo-labels need a pre-trained encoder") };
             let split = SemiSplit::draw(&images, params.labels.per_class, seed)?;
-            let soft = guess(params, start, (&images, &split), *guesser_epochs, seed, context)?;
+            let soft = guess(params, start.as_ref(), (&images, &split), *guesser_epochs, seed, context)?;
             metrics.insert(GUESSED.into(), pseudo_label_accuracy(&soft, &images, &split.unlabelled)?);
             let sizes = [params.batch_size, *unlabelled_batch];
             let loader = SemiLoader::new(images, split, &soft, &params.augmentation(), sizes, seed)?;
@@ -195,6 +195,7 @@ fn judge(
     let mut metrics = measure(&subject, "tuned", false, seed)?;
     if let Some(ladder) = params.ladder {
         metrics.extend(ladder.climb(&subject, RADIUS, seed)?);
+        metrics.extend(ladder.look(&subject, RADIUS, seed)?);
         picture::save(&subject, seed, PICTURE, context)?;
     }
     Ok(metrics)
@@ -209,10 +210,10 @@ fn encoder(context: &RunContext, setting: &Setting) -> anyhow::Result<VarStore> 
     Ok(store)
 }
 
-/// Standard fine-tuning of the normal branch on the labels, and what it then says about all images.
+/// Standard training on the labels, of the encoder's normal branch if there is one, and what it then says about all images.
 fn guess(
     params: &TuningParams,
-    start: &VarStore,
+    start: Option<&VarStore>,
     (images, split): (&Dataset, &SemiSplit),
     epochs: u64,
     seed: u64,
@@ -221,7 +222,9 @@ fn guess(
     let setting = &params.setting;
     let device: Device = context.device().into();
     let (store, network, _) = setting.build(context, &Standard, seed)?;
-    load_state(&store, &extract(start, Branch::Normal)?, &LoadPolicy::strict())?;
+    if let Some(start) = start {
+        load_state(&store, &extract(start, Branch::Normal)?, &LoadPolicy::strict())?;
+    }
     let network: &dyn Network = network.as_ref();
     let logits: Logits = Box::new(|images, train| network.forward(&setting.input(images), train));
     let mut objective = RobustTraining::of(logits, RobustConfig::standard(), seed)?;

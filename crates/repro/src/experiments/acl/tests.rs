@@ -118,9 +118,10 @@ fn every_baseline_has_the_attack_of_its_own_paper() {
     assert_eq!((robust("PGD-AT").defence, robust("PGD-AT").attack.start), (Defence::PgdAt, Start::Random));
     assert_eq!(robust("MART").attack.start, Start::Nearby);
     assert_eq!(robust("TRADES 1").defence, Defence::Trades { beta: 1.0 });
-    for method in ["AFF", "PGD-AT", "MART", "TRADES 1"] {
+    assert_eq!((robust("fast AT").defence, robust("fast AT").attack.start), (Defence::PgdAt, Start::Random));
+    for (method, steps) in [("AFF", 10), ("PGD-AT", 10), ("fast AT", 1), ("MART", 10), ("TRADES 1", 10)] {
         let attack = robust(method).attack;
-        assert_eq!(attack.steps, 10, "{method}");
+        assert_eq!(attack.steps, steps, "{method}");
         assert!((attack.ball.radius - cases::RADIUS).abs() < 1e-15, "{method}");
     }
 }
@@ -155,4 +156,19 @@ fn the_control_of_pseudo_labels_differs_by_the_images_that_have_none() {
     let unlabelled = case.setting.unlabelled - stage.labels.count();
     let steps = [stage.epochs * (unlabelled / unlabelled_batch) as u64, alone.epochs * (600 / alone.batch_size) as u64];
     assert_eq!(steps, [328, 330]);
+    // And from scratch the stage is the same.
+    let label = cases::tuning_label(cases::SEMI, cases::RANDOM, 600);
+    let scratch = case.tunings.iter().find(|fine| fine.label == label).unwrap();
+    assert!(scratch.encoder.is_none() && scratch.params == *stage);
+}
+
+#[test]
+fn the_rate_of_the_paper_tier_falls_after_the_published_epochs() {
+    let case = cases::paper(ImageSet::Cifar10);
+    let params = &case.tunings[0].params;
+    let schedule = params.schedule(100, params.epochs);
+    // Epochs 1 to 14, 15 to 19, and 20 to 25, of a hundred steps each.
+    for (step, rate) in [(0, 0.1), (1399, 0.1), (1400, 0.01), (1899, 0.01), (1900, 0.001), (2499, 0.001)] {
+        assert!((schedule.learning_rate(step) / rate - 1.0).abs() < 1e-12, "step {step}");
+    }
 }

@@ -96,10 +96,16 @@ impl View<'_> {
         let rows = self.case.tunings.iter().map(|fine| self.row(&fine.label, &tuned(&fine.label)));
         let rows = rows.collect::<anyhow::Result<_>>()?;
         let mut table = self.table(format!("{}: fine-tuned networks", self.case.network), "training", rows);
-        let guessed = tuning_label(SEMI, DUAL, self.few());
-        let guesses = self.results.samples(GUESSED, |run| self.is(run, &guessed))?.values();
-        if !guesses.is_empty() {
-            table.caption.push_str(&format!(" Pseudo-labels were right on {} %.", cell(&guesses, 1)));
+        let guesses = |encoder| {
+            let label = tuning_label(SEMI, encoder, self.few());
+            anyhow::Ok(self.results.samples(GUESSED, |run| self.is(run, &label))?.values())
+        };
+        let (from_acl, from_scratch) = (guesses(DUAL)?, guesses(RANDOM)?);
+        if !from_acl.is_empty() {
+            let [acl, scratch] = [from_acl, from_scratch].map(|values| cell(&values, 1));
+            table
+                .caption
+                .push_str(&format!(" Pseudo-labels were right on {acl} % from ACL, {scratch} % from scratch."));
         }
         Ok(table)
     }
