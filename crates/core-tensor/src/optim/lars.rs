@@ -4,6 +4,7 @@ use super::sgd::decayed;
 use super::{NamedTensors, Optimizer, Parameter, Sgd, SgdConfig};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
 
 /// Settings of [`Lars`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -53,12 +54,13 @@ impl Optimizer for Lars {
             if !parameter.adapt {
                 return Ok(Some(gradient));
             }
-            let [weight_norm, gradient_norm] =
-                [&parameter.tensor, &gradient].map(|tensor| tensor.norm().double_value(&[]));
-            if weight_norm > 0.0 && gradient_norm > 0.0 {
-                return Ok(Some(gradient.f_mul_scalar(trust * weight_norm / gradient_norm)?));
-            }
-            Ok(Some(gradient))
+            let norm = |tensor: &Tensor| tensor.f_norm()?.f_to_kind(Kind::Double);
+            let (weight, slope) = (norm(&parameter.tensor)?, norm(&gradient)?);
+            let ratio = weight.f_mul_scalar(trust)?.f_div(&slope)?;
+            // Where either is zero the gradient counts as it is. All of it stays on the device.
+            let both = weight.f_gt(0.0)?.f_logical_and(&slope.f_gt(0.0)?)?;
+            let ratio = ratio.f_where_self(&both, &ratio.f_ones_like()?)?;
+            Ok(Some(gradient.f_mul(&ratio.f_to_kind(gradient.kind())?)?))
         })
     }
 

@@ -70,6 +70,31 @@ fn lars_scales_by_the_trust_ratio_unless_told_not_to() {
 }
 
 #[test]
+fn lars_takes_its_ratio_in_double_precision() {
+    // The sheet's case: w (3, 4), g (.6, .8), rate 5, decay 1e-6, trust 1e-3: the first step is (.015, .02). And where weights
+    // or gradients are zero the gradient counts as it is.
+    for (start, gradient) in
+        [([3.0_f32, 4.0], [0.6_f32, 0.8]), ([0.3, -0.7], [0.01, 5.0]), ([0.0; 2], [1.0, 2.0]), ([1.0, 2.0], [0.0; 2])]
+    {
+        let store = nn::VarStore::new(Device::Cpu);
+        let mut weight = store.root().zeros("w", &[2]);
+        tch::no_grad(|| weight.copy_(&Tensor::from_slice(&start)));
+        let config = LarsConfig { trust: 1e-3, ..LarsConfig::default() };
+        let mut lars = Lars::new(parameters(&store, 1e-6), config).unwrap();
+        (&weight * Tensor::from_slice(&gradient)).sum(Kind::Float).backward();
+        let along = weight.grad() + weight.detach() * 1e-6;
+        let [size, slope] = [weight.detach(), along.shallow_clone()].map(|tensor| tensor.norm().double_value(&[]));
+        let ratio = if size > 0.0 && slope > 0.0 { 1e-3 * size / slope } else { 1.0 };
+        let expected = weight.detach() - along.f_mul_scalar(ratio).unwrap() * 5.0;
+        lars.step(5.0).unwrap();
+        assert!(weight.detach().equal(&expected), "{weight} {expected}");
+        if start == [3.0, 4.0] {
+            assert!((start[0] as f64 - weight.double_value(&[0]) - 0.015).abs() < 1e-6);
+        }
+    }
+}
+
+#[test]
 fn a_step_leaves_gradients_as_they_are() {
     for make in OPTIMIZERS {
         let store = nn::VarStore::new(Device::Cpu);

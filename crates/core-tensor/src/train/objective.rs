@@ -38,14 +38,29 @@ impl Loss {
         Self { total, parts: vec![(name, part)] }
     }
 
-    /// The values of `total` and of the parts.
+    /// # Errors
+    /// [`Error::Tensor`], naming a part or `total` that is not one value.
+    pub(crate) fn check(&self) -> Result<()> {
+        let total = ("total", &self.total);
+        let parts = self.parts.iter().map(|(name, part)| (*name, part));
+        match parts.chain([total]).find(|(_, value)| value.numel() != 1) {
+            Some((name, value)) => Err(Error::tensor(name, "a loss of one value", format!("{:?}", value.size()))),
+            None => Ok(()),
+        }
+    }
+
+    /// The values of `total` and of the parts, which are one each.
     ///
     /// # Errors
-    /// [`Error::Tensor`], naming a part or `total` that is not one value. [`Error::NotFinite`], naming the first part
-    /// that is NaN or infinite, or `total` if every part is finite.
+    /// [`Error::NotFinite`], naming the first part that is NaN or infinite, or `total` if every part is finite.
     pub(crate) fn values(&self, step: u64) -> Result<(f64, Vec<f64>)> {
-        let parts = self.parts.iter().map(|(name, part)| value_of(name, part)).collect::<Result<Vec<f64>>>()?;
-        let total = value_of("total", &self.total)?;
+        // One copy off the device, for which it has to finish.
+        let device = self.total.device();
+        let all = self.parts.iter().map(|(_, part)| part).chain([&self.total]);
+        let all = all.map(|one| one.f_detach()?.f_reshape([1])?.f_to_kind(Kind::Double)?.f_to_device(device));
+        let all = Tensor::f_cat(&all.collect::<std::result::Result<Vec<_>, _>>()?, 0)?;
+        let mut parts = Vec::<f64>::try_from(all)?;
+        let total = parts.pop().unwrap_or(f64::NAN);
         if total.is_finite() {
             return Ok((total, parts));
         }
@@ -53,13 +68,6 @@ impl Loss {
         let (part, value) = broken.map_or(("total", total), |((name, _), value)| (name, *value));
         Err(Error::NotFinite { step, part: part.to_owned(), value })
     }
-}
-
-fn value_of(name: &str, tensor: &Tensor) -> Result<f64> {
-    if tensor.numel() != 1 {
-        return Err(Error::tensor(name, "a loss of one value", format!("{:?}", tensor.size())));
-    }
-    Ok(tensor.f_double_value(&[])?)
 }
 
 /// Softmax cross-entropy on class labels.

@@ -100,8 +100,10 @@ impl<'a, B> Trainer<'a, B> {
             let batch = batch?;
             self.optimizer.zero_grad()?;
             let loss = self.objective.loss(&batch, &self.progress)?;
-            let (total, parts) = loss.values(self.progress.step)?;
+            loss.check()?;
+            // Before the values are read: the device works on while it is told the backward pass.
             loss.total.f_backward()?;
+            let (total, parts) = loss.values(self.progress.step)?;
             means.add("loss", total);
             loss.parts.iter().zip(parts).for_each(|((name, _), value)| means.add(name, value));
 
