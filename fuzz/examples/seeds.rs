@@ -193,6 +193,7 @@ fn faces() -> Outcome {
         smallest_face: 1.0,
         brightness: [0.0, 1.0],
         least_sharpness: 0.0,
+        most_uncertainty: None,
     };
     Detector::new(config)?.save(&file)?;
     put_tensors("detector", "narrow", &file)

@@ -112,7 +112,7 @@ fn from_encoder_to_robust_classifier_with_few_labels() {
     let (store, guesser) = plain(Branch::Normal);
     let mut optimizer =
         Sgd::new(fine_tuned(&store, guesser.as_ref(), Scope::Full, 0.0).unwrap(), SgdConfig::default()).unwrap();
-    let mut objective = RobustTraining::full(guesser.as_ref(), RobustConfig::standard(), 0).unwrap();
+    let mut objective = RobustTraining::tuning(guesser.as_ref(), Scope::Full, RobustConfig::standard(), 0).unwrap();
     let training = || TrainConfig { epochs: 1, seed: 0, schedule: schedule() };
     Trainer::new(training(), &mut objective, &mut optimizer).unwrap().fit(&loader(LoaderConfig::training(20))).unwrap();
     let soft = pseudo_labels(|images| guesser.forward(images, false), &evaluation).unwrap();

@@ -169,6 +169,9 @@ impl SoftForest {
     /// all rows of a chunk weigh alike counts against the penalties only, and many small chunks move the trees further than
     /// few large ones.
     ///
+    /// Responses are learned by gradient, also with [`LeafUpdate::ClosedForm`](crate::LeafUpdate::ClosedForm): that
+    /// would put what the chunk says in the place of all that was said before.
+    ///
     /// # Errors
     /// As [`SoftForestParams::fit`], also where all rows are of classes with a weight of 0; labels must be below the number of
     /// classes at fitting. The model is unchanged on error.
@@ -200,9 +203,57 @@ impl SoftForest {
         self.ensemble.kernel.predict_trees(expanded.view())
     }
 
+    /// Rows `[rows, columns]` as the gates of [`trees`](Self::trees) see them, `[rows, inputs]`: missing values and
+    /// categories expanded, each input scaled.
+    ///
+    /// # Errors
+    /// As [`predict_proba`](Self::predict_proba).
+    pub fn scaled(&self, x: ArrayView2<f32>) -> Result<Array2<f32>> {
+        let encoder = &self.ensemble.encoder;
+        let mut scaled = encoder.expand(x)?.into_owned();
+        for mut row in scaled.rows_mut() {
+            for ((v, m), s) in row.iter_mut().zip(encoder.mean()).zip(encoder.inverse_scale()) {
+                *v = (*v - m) * s;
+            }
+        }
+        Ok(scaled)
+    }
+
+    /// The same model with other trees in the place of its own, say those that were trained in libtorch. They count as
+    /// hardened where all of their leafness is 0. Their gates see what [`scaled`](Self::scaled) makes of rows.
+    ///
+    /// # Errors
+    /// [`ForestError::Setting`] without trees, and for trees of another width, another number of classes or another
+    /// [`LeafModel`].
+    pub fn with_trees(&self, trees: Vec<Tree>) -> Result<Self> {
+        require(!trees.is_empty(), "trees", "at least 1", &0)?;
+        let ensemble = &self.ensemble;
+        let widths = (ensemble.encoder.inputs(), ensemble.outputs);
+        let linear = ensemble.params.leaf == LeafModel::Linear;
+        for tree in &trees {
+            let found = (tree.inputs, tree.outputs);
+            require(found == widths, "trees", "the model's numbers of inputs and classes", &found)?;
+            require(tree.slopes.is_empty() != linear, "trees", "the model's kind of leaves", &ensemble.params.leaf)?;
+        }
+        let mut model = self.clone();
+        model.ensemble.hardened = trees.iter().all(|tree| tree.leafness.iter().all(|&g| g == 0.0));
+        model.ensemble.ambiguity = None;
+        model.ensemble.trees = trees;
+        model.ensemble.compile();
+        Ok(model)
+    }
+
     /// Makes every shape binary and drops what can no longer be reached, without further training.
     pub fn harden(&mut self) {
         self.ensemble.harden();
+    }
+
+    /// Mean over trees of [`Tree::ambiguity`] where shapes are still soft, and after hardening, that of fitting
+    /// included, what it was just before: how much hardening had to decide. `None` where no shape was hardened: shapes
+    /// were not learned, trees came hard from elsewhere, or the model is from a file of before this was kept.
+    #[must_use]
+    pub fn ambiguity(&self) -> Option<f32> {
+        self.ensemble.ambiguity()
     }
 
     /// Number of classes.

@@ -1,12 +1,15 @@
 //! What a model costs: counted in every unit that papers count in.
 
-use ndarray::ArrayView2;
+use ndarray::{ArrayView2, Axis};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::classifier::SoftForest;
 use crate::error::Result;
+use crate::explain::leafness;
 use crate::kernel::Evaluation;
 use crate::params::LeafModel;
+use crate::recursion::expected_gates;
 
 /// Size and cost of a soft forest. A soft gate stores as many numbers as there are inputs, a hard split about four, so trees
 /// alone compare nothing: read trees, scalars and multiply-accumulates together.
@@ -38,6 +41,9 @@ pub struct GatesPerTree {
     pub exact: f64,
     /// Evaluated by hard routing.
     pub hard: f64,
+    /// Expected of a row that is routed, and stops, as probabilities say: the sum over gates of the probability of
+    /// arriving and going on. What [`Regularisers::path`](crate::Regularisers::path) asks a price for.
+    pub soft: f64,
 }
 
 impl SoftForest {
@@ -89,6 +95,22 @@ impl SoftForest {
         Ok(GatesPerTree {
             exact: all as f64 / self.trees().len() as f64,
             hard: self.kernel().gates_visited(expanded.view(), Evaluation::Hard)?,
+            soft: self.expected_gates(expanded.view()),
         })
+    }
+
+    /// Mean over unscaled rows and over trees of the expected number of gates.
+    fn expected_gates(&self, x: ArrayView2<f32>) -> f64 {
+        // Added up in order, so that the number of threads changes nothing.
+        let rows: Vec<f64> = x
+            .axis_iter(Axis(0))
+            .into_par_iter()
+            .map(|row| {
+                let inputs = row.to_vec();
+                let routed = self.trees().iter().map(|tree| (tree, self.route_row(tree, &inputs).p));
+                routed.map(|(tree, p)| expected_gates(tree.topology(), &p, &leafness(tree))).sum()
+            })
+            .collect();
+        rows.iter().sum::<f64>() / (rows.len() * self.trees().len()) as f64
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::encoder::Encoder;
 use crate::error::{ForestError, Result};
 use crate::kernel::{Evaluation, Folding, Kernel, Prediction};
-use crate::params::{LeafModel, SoftForestParams, require};
+use crate::params::{LeafModel, LeafUpdate, SoftForestParams, require};
 use crate::store;
 use crate::topology::Topology;
 use crate::train::{self, Epoch, Plan, Targets, TrainingSet};
@@ -24,6 +24,8 @@ pub(crate) struct Ensemble {
     pub(crate) target: Option<Vec<(f32, f32)>>,
     pub(crate) inverse_temperature: f32,
     pub(crate) hardened: bool,
+    /// That of the trees just before they were hardened, if they were.
+    pub(crate) ambiguity: Option<f32>,
     pub(crate) history: Vec<Epoch>,
     pub(crate) kernel: Kernel,
 }
@@ -75,6 +77,7 @@ impl Ensemble {
             target,
             inverse_temperature: params.inverse_temperature,
             hardened: !train::learns_shape(params),
+            ambiguity: None,
             history: Vec::new(),
             kernel,
         };
@@ -88,7 +91,11 @@ impl Ensemble {
     }
 
     fn learn(&mut self, samples: Samples, whole: bool) -> Result<()> {
-        let params = self.params.clone();
+        let mut params = self.params.clone();
+        if !whole {
+            // The closed form is what these rows say alone: of a chunk it would leave nothing of the rows before.
+            params.leaf_update = LeafUpdate::Gradient;
+        }
         let encoder = self.encoder.clone();
         let expanded = encoder.expand(samples.x)?;
         let set = TrainingSet {
@@ -126,6 +133,7 @@ impl Ensemble {
         let mut trained = train::train(&mut trees, &set, &encoder, &params, &plan)?;
         if whole && params.harden && params.epochs > 0 {
             if !self.hardened {
+                self.ambiguity = Some(mean_ambiguity(&trees));
                 trees = trees.iter().map(Tree::hardened).collect();
                 self.hardened = true;
             }
@@ -175,10 +183,16 @@ impl Ensemble {
     /// Makes shapes binary, without further training.
     pub(crate) fn harden(&mut self) {
         if !self.hardened {
+            self.ambiguity = self.ambiguity();
             self.trees = self.trees.iter().map(Tree::hardened).collect();
             self.hardened = true;
             self.compile();
         }
+    }
+
+    /// Of the trees as they are, or as they were just before they were hardened.
+    pub(crate) fn ambiguity(&self) -> Option<f32> {
+        if self.hardened { self.ambiguity } else { Some(mean_ambiguity(&self.trees)) }
     }
 
     pub(crate) fn compile(&mut self) {
@@ -237,6 +251,7 @@ impl Ensemble {
             outputs: self.outputs,
             targets: self.target.as_ref().map(Vec::len),
             hardened: self.hardened,
+            ambiguity: self.ambiguity,
             history: self.history.clone(),
             trees: self.trees.iter().map(|t| t.topology.clone()).collect(),
         };
@@ -279,6 +294,9 @@ impl Ensemble {
             }
             Some(_) => return Err(malformed("target scales do not fit the outputs")),
         };
+        if stored.ambiguity.is_some_and(|part| !(0.0..=1.0).contains(&part)) {
+            return Err(malformed("ambiguity is no part of a whole"));
+        }
         let mut trees = Vec::with_capacity(stored.trees.len());
         for topology in stored.trees {
             let linear = stored.params.leaf == LeafModel::Linear;
@@ -302,6 +320,7 @@ impl Ensemble {
             target,
             inverse_temperature,
             hardened: stored.hardened,
+            ambiguity: stored.ambiguity,
             history: stored.history,
             kernel,
         })
@@ -317,8 +336,15 @@ pub(crate) struct Stored {
     outputs: usize,
     targets: Option<usize>,
     hardened: bool,
+    /// Not in files of before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ambiguity: Option<f32>,
     history: Vec<Epoch>,
     trees: Vec<Topology>,
+}
+
+fn mean_ambiguity(trees: &[Tree]) -> f32 {
+    trees.iter().map(Tree::ambiguity).sum::<f32>() / trees.len() as f32
 }
 
 fn read_tree(

@@ -3,8 +3,8 @@
 //! It exists for GPUs, and as an independent witness: libtorch's automatic differentiation must find the gradients that this
 //! crate derives by hand.
 
-use ndarray::{Array2, ArrayView1, ArrayView2};
-use tch::{Device, Kind, Tensor};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
+use tch::{Device, Kind, TchError, Tensor};
 
 use crate::classifier::{SoftForest, check_range, check_rows};
 use crate::error::{ForestError, Result};
@@ -15,7 +15,13 @@ use crate::params::{
 use crate::topology::Topology;
 use crate::tree::Tree;
 
-/// Trees as tensors, padded to full trees of one depth: what does not exist lies below a closed gate.
+/// Numbers that each of the handful of buffers `[rows, trees, nodes]` holds at a time: 16 MB, and in tests a few rows'
+/// worth.
+const AT_A_TIME: i64 = if cfg!(test) { 1 << 8 } else { 4 << 20 };
+
+type Torch<T> = std::result::Result<T, TchError>;
+
+/// Trees of a classifier as tensors, padded to full trees of one depth: what does not exist lies below a closed gate.
 #[derive(Debug)]
 pub struct TorchForest {
     depth: usize,
@@ -52,7 +58,9 @@ pub struct TreeGradients {
 }
 
 impl TorchForest {
-    /// Copies trees to a device. Rows given to it must be scaled as in training ([`SoftForest::torch`] does it).
+    /// Copies a classifier's trees to a device; a regressor's responses would be read as logits. Rows given to it must
+    /// be scaled as in training ([`SoftForest::scaled`] does it). [`SoftForest::with_trees`] makes
+    /// [`trees`](Self::trees) a model again.
     ///
     /// # Errors
     /// [`ForestError::Malformed`] without trees or for trees of different widths; [`ForestError::Libtorch`] when it refuses;
@@ -119,65 +127,125 @@ impl TorchForest {
         })
     }
 
-    /// Output of every tree, `[rows, trees, outputs]`: class probabilities, or values when `classification` is off.
-    fn forward(&self, x: &Tensor, classification: bool) -> Result<Tensor> {
+    /// Output of every tree, `[rows, trees, outputs]`: class probabilities.
+    fn each(&self, x: &Tensor) -> Torch<Tensor> {
         let rows = x.size()[0];
-        let (trees, gates) = self.leafness.size2().map_err(refused)?;
-        let z = (x.f_matmul(&self.weights).map_err(refused)? + &self.bias) * self.inverse_temperature;
+        let (trees, gates) = self.leafness.size2()?;
+        let z = x.f_matmul(&self.weights)?.f_add(&self.bias)?.f_mul_scalar(self.inverse_temperature)?;
         let p = match self.gate {
-            Gate::Sigmoid => z.sigmoid(),
+            Gate::Sigmoid => z.f_sigmoid()?,
             Gate::SmoothStep { width } => {
-                let t = (z / f64::from(width)).clamp(-0.5, 0.5);
-                (1.5 - 2.0 * &t * &t) * t + 0.5
+                // (3/2 - 2 t^2) t + 1/2
+                let t = z.f_div_scalar(f64::from(width))?.f_clamp(-0.5, 0.5)?;
+                t.f_square()?.f_mul_scalar(-2.0)?.f_add_scalar(1.5)?.f_mul(&t)?.f_add_scalar(0.5)?
             }
         }
-        .view([rows, trees, gates]);
-        let mut reach = Tensor::ones([rows, trees, 1], (Kind::Float, x.device()));
+        .f_view([rows, trees, gates])?;
+        // Padding is closed, and without a gradient, whatever its leafness says: mass that went below it would leave
+        // the tree.
+        let leafness = self.leafness.f_mul(&self.real)?.f_add(&self.real.f_rsub_scalar(1.0)?)?;
+        let mut reach = Tensor::f_ones([rows, trees, 1], (Kind::Float, x.device()))?;
         let mut stops = Vec::with_capacity(self.depth + 1);
         for level in 0..self.depth as u32 {
             let (start, width) = ((1i64 << level) - 1, 1i64 << level);
-            let g = self.leafness.narrow(1, start, width);
-            let p = p.narrow(2, start, width);
-            stops.push(&reach * &g);
-            let through = &reach * (1.0 - g);
-            let left = &through * p;
-            let right = through - &left;
-            reach = Tensor::stack(&[left, right], -1).view([rows, trees, 2 * width]);
+            let g = leafness.f_narrow(1, start, width)?;
+            let p = p.f_narrow(2, start, width)?;
+            stops.push(reach.f_mul(&g)?);
+            let through = reach.f_mul(&g.f_rsub_scalar(1.0)?)?;
+            let left = through.f_mul(&p)?;
+            let right = through.f_sub(&left)?;
+            reach = Tensor::f_stack(&[left, right], -1)?.f_view([rows, trees, 2 * width])?;
         }
         stops.push(reach);
-        let stop = Tensor::cat(&stops, -1);
-        let mixed_first = classification && self.mix == Mix::Probabilities;
-        let values = if mixed_first { self.responses.softmax(-1, Kind::Float) } else { self.responses.shallow_clone() };
+        let stop = Tensor::f_cat(&stops, -1)?;
+        let mixed_first = self.mix == Mix::Probabilities;
+        let values =
+            if mixed_first { self.responses.f_softmax(-1, Kind::Float)? } else { self.responses.shallow_clone() };
         // [rows, trees, nodes] x [trees, nodes, outputs], one product a tree in a batch.
-        let out = stop.transpose(0, 1).matmul(&values).transpose(0, 1);
-        Ok(if classification && !mixed_first { out.softmax(-1, Kind::Float) } else { out })
+        let out = stop.f_transpose(0, 1)?.f_matmul(&values)?.f_transpose(0, 1)?;
+        if mixed_first { Ok(out) } else { out.f_softmax(-1, Kind::Float) }
     }
 
-    /// Mean over trees, `[rows, outputs]`, of scaled rows.
+    /// The forest as a layer: class probabilities `[rows, classes]`, the mean over trees, of scaled rows `x` `[rows,
+    /// inputs]` in single precision on the forest's device. They are part of libtorch's graph: a loss of them has
+    /// gradients with respect to [`parameters`](Self::parameters) and, where `x` has them, to `x`. All rows go at once.
     ///
     /// # Errors
-    /// [`ForestError::Libtorch`] when it refuses.
+    /// [`ForestError::Width`] for another number of inputs, and [`ForestError::Libtorch`] when it refuses, as it does
+    /// another kind, device or number of dimensions.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.check_width(x.size2().map_err(refused)?.1 as usize)?;
+        self.each(x).and_then(|out| out.f_mean_dim(1, false, Kind::Float)).map_err(refused)
+    }
+
+    /// What can be trained: weights `[inputs, trees x gates]`, biases `[trees x gates]`, leafness `[trees, gates]`, and
+    /// responses before softmax `[trees, nodes, classes]`; all trees padded to full ones of one depth, nodes level by
+    /// level. Each asks for its gradient, which for padding is 0. Whoever moves them by other means than
+    /// [`train`](Self::train) keeps leafness in [0, 1], without which [`trees`](Self::trees) refuses.
+    pub fn parameters(&self) -> [&Tensor; 4] {
+        [&self.weights, &self.bias, &self.leafness, &self.responses]
+    }
+
+    /// Mean over trees, `[rows, classes]`, of scaled rows `[rows, inputs]`.
+    ///
+    /// # Errors
+    /// [`ForestError::Width`] for another number of inputs, and [`ForestError::Libtorch`] when it refuses.
     pub fn predict_proba(&self, x: ArrayView2<f32>) -> Result<Array2<f32>> {
-        let x = self.table(x)?;
-        let out = tch::no_grad(|| self.forward(&x, true))?.mean_dim(1, false, Kind::Float);
-        let (rows, columns) = out.size2().map_err(refused)?;
-        let flat: Vec<f32> = Vec::try_from(out.to_device(Device::Cpu).flatten(0, -1)).map_err(refused)?;
-        Array2::from_shape_vec((rows as usize, columns as usize), flat)
-            .map_err(|e| ForestError::Malformed(e.to_string()))
+        self.check_width(x.ncols())?;
+        let (_, _, classes) = self.responses.size3().map_err(refused)?;
+        let mut out = Array2::zeros((x.nrows(), classes as usize));
+        let rows = self.rows_at_a_time().map_err(refused)?;
+        let chunks = out.axis_chunks_iter_mut(Axis(0), rows as usize);
+        for (mut out, x) in chunks.zip(x.axis_chunks_iter(Axis(0), rows as usize)) {
+            let found = tch::no_grad(|| self.forward(&self.table(x)?))?;
+            out.iter_mut().zip(numbers(&found).map_err(refused)?).for_each(|(out, p)| *out = p);
+        }
+        Ok(out)
+    }
+
+    /// Rows whose buffers are of bearable size.
+    fn rows_at_a_time(&self) -> Torch<i64> {
+        let (trees, nodes, outputs) = self.responses.size3()?;
+        Ok((AT_A_TIME / (trees * nodes.max(outputs))).max(1))
     }
 
     /// The batch's loss as a scalar tensor: the mean over rows of the sum over trees of each tree's negative log-likelihood,
     /// or of the forest's. Needs at least one row, and as many labels below the number of outputs.
-    fn loss(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
-        let out = self.forward(x, true)?;
-        let (rows, trees, classes) = out.size3().map_err(refused)?;
+    fn loss(&self, x: &Tensor, y: &Tensor) -> Torch<Tensor> {
+        let out = self.each(x)?;
         if self.loss == Loss::Joint {
-            let label = out.mean_dim(1, false, Kind::Float).gather(1, &y.unsqueeze(1), false);
-            return Ok(-label.clamp_min(1e-7).log().mean(Kind::Float));
+            let label = out.f_mean_dim(1, false, Kind::Float)?.f_gather(1, &y.f_unsqueeze(1)?, false)?;
+            return label.f_clamp_min(1e-7)?.f_log()?.f_mean(Kind::Float)?.f_neg();
         }
-        let y = y.view([rows, 1, 1]).expand([rows, trees, 1], false);
-        let label = out.view([rows, trees, classes]).gather(2, &y, false);
-        Ok(-label.clamp_min(1e-7).log().sum(Kind::Float) / rows as f64)
+        let (rows, trees, _) = out.size3()?;
+        let y = y.f_view([rows, 1, 1])?.f_expand([rows, trees, 1], false)?;
+        let label = out.f_gather(2, &y, false)?;
+        label.f_clamp_min(1e-7)?.f_log()?.f_sum(Kind::Float)?.f_neg()?.f_div_scalar(rows as f64)
+    }
+
+    /// Loss and gradients of some rows.
+    fn backward(&self, x: &Tensor, y: &Tensor) -> Torch<(Tensor, Vec<Tensor>)> {
+        let loss = self.loss(x, y)?;
+        let found = Tensor::f_run_backward(&[&loss], &self.parameters(), false, false)?;
+        Ok((loss.f_detach()?, found))
+    }
+
+    /// Loss and gradients of all rows, a few at a time.
+    fn backward_in_chunks(&self, x: &Tensor, y: &Tensor) -> Torch<(f64, Vec<Tensor>)> {
+        let (rows, at_a_time) = (x.size()[0], self.rows_at_a_time()?);
+        let mut total = 0.0;
+        let mut sums = self.parameters().map(Tensor::f_zeros_like).into_iter().collect::<Torch<Vec<_>>>()?;
+        for start in (0..rows).step_by(at_a_time as usize) {
+            let length = at_a_time.min(rows - start);
+            let (loss, found) = self.backward(&x.f_narrow(0, start, length)?, &y.f_narrow(0, start, length)?)?;
+            // Losses are means over rows.
+            let share = length as f64 / rows as f64;
+            total += share * loss.f_double_value(&[])?;
+            for (sum, gradient) in sums.iter_mut().zip(&found) {
+                *sum = sum.f_add(&gradient.f_mul_scalar(share)?)?;
+            }
+        }
+        Ok((total, sums))
     }
 
     /// Loss and gradients by automatic differentiation, on scaled rows.
@@ -187,18 +255,8 @@ impl TorchForest {
     /// libtorch refuses.
     pub fn gradients(&self, x: ArrayView2<f32>, y: ArrayView1<usize>) -> Result<(f64, Vec<TreeGradients>)> {
         let (x, y) = self.labelled(x, y)?;
-        let loss = self.loss(&x, &y)?;
-        let found = Tensor::f_run_backward(
-            &[&loss],
-            &[&self.weights, &self.bias, &self.leafness, &self.responses],
-            false,
-            false,
-        )
-        .map_err(refused)?;
-        let flat = found
-            .iter()
-            .map(|t| Vec::<f32>::try_from(t.to_device(Device::Cpu).contiguous().flatten(0, -1)).map_err(refused))
-            .collect::<Result<Vec<_>>>()?;
+        let (loss, found) = self.backward_in_chunks(&x, &y).map_err(refused)?;
+        let flat = found.iter().map(numbers).collect::<Torch<Vec<_>>>().map_err(refused)?;
         let [weights, bias, leafness, responses] = &flat[..] else {
             return Err(ForestError::Libtorch("gradients are missing".to_owned()));
         };
@@ -232,7 +290,7 @@ impl TorchForest {
                 }
             })
             .collect();
-        Ok((loss.double_value(&[]), gradients))
+        Ok((loss, gradients))
     }
 
     /// Trains in place with Adam on batches of scaled rows, at a constant rate; returns the mean loss of each epoch. Batches are
@@ -244,7 +302,7 @@ impl TorchForest {
     /// A setting out of range, another loss, gate, mix or inverse temperature than those given to [`new`](Self::new), a setting
     /// that only the forest's own training knows (linear leaves, penalties, weight decay, bagging, feature subsets, class
     /// weights, augmentation, annealing, early stopping, closed-form updates); what [`gradients`](Self::gradients) refuses;
-    /// [`ForestError::Diverged`].
+    /// [`ForestError::Diverged`], naming the step though it is seen at the end of its epoch, which the forest is left with.
     pub fn train(&mut self, x: ArrayView2<f32>, y: ArrayView1<usize>, params: &SoftForestParams) -> Result<Vec<f64>> {
         self.check(params)?;
         let (x, y) = self.labelled(x, y)?;
@@ -254,45 +312,68 @@ impl TorchForest {
         };
         let rows = x.size()[0];
         let batch = i64::try_from(params.batch).map_or(rows, |batch| batch.min(rows));
-        let (beta1, beta2, epsilon) = (0.9, 0.999, 1e-8);
-        let mut moments: Vec<(Tensor, Tensor)> = self.parameters().map(|p| (p.zeros_like(), p.zeros_like())).into();
+        let mut moments = self
+            .parameters()
+            .map(|p| Ok((p.f_zeros_like()?, p.f_zeros_like()?)))
+            .into_iter()
+            .collect::<Torch<Vec<(Tensor, Tensor)>>>()
+            .map_err(refused)?;
         let mut history = Vec::with_capacity(params.epochs);
         let mut steps = 0;
         for epoch in 0..params.epochs {
-            let mut total = 0.0;
-            for (index, start) in (0..rows).step_by(batch as usize).enumerate() {
+            let mut losses = Vec::new();
+            for start in (0..rows).step_by(batch as usize) {
                 let length = batch.min(rows - start);
-                let loss = self.loss(&x.narrow(0, start, length), &y.narrow(0, start, length))?;
-                let value = loss.double_value(&[]);
-                if !value.is_finite() {
-                    return Err(ForestError::Diverged { epoch, step: index, loss: value });
-                }
-                total += value * length as f64;
-                let parameters = self.parameters();
-                let found = Tensor::f_run_backward(&[&loss], &parameters, false, false).map_err(refused)?;
                 steps += 1;
-                let rate = f64::from(params.optimiser.rate);
-                tch::no_grad(|| {
-                    for (k, (gradient, (first, second))) in found.iter().zip(&mut moments).enumerate() {
-                        *first = beta1 * &*first + (1.0 - beta1) * gradient;
-                        *second = beta2 * &*second + (1.0 - beta2) * gradient * gradient;
-                        let first = &*first / (1.0 - f64::powi(beta1, steps));
-                        let second = &*second / (1.0 - f64::powi(beta2, steps));
-                        let step = rate * first / (second.sqrt() + epsilon);
-                        let mut parameter = parameters[k].shallow_clone();
-                        if k == 2 {
-                            // What is padding stays closed: mass that went below it would leave the tree.
-                            parameter -= f64::from(params.optimiser.leafness_factor) * step * &movable;
-                            let _ = parameter.clamp_(0.0, 1.0);
-                        } else {
-                            parameter -= step;
-                        }
-                    }
-                });
+                let rates = [f64::from(params.optimiser.rate), f64::from(params.optimiser.leafness_factor)];
+                let loss = self.step((&x, &y), (start, length), rates, steps, &movable, &mut moments);
+                losses.push(loss.map_err(refused)?);
+            }
+            // Read once an epoch: a device stands still whenever it is read.
+            let losses = Tensor::f_stack(&losses, 0).and_then(|losses| numbers(&losses)).map_err(refused)?;
+            let mut total = 0.0;
+            for (step, (loss, start)) in losses.into_iter().zip((0..rows).step_by(batch as usize)).enumerate() {
+                let loss = f64::from(loss);
+                if !loss.is_finite() {
+                    return Err(ForestError::Diverged { epoch, step, loss });
+                }
+                total += loss * batch.min(rows - start) as f64;
             }
             history.push(total / rows as f64);
         }
         Ok(history)
+    }
+
+    /// One step of Adam on some rows, of this number from 1; returns their loss from before it. `rates` are that of the
+    /// parameters and the factor of the leafness, which goes where `movable` is 1.
+    fn step(
+        &self,
+        (x, y): (&Tensor, &Tensor),
+        (start, length): (i64, i64),
+        [rate, leafness_factor]: [f64; 2],
+        steps: i32,
+        movable: &Tensor,
+        moments: &mut [(Tensor, Tensor)],
+    ) -> Torch<Tensor> {
+        let (beta1, beta2, epsilon) = (0.9, 0.999, 1e-8);
+        let (loss, found) = self.backward(&x.f_narrow(0, start, length)?, &y.f_narrow(0, start, length)?)?;
+        tch::no_grad(|| {
+            for (k, (gradient, (first, second))) in found.iter().zip(moments).enumerate() {
+                *first = first.f_mul_scalar(beta1)?.f_add(&gradient.f_mul_scalar(1.0 - beta1)?)?;
+                *second = second.f_mul_scalar(beta2)?.f_add(&gradient.f_mul_scalar(1.0 - beta2)?.f_mul(gradient)?)?;
+                let first = first.f_div_scalar(1.0 - f64::powi(beta1, steps))?;
+                let second = second.f_div_scalar(1.0 - f64::powi(beta2, steps))?;
+                let step = first.f_mul_scalar(rate)?.f_div(&second.f_sqrt()?.f_add_scalar(epsilon)?)?;
+                let mut parameter = self.parameters()[k].shallow_clone();
+                if k == 2 {
+                    let _ = parameter.f_sub_(&step.f_mul_scalar(leafness_factor)?.f_mul(movable)?)?;
+                    let _ = parameter.f_clamp_(0.0, 1.0)?;
+                } else {
+                    let _ = parameter.f_sub_(&step)?;
+                }
+            }
+            Ok(loss)
+        })
     }
 
     /// The trees as they are now.
@@ -300,13 +381,8 @@ impl TorchForest {
     /// # Errors
     /// [`ForestError::Malformed`] when a parameter is no longer a finite number.
     pub fn trees(&self) -> Result<Vec<Tree>> {
-        let flat = self
-            .parameters()
-            .map(|t| Vec::<f32>::try_from(t.detach().to_device(Device::Cpu).contiguous().flatten(0, -1)));
-        let [weights, bias, leafness, responses] = flat;
-        let read = |v: std::result::Result<Vec<f32>, tch::TchError>| v.map_err(refused);
-        let (weights, bias) = (read(weights)?, read(bias)?);
-        let (leafness, responses) = (read(leafness)?, read(responses)?);
+        let [weights, bias, leafness, responses] = self.parameters().map(|tensor| numbers(tensor).map_err(refused));
+        let (weights, bias, leafness, responses) = (weights?, bias?, leafness?, responses?);
         let (inputs, columns) = self.weights.size2().map_err(refused)?;
         let (inputs, columns) = (inputs as usize, columns as usize);
         let (_, nodes, outputs) = self.responses.size3().map_err(refused)?;
@@ -342,8 +418,12 @@ impl TorchForest {
             .collect()
     }
 
-    fn parameters(&self) -> [&Tensor; 4] {
-        [&self.weights, &self.bias, &self.leafness, &self.responses]
+    fn check_width(&self, found: usize) -> Result<()> {
+        let (inputs, _) = self.weights.size2().map_err(refused)?;
+        if found == inputs as usize {
+            return Ok(());
+        }
+        Err(ForestError::Width { expected: inputs as usize, found })
     }
 
     fn table(&self, x: ArrayView2<f32>) -> Result<Tensor> {
@@ -356,14 +436,11 @@ impl TorchForest {
 
     /// Rows with their labels, both checked.
     fn labelled(&self, x: ArrayView2<f32>, y: ArrayView1<usize>) -> Result<(Tensor, Tensor)> {
-        let (inputs, _) = self.weights.size2().map_err(refused)?;
         let (_, _, outputs) = self.responses.size3().map_err(refused)?;
         if x.nrows() == 0 {
             return Err(ForestError::Empty { what: "features", rows: 0, columns: x.ncols() });
         }
-        if x.ncols() != inputs as usize {
-            return Err(ForestError::Width { expected: inputs as usize, found: x.ncols() });
-        }
+        self.check_width(x.ncols())?;
         check_rows("labels", x.nrows(), y.len())?;
         check_range(y, outputs as usize)?;
         require(self.loss != Loss::LeafCrossEntropy, "loss", "PerTree or Joint in the libtorch form", &self.loss)?;
@@ -406,18 +483,13 @@ impl TorchForest {
 }
 
 impl SoftForest {
-    /// This forest on a libtorch device, and the given rows scaled for it.
+    /// This forest on a libtorch device, and the given rows scaled for it; [`scaled`](Self::scaled) does so with more
+    /// of them.
     ///
     /// # Errors
     /// As [`predict_proba`](Self::predict_proba), and [`ForestError::Libtorch`] when it refuses.
     pub fn torch(&self, x: ArrayView2<f32>, device: Device) -> Result<(TorchForest, Array2<f32>)> {
-        let encoder = &self.ensemble.encoder;
-        let mut scaled = encoder.expand(x)?.into_owned();
-        for mut row in scaled.rows_mut() {
-            for ((v, m), s) in row.iter_mut().zip(encoder.mean()).zip(encoder.inverse_scale()) {
-                *v = (*v - m) * s;
-            }
-        }
+        let scaled = self.scaled(x)?;
         let beta = self.ensemble.inverse_temperature;
         let forest = TorchForest::new(self.trees(), self.params(), beta, device)?;
         Ok((forest, scaled))
@@ -437,6 +509,41 @@ fn heap_slots(topology: &Topology) -> (Vec<usize>, Vec<usize>) {
     (gates, nodes)
 }
 
-fn refused(error: tch::TchError) -> ForestError {
+/// A tensor's numbers, row by row.
+fn numbers(tensor: &Tensor) -> Torch<Vec<f32>> {
+    Vec::try_from(tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?.f_flatten(0, -1)?)
+}
+
+fn refused(error: TchError) -> ForestError {
     ForestError::Libtorch(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synthetic::blobs;
+    use ndarray::aview1;
+
+    #[test]
+    fn rows_taken_a_few_at_a_time_are_as_all_at_once() -> Result<()> {
+        let (x, y) = blobs(50, 4, 3, 2.0, 1);
+        for loss in [Loss::PerTree, Loss::Joint] {
+            let params = SoftForestParams::default().trees(3).depth(3).loss(loss).epochs(1).harden(false);
+            let (forest, scaled) = params.fit(x.view(), aview1(&y))?.torch(x.view(), Device::Cpu)?;
+            assert!(forest.rows_at_a_time().map_err(refused)? < 10);
+            let (rows, labels) = forest.labelled(scaled.view(), aview1(&y))?;
+            let whole = numbers(&forest.forward(&rows)?).map_err(refused)?;
+            for (p, whole) in forest.predict_proba(scaled.view())?.iter().zip(whole) {
+                assert!((p - whole).abs() < 1e-6, "{p} {whole}");
+            }
+            let (wanted, whole) = forest.backward(&rows, &labels).map_err(refused)?;
+            let (found, parts) = forest.backward_in_chunks(&rows, &labels).map_err(refused)?;
+            // Sums over 50 rows in another order.
+            assert!((found - wanted.double_value(&[])).abs() < 1e-5);
+            for (part, whole) in parts.iter().zip(&whole) {
+                assert!((part - whole).abs().max().double_value(&[]) < 1e-6);
+            }
+        }
+        Ok(())
+    }
 }

@@ -72,7 +72,8 @@ pub enum LeafUpdate {
     Gradient,
     /// By expectation-maximisation over the whole training set after each epoch, gates held fixed, each node counting 0.1 rows
     /// more, spread evenly over the classes. What never falls in a round is the likelihood times that prior; by itself it may
-    /// fall a little. Classification with [`Mix::Probabilities`] and [`Loss::PerTree`] only.
+    /// fall a little. Classification with [`Mix::Probabilities`] and [`Loss::PerTree`] only. It is of a whole fit:
+    /// [`partial_fit`](crate::SoftForest::partial_fit) goes by gradient.
     ClosedForm {
         /// Rounds an epoch.
         rounds: usize,
@@ -108,7 +109,8 @@ pub struct Optimiser {
     pub rate: f32,
     /// Step size of the leafness over that of the gates. Default 3.
     pub leafness_factor: f32,
-    /// Decoupled weight decay of the gates, scaled by each gate's existence so that buds are not decayed to death. Default 0.
+    /// Decoupled weight decay of the gates, scaled by each gate's existence so that buds are not decayed to death, and
+    /// of linear leaves' slopes, not scaled by anything. Default 0.
     pub weight_decay: f32,
 }
 
@@ -153,7 +155,8 @@ pub enum ClassWeights {
     Given(Vec<f32>),
 }
 
-/// Stop when a held-out part of the training set stops improving, and go back to the best epoch.
+/// Stop when a held-out part of the training set stops improving, and go back to the best epoch. Not in cascades: their
+/// class vectors are to know nothing of a row's label, and here it has a part in choosing the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EarlyStopping {
     /// Part of the rows held out, in (0, 1).

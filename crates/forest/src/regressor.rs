@@ -73,6 +73,14 @@ impl SoftForestRegressor {
         self.ensemble.predict(x, evaluation)
     }
 
+    /// Values of one row into `output`; returns the bound on what skipping changed.
+    ///
+    /// # Errors
+    /// As [`evaluate`](Self::evaluate), and when `output` is not as long as there are outputs.
+    pub fn predict_one(&self, row: &[f32], evaluation: Evaluation, output: &mut [f32]) -> Result<f32> {
+        self.ensemble.predict_one(row, evaluation, output)
+    }
+
     /// R^2 over all outputs.
     ///
     /// # Errors
@@ -113,6 +121,12 @@ impl SoftForestRegressor {
         self.ensemble.harden();
     }
 
+    /// Settings it was fitted with.
+    #[must_use]
+    pub fn params(&self) -> &SoftForestParams {
+        &self.ensemble.params
+    }
+
     /// The trees. Their gates see scaled inputs, and their responses are standardised values.
     #[must_use]
     pub fn trees(&self) -> &[Tree] {
@@ -136,7 +150,7 @@ impl SoftForestRegressor {
     /// # Errors
     /// [`ForestError::Io`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        store::write(path.as_ref(), &self.ensemble.to_bytes(KIND)?)
+        store::write(path.as_ref(), &self.to_bytes()?)
     }
 
     /// Reads a model back; it predicts bit for bit as the one that was saved.
@@ -145,6 +159,22 @@ impl SoftForestRegressor {
     /// As [`SoftForest::load`](crate::SoftForest::load).
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         Ok(Self { ensemble: Ensemble::load(KIND, path.as_ref())? })
+    }
+
+    /// The bytes that [`save`](Self::save) writes.
+    ///
+    /// # Errors
+    /// [`ForestError::Malformed`] when the settings cannot be written as JSON.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        self.ensemble.to_bytes(KIND)
+    }
+
+    /// A model from the bytes of a file.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        Ok(Self { ensemble: Ensemble::from_bytes(KIND, bytes)? })
     }
 }
 

@@ -239,6 +239,17 @@ mod tests {
         assert_eq!(small.response(4), tree.response(4));
     }
 
+    /// All rows get to the root, half of them to each of the two gates below, which are as good as decided.
+    #[test]
+    fn ambiguity_weighs_gates_by_their_existence() {
+        let params = SoftForestParams::default().depth(2);
+        let mut tree = Tree::random(&params, 3, 2, &mut ChaCha8Rng::seed_from_u64(1));
+        tree.leafness = vec![0.5, 0.95, 0.05];
+        assert_eq!(tree.ambiguity(), 0.5);
+        tree.leafness = vec![0.5, 0.2, 0.05];
+        assert_eq!(tree.ambiguity(), 0.75);
+    }
+
     #[test]
     fn a_root_that_is_a_leaf_hardens_to_a_single_node() {
         let params = SoftForestParams::default().depth(3);

@@ -2,8 +2,8 @@
 
 use forest::synthetic::{blobs, oblique_xor};
 use forest::{
-    ClassVector, DeepForest, DeepForestParams, Forest, ForestError, HardForestParams, HardKind, Loss, Optimiser,
-    Scanning, SoftForestParams, Window,
+    ClassVector, DeepForest, DeepForestParams, EarlyStopping, Forest, ForestError, HardForestParams, HardKind, Loss,
+    Optimiser, Scanning, SoftForestParams, Window,
 };
 use ndarray::{Array2, aview1};
 use rand::seq::SliceRandom;
@@ -127,6 +127,21 @@ fn bad_settings_and_tables_are_refused() -> forest::Result<()> {
     assert!(params(Vec::new()).fit(x.view(), labels).is_err());
     let one = DeepForestParams { folds: 1, ..params(vec![soft()]) };
     assert!(one.fit(x.view(), labels).is_err());
+    let held_out = Some(EarlyStopping { fraction: 0.2, patience: 1 });
+    let early = Forest::Soft(Box::new(SoftForestParams::default().early_stopping(held_out)));
+    let scanning = Scanning {
+        height: 2,
+        width: 2,
+        windows: vec![Window { size: 2, stride: 1 }],
+        forests: vec![early.clone()],
+        pool: 1,
+        fit_windows: 1,
+    };
+    let scanned = DeepForestParams { scanning: Some(scanning), ..params(vec![soft()]) };
+    for early in [params(vec![soft(), early]), scanned] {
+        let found = early.fit(x.view(), labels);
+        assert!(matches!(found, Err(ForestError::Setting { name: "early_stopping", .. })), "{found:?}");
+    }
     let model = params(vec![hard(HardKind::RandomForest)]).fit(x.view(), labels)?;
     assert!(matches!(model.predict(x.slice(ndarray::s![.., ..2])), Err(ForestError::Width { .. })));
     let bytes = model.to_bytes()?;

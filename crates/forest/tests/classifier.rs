@@ -374,6 +374,7 @@ fn complexity_counts_what_prediction_needs() -> forest::Result<()> {
     assert_eq!((cost.scalars, cost.macs), (2 * (3 * 5 + 4 * 2), 2 * (3 * 4 + 4 * 2)));
     let passed = fixed.gates_per_tree(x.view())?;
     assert_eq!((passed.exact, passed.hard), (3.0, 2.0));
+    assert!((passed.soft - 2.0).abs() < 1e-12, "{passed:?}");
     // Where rows may stop at the gates too, these have responses and a leafness each.
     let open = fresh(Leafness::Logit { init: 0.0 })?.complexity();
     assert_eq!((open.scalars, open.macs), (2 * (3 * 5 + 7 * 2 + 3), 2 * (3 * 4 + 7 * 2)));
@@ -381,5 +382,94 @@ fn complexity_counts_what_prediction_needs() -> forest::Result<()> {
     let linear = quick().trees(2).depth(2).leafness(Leafness::Fixed).epochs(0).mix(Mix::Logits).leaf(LeafModel::Linear);
     let sloped = linear.fit(x.view(), aview1(&y))?.complexity();
     assert_eq!((sloped.scalars, sloped.macs), (2 * (3 * 5 + 4 * 2 * 5), 2 * (3 * 4 + 4 * 2 * 5)));
+    Ok(())
+}
+
+#[test]
+fn other_trees_are_refused_unless_they_fit() -> forest::Result<()> {
+    let (x, y) = blobs(60, 4, 2, 4.0, 1);
+    let params = quick().trees(2).depth(2).epochs(1);
+    let fit = |params: &SoftForestParams, columns: usize| {
+        params.fit(x.slice(ndarray::s![.., ..columns]), aview1(&y)).map(|forest| forest.trees().to_vec())
+    };
+    let model = params.fit(x.view(), aview1(&y))?;
+    let linear = params.clone().mix(Mix::Logits).leaf(LeafModel::Linear);
+    let narrow = fit(&params, 3)?;
+    let more_classes = fit(&params.clone().classes(Some(3)), 4)?;
+    for trees in [Vec::new(), narrow, more_classes, fit(&linear, 4)?] {
+        assert!(matches!(model.with_trees(trees), Err(ForestError::Setting { name: "trees", .. })));
+    }
+    let sloped = linear.fit(x.view(), aview1(&y))?;
+    assert!(sloped.with_trees(model.trees().to_vec()).is_err());
+    assert_eq!(sloped.with_trees(sloped.trees().to_vec())?.predict_proba(x.view())?, sloped.predict_proba(x.view())?);
+    Ok(())
+}
+
+#[test]
+fn other_trees_are_hardened_where_nothing_stops_at_their_gates() -> forest::Result<()> {
+    let (x, y) = blobs(60, 4, 2, 4.0, 1);
+    let soft = quick().harden(false).fit(x.view(), aview1(&y))?;
+    let mut hard = soft.clone();
+    hard.harden();
+    let nodes = |forest: &SoftForest| forest.complexity().gates;
+    // Soft trees in a hard model can be hardened, and go on learning their shape.
+    let mut model = hard.with_trees(soft.trees().to_vec())?;
+    assert_eq!(model.predict_proba(x.view())?, soft.predict_proba(x.view())?);
+    assert_ne!(model.predict_proba(x.view())?, hard.predict_proba(x.view())?);
+    assert_eq!(model.ambiguity(), soft.ambiguity());
+    model.harden();
+    assert_eq!(model.trees(), hard.trees());
+    assert_eq!(model.ambiguity(), hard.ambiguity());
+    // What hardened trees were before is not known of those of others.
+    assert!(hard.ambiguity().is_some());
+    assert_eq!(hard.with_trees(hard.trees().to_vec())?.ambiguity(), None);
+    // Hard trees in a soft model keep their shape.
+    let mut model = soft.with_trees(hard.trees().to_vec())?;
+    assert_eq!(model.ambiguity(), None);
+    model.partial_fit(x.view(), aview1(&y))?;
+    assert_eq!(nodes(&model), nodes(&hard));
+    assert!(model.trees().iter().all(|tree| tree.leafness().iter().all(|&g| g == 0.0)));
+    Ok(())
+}
+
+#[test]
+fn hardening_leaves_behind_how_much_it_had_to_decide() -> Result<(), Box<dyn std::error::Error>> {
+    let (x, y) = blobs(200, 4, 3, 2.0, 1);
+    let params = quick().epochs(10).leafness(Leafness::Logit { init: 0.0 });
+    let mut soft = params.clone().harden(false).fit(x.view(), aview1(&y))?;
+    let mean = soft.trees().iter().map(forest::Tree::ambiguity).sum::<f32>() / 5.0;
+    assert!(mean > 0.0);
+    assert_eq!(soft.ambiguity(), Some(mean));
+    let fitted = params.fit(x.view(), aview1(&y))?;
+    assert_eq!(fitted.ambiguity(), Some(mean));
+    assert_eq!(SoftForest::from_bytes(&fitted.to_bytes()?)?.ambiguity(), Some(mean));
+    soft.harden();
+    soft.harden();
+    assert_eq!(soft.ambiguity(), Some(mean));
+    assert_eq!(params.leafness(Leafness::Fixed).fit(x.view(), aview1(&y))?.ambiguity(), None);
+    Ok(())
+}
+
+#[test]
+fn a_chunk_of_one_class_leaves_what_the_closed_form_learned_of_others() -> forest::Result<()> {
+    let (x, y) = blobs(400, 4, 2, 4.0, 1);
+    let closed = LeafUpdate::ClosedForm { rounds: 2, leafness: false };
+    let mut forest = quick().leaf_update(closed).fit(x.view(), aview1(&y))?;
+    let rows: Vec<usize> = (0..400).filter(|&row| y[row] == 0).take(10).collect();
+    let before = forest.predict_proba(x.view())?;
+    forest.partial_fit(x.select(Axis(0), &rows).view(), aview1(&[0; 10]))?;
+    assert_ne!(forest.predict_proba(x.view())?, before);
+    let score = forest.score(x.view(), aview1(&y))?;
+    assert!(score > 0.9, "{score}");
+    Ok(())
+}
+
+/// Whatever the gates do: sum over levels l < 6 of 0.75^(l + 1).
+#[test]
+fn rows_pass_as_many_soft_gates_as_the_closed_form_says() -> forest::Result<()> {
+    let (x, y) = blobs(60, 4, 2, 4.0, 1);
+    let params = quick().depth(6).leafness(Leafness::Clamped { init: 0.25 }).epochs(0);
+    let passed = params.fit(x.view(), aview1(&y))?.gates_per_tree(x.view())?;
+    assert!((passed.soft - 2.466_064_453_125).abs() < 1e-9, "{passed:?}");
     Ok(())
 }

@@ -3,7 +3,10 @@
 
 use forest::libtorch::TorchForest;
 use forest::synthetic::blobs;
-use forest::{Evaluation, ForestError, Gate, LeafModel, Leafness, Loss, Mix, Regularisers, SoftForestParams};
+use forest::{
+    Evaluation, ForestError, Gate, LeafModel, Leafness, Loss, Mix, Optimiser, Regularisers, SoftForest,
+    SoftForestParams,
+};
 use ndarray::{Array2, ArrayView2, aview1};
 use proptest::prelude::*;
 
@@ -190,4 +193,99 @@ fn chains_too_long_to_be_padded_are_refused() {
     let trees: Vec<forest::Tree> = tree.into_iter().collect();
     let made = TorchForest::new(&trees, &SoftForestParams::default(), 1.0, tch::Device::Cpu);
     assert!(matches!(made, Err(ForestError::Setting { name: "depth", .. })), "{made:?}");
+}
+
+#[test]
+fn trees_trained_in_libtorch_are_a_model_again() -> forest::Result<()> {
+    let (x, y) = blobs(300, 5, 3, 4.0, 1);
+    let (new_x, new_y) = blobs(100, 5, 3, 4.0, 2);
+    for leafness in [Leafness::Logit { init: 0.0 }, Leafness::Fixed] {
+        let settings = params(3, Gate::Sigmoid, Mix::Probabilities, None).leafness(leafness).epochs(0);
+        let start = settings.fit(x.view(), aview1(&y))?;
+        let (mut torch, scaled) = start.torch(x.view(), tch::Device::Cpu)?;
+        torch.train(scaled.view(), aview1(&y), &settings.epochs(20).batch(50))?;
+        let model = start.with_trees(torch.trees()?)?;
+        assert!(model.score(new_x.view(), aview1(&new_y))? > 0.9);
+        // Rows that the forest was not made with need no second forest.
+        let wanted = torch.predict_proba(start.scaled(new_x.view())?.view())?;
+        let found = model.predict_proba(new_x.view())?;
+        assert!(found.iter().zip(&wanted).all(|(f, w)| (f - w).abs() < 1e-5));
+        let loaded = SoftForest::from_bytes(&model.to_bytes()?)?;
+        assert_eq!(loaded.predict_proba(new_x.view())?, found);
+    }
+    Ok(())
+}
+
+/// The sum over rows of the class probabilities, each class weighed by its number.
+#[test]
+fn gradients_of_the_forest_as_a_layer_are_central_differences() -> forest::Result<()> {
+    let (x, y) = blobs(60, 4, 3, 2.0, 1);
+    let rate = Optimiser { rate: 0.05, ..Optimiser::default() };
+    for (gate, mix) in [(Gate::Sigmoid, Mix::Probabilities), (Gate::SmoothStep { width: 6.0 }, Mix::Logits)] {
+        let settings = params(3, gate, mix, None).epochs(20).optimiser(rate);
+        let (torch, scaled) = settings.fit(x.view(), aview1(&y))?.torch(x.view(), tch::Device::Cpu)?;
+        let rows = scaled.slice(ndarray::s![..5, ..]);
+        let said = |out: &Array2<f32>| out.indexed_iter().map(|((_, k), p)| k as f64 * f64::from(*p)).sum::<f64>();
+        let flat: Vec<f32> = rows.iter().copied().collect();
+        let layer = tch::Tensor::from_slice(&flat).reshape([5, 4]).set_requires_grad(true);
+        let classes = tch::Tensor::from_slice(&[0f32, 1.0, 2.0]);
+        (torch.forward(&layer)? * classes).sum(tch::Kind::Float).backward();
+        let h = 1e-2;
+        let mut largest = 0f64;
+        for (at, _) in rows.indexed_iter() {
+            let moved = |delta: f32| {
+                let mut rows = rows.to_owned();
+                rows[at] += delta;
+                torch.predict_proba(rows.view()).map(|out| said(&out))
+            };
+            let numeric = (moved(h)? - moved(-h)?) / f64::from(2.0 * h);
+            let found = layer.grad().double_value(&[at.0 as i64, at.1 as i64]);
+            // Single precision, over a step of 0.02, and the third derivative's h^2.
+            assert!((found - numeric).abs() < 1e-3, "{at:?}: {found} {numeric}");
+            largest = largest.max(found.abs());
+        }
+        assert!(largest > 0.05, "{largest}");
+        for parameter in torch.parameters() {
+            assert!(parameter.grad().abs().max().double_value(&[]) > 0.0);
+        }
+        let narrow = tch::Tensor::zeros([5, 3], (tch::Kind::Float, tch::Device::Cpu));
+        assert!(matches!(torch.forward(&narrow), Err(ForestError::Width { expected: 4, found: 3 })));
+        let twice = tch::Tensor::zeros([5, 4], (tch::Kind::Double, tch::Device::Cpu));
+        assert!(matches!(torch.forward(&twice), Err(ForestError::Libtorch(_))));
+    }
+    Ok(())
+}
+
+/// Trees of uneven depth: what is not theirs gets no gradient, so that any optimiser leaves it alone.
+#[test]
+fn padding_has_no_part_in_training_by_other_means() -> forest::Result<()> {
+    let (x, y) = blobs(60, 4, 3, 2.0, 1);
+    let settings = params(4, Gate::Sigmoid, Mix::Probabilities, Some(9)).epochs(0);
+    let start = settings.fit(x.view(), aview1(&y))?;
+    let (torch, scaled) = start.torch(x.view(), tch::Device::Cpu)?;
+    let flat: Vec<f32> = scaled.iter().copied().collect();
+    let rows = tch::Tensor::from_slice(&flat).reshape([60, 4]);
+    (torch.forward(&rows)?.narrow(1, 0, 1)).log().mean(tch::Kind::Float).backward();
+    tch::no_grad(|| {
+        for parameter in torch.parameters() {
+            let _ = parameter.shallow_clone().g_add_(&(parameter.grad() * 10.0));
+        }
+        let _ = torch.parameters()[2].shallow_clone().clamp_(0.0, 1.0);
+    });
+    let model = start.with_trees(torch.trees()?)?;
+    assert_ne!(model.predict_proba(x.view())?, start.predict_proba(x.view())?);
+    let (found, wanted) = (model.predict_proba(x.view())?, torch.predict_proba(scaled.view())?);
+    assert!(found.iter().zip(&wanted).all(|(f, w)| (f - w).abs() < 1e-5));
+    Ok(())
+}
+
+#[test]
+fn a_loss_that_is_no_number_names_its_epoch_and_step() -> forest::Result<()> {
+    let (x, y) = blobs(100, 5, 3, 2.0, 1);
+    let settings = params(2, Gate::Sigmoid, Mix::Probabilities, None).epochs(0).batch(30);
+    let (mut torch, mut scaled) = settings.fit(x.view(), aview1(&y))?.torch(x.view(), tch::Device::Cpu)?;
+    scaled[[70, 2]] = f32::NAN;
+    let found = torch.train(scaled.view(), aview1(&y), &settings.epochs(2));
+    assert!(matches!(found, Err(ForestError::Diverged { epoch: 0, step: 2, .. })), "{found:?}");
+    Ok(())
 }

@@ -1,7 +1,8 @@
 //! The regressor as its users meet it.
 
 use forest::{
-    EarlyStopping, Evaluation, ForestError, LeafUpdate, Leafness, Optimiser, SoftForestParams, SoftForestRegressor,
+    EarlyStopping, Evaluation, ForestError, LeafUpdate, Leafness, Missing, Optimiser, SoftForestParams,
+    SoftForestRegressor,
 };
 use ndarray::{Array1, Array2};
 
@@ -133,5 +134,28 @@ fn a_single_held_out_row_tells_epochs_apart() -> forest::Result<()> {
     let scores: Vec<f64> = model.history().iter().filter_map(|epoch| epoch.validation).collect();
     assert_eq!(scores.len(), 40);
     assert!(scores.iter().all(|score| *score < 0.0) && scores.iter().any(|score| *score > scores[0]), "{scores:?}");
+    Ok(())
+}
+
+#[test]
+fn one_row_is_predicted_as_in_a_table_also_without_a_value() -> forest::Result<()> {
+    let (mut x, y) = ridge(200);
+    x.column_mut(0).iter_mut().step_by(7).for_each(|v| *v = f32::NAN);
+    let params = params().epochs(5).missing(Missing::Indicate);
+    let model = params.fit_values(x.view(), y.view(), None)?;
+    assert_eq!(model.params(), &params);
+    let table = model.predict(x.view())?;
+    for row in [0, 1, 7] {
+        let mut values = [0.0; 2];
+        let bound = model.predict_one(&x.row(row).to_vec(), Evaluation::Exact, &mut values)?;
+        assert_eq!(bound, 0.0);
+        // Values near 100: single precision resolves 1e-5 of them.
+        assert!(values.iter().zip(table.row(row)).all(|(v, t)| (v - t).abs() < 1e-3), "{values:?}");
+    }
+    let short = model.predict_one(&[0.0; 2], Evaluation::Exact, &mut [0.0; 1]);
+    assert!(matches!(short, Err(ForestError::Width { expected: 2, found: 1 })));
+    let bytes = model.to_bytes()?;
+    assert_eq!(SoftForestRegressor::from_bytes(&bytes)?.predict(x.view())?, table);
+    assert!(matches!(forest::SoftForest::from_bytes(&bytes), Err(ForestError::Kind { .. })));
     Ok(())
 }

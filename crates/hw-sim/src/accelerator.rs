@@ -223,7 +223,7 @@ impl Accelerator {
     /// Inference of a workload.
     ///
     /// # Errors
-    /// A workload that does not validate, or a layer that the engine cannot run.
+    /// A workload without layers or one that does not validate, or a layer that the engine cannot run.
     pub fn cost(&self, workload: &Workload) -> Result<NetworkCost, HwError> {
         self.cost_of(workload, &[Pass::Forward])
     }
@@ -231,12 +231,13 @@ impl Accelerator {
     /// The given passes of a workload; [`Pass::TRAINING`] is a training step.
     ///
     /// # Errors
-    /// A workload that does not validate, or a layer that the engine cannot run.
+    /// As [`cost`](Self::cost).
     pub fn cost_of(&self, workload: &Workload, passes: &[Pass]) -> Result<NetworkCost, HwError> {
+        has_layers(workload)?;
         self.cost_tasks(&workload.name, &Task::of_workload(workload, passes)?)
     }
 
-    /// Tasks that were prepared by the caller, with measured storage for example.
+    /// Tasks that were prepared by the caller, with measured storage for example; none cost nothing.
     ///
     /// # Errors
     /// A task that does not validate, or that the engine cannot run.
@@ -252,6 +253,14 @@ impl Accelerator {
             layers,
         })
     }
+}
+
+/// A network without layers costs nothing anywhere: more likely it was not recorded than meant.
+pub(crate) fn has_layers(network: &Workload) -> Result<(), HwError> {
+    if network.layers.is_empty() {
+        return Err(HwError::field(format!("network `{}`", network.name), "layers", "at least 1", 0));
+    }
+    Ok(())
 }
 
 impl MemoryLevel {
@@ -272,6 +281,15 @@ impl MemoryLevel {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_without_layers_has_no_cost_and_no_tasks_cost_nothing() {
+        let (accelerator, empty) = (Accelerator::preset("tpu-like").unwrap(), Workload::new("empty", Vec::new()));
+        for refused in [accelerator.cost(&empty), accelerator.cost_of(&empty, &Pass::TRAINING)] {
+            assert_eq!(refused.unwrap_err().to_string(), "network `empty`: layers is 0, expected at least 1");
+        }
+        assert_eq!(accelerator.cost_tasks("empty", &[]).unwrap().energy_pj(), 0.0);
+    }
 
     #[test]
     fn a_level_made_by_hand_offers_at_most_what_fits_64_bits() {

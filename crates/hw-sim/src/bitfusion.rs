@@ -145,7 +145,8 @@ pub enum Loop {
 }
 
 /// Bits written into and read from a buffer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct BufferBits {
     /// Read by the array, or drained.
     pub read: u64,
@@ -154,7 +155,8 @@ pub struct BufferBits {
 }
 
 /// The best mapping and what it costs.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Mapped {
     /// Compute and stall cycles.
     pub total_cycles: u64,

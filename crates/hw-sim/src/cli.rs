@@ -138,7 +138,7 @@ struct SweepArgs {
     /// Array sides, such as 8x8,16x16.
     #[arg(long, value_delimiter = ',')]
     arrays: Vec<String>,
-    /// Factors on the buffers, such as 0.5,1,2.
+    /// Factors on the buffers, such as 0.5,1,2; an access costs more in a larger one (CACTI, 128 bytes to 16 KiB).
     #[arg(long, value_delimiter = ',')]
     buffer_scales: Vec<f64>,
     /// Weight/activation bits, such as 8/8,4/4.

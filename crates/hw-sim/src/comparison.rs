@@ -3,15 +3,17 @@
 use core_tensor::workload::{Pass, Workload};
 use serde::{Deserialize, Serialize};
 
-use crate::accelerator::Accelerator;
+use crate::accelerator::{Accelerator, has_layers};
 use crate::engine::price;
 use crate::error::HwError;
 use crate::networks::{with_bits, with_densities};
 use crate::parallel::try_map;
+use crate::sram::Growth;
 use crate::task::Task;
 
 /// One network on one accelerator, set beside the baseline accelerator.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Comparison {
     /// The accelerator.
     pub accelerator: String,
@@ -77,14 +79,6 @@ pub fn compare(
     Ok(rows)
 }
 
-/// Nothing costs nothing anywhere, which no comparison can rank.
-fn has_layers(network: &Workload) -> Result<(), HwError> {
-    if network.layers.is_empty() {
-        return Err(HwError::field(format!("network `{}`", network.name), "layers", "at least 1", 0));
-    }
-    Ok(())
-}
-
 /// Theirs over ours; 1 of equal amounts, also where both are 0; none where it would be infinite.
 fn ratio(theirs: f64, ours: f64) -> Option<f64> {
     let ratio = if theirs == ours { 1.0 } else { theirs / ours };
@@ -104,7 +98,8 @@ const MAX_LAYERS: u128 = 1 << 22;
 pub struct Sweep {
     /// Array sides.
     pub arrays: Vec<[u64; 2]>,
-    /// Factors on the capacity of every on-chip level.
+    /// Factors on the capacity of every on-chip level. An access then costs more or less, as CACTI has it at 45 nm between 128
+    /// bytes and 16 KiB, interpolated on log-log axes; sizes beyond count as the nearest of these.
     pub buffer_scales: Vec<f64>,
     /// `[weight, activation]` bits.
     pub bits: Vec<[u8; 2]>,
@@ -113,12 +108,16 @@ pub struct Sweep {
 }
 
 /// One point of a sweep.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Point {
     /// Array sides, when swept.
     pub array: Option<[u64; 2]>,
     /// Factor on the buffers.
     pub buffer_scale: f64,
+    /// Whether a buffer that was scaled is, before or after, outside the sizes whose energies are known, so that an access there
+    /// costs what it does at the nearest of them.
+    pub energy_clamped: bool,
     /// `[weight, activation]` bits, when swept.
     pub bits: Option<[u8; 2]>,
     /// `[weight, activation]` densities, when swept.
@@ -154,11 +153,18 @@ impl Sweep {
                 if let Some(sides) = array {
                     machine.engine.resize(sides);
                 }
+                let mut clamped = false;
                 for level in machine.memory.iter_mut().skip(1) {
-                    level.capacity_bytes = level.capacity_bytes.map(|bytes| ((bytes as f64 * scale) as u64).max(1));
+                    let Some(bytes) = level.capacity_bytes else { continue };
+                    let scaled = ((bytes as f64 * scale) as u64).max(1);
+                    let growth = Growth::between(bytes, scaled);
+                    level.capacity_bytes = Some(scaled);
+                    level.read_pj *= growth.factors[0];
+                    level.write_pj *= growth.factors[1];
+                    clamped |= growth.clamped;
                 }
                 machine.validate()?;
-                machines.push((array, scale, machine));
+                machines.push((array, (scale, clamped), machine));
             }
         }
         let mut networks = Vec::new();
@@ -183,8 +189,9 @@ impl Sweep {
                 cycles = cycles.saturating_add(cost.cycles());
                 energy_pj += cost.energy_pj();
             }
-            let (array, buffer_scale, bits, densities) = (*array, *scale, *bits, *densities);
-            Ok(Point { array, buffer_scale, bits, densities, cycles, energy_pj, pareto: false })
+            let (array, (buffer_scale, energy_clamped)) = (*array, *scale);
+            let (bits, densities) = (*bits, *densities);
+            Ok(Point { array, buffer_scale, energy_clamped, bits, densities, cycles, energy_pj, pareto: false })
         })?;
         mark_pareto(&mut points);
         Ok(points)
@@ -247,6 +254,13 @@ mod tests {
         );
         let [_, compressed, dense] = &at_80[..] else { panic!("{at_80:?}") };
         assert!(compressed.energy_pj < dense.energy_pj && compressed.dram_bits < dense.dram_bits);
+        // Of the energy, what fetching weights takes falls; DRAM's whole share does not, as multiplying is saved too.
+        let fetching = |machine: &Accelerator| {
+            let cost = machine.cost(&with_densities(net.clone(), [0.2, 1.0])).unwrap();
+            let part = cost.components().into_iter().find(|part| part.name == "dram weight").unwrap();
+            part.energy_pj / cost.energy_pj()
+        };
+        assert!(fetching(&machines[1]) < 0.5 * fetching(&machines[2]));
         // Set beside another baseline, the same costs in another ratio.
         let beside = compare(&machines, &[with_densities(net, [0.2, 1.0])], 1).unwrap();
         assert_eq!((beside[1].speedup, beside[1].energy_ratio), (Some(1.0), Some(1.0)));
@@ -298,16 +312,42 @@ mod tests {
             let mut machine = accelerator.clone();
             machine.engine.resize(array);
             for level in &mut machine.memory[1..] {
-                level.capacity_bytes = level.capacity_bytes.map(|bytes| (bytes as f64 * scale) as u64);
+                let bytes = level.capacity_bytes.unwrap();
+                let scaled = (bytes as f64 * scale) as u64;
+                let [read, write] = Growth::between(bytes, scaled).factors;
+                level.capacity_bytes = Some(scaled);
+                (level.read_pj, level.write_pj) = (level.read_pj * read, level.write_pj * write);
             }
+            // 512 and 128 KiB are beyond the table of energies.
+            assert_eq!(point.energy_clamped, scale != 1.0);
             let cost = machine.cost(&with_densities(with_bits(net.clone(), [8, 4, 4]), densities)).unwrap();
             assert_eq!((point.cycles, point.energy_pj), (cost.cycles(), cost.energy_pj()));
         }
-        // Every axis tells: density, buffer, array.
-        assert!(points[2].energy_pj > points[3].energy_pj && points[0].energy_pj > points[2].energy_pj);
+        // Every axis tells: density, buffer (dearer DRAM traffic, cheaper accesses), array.
+        assert!(points[2].energy_pj > points[3].energy_pj && points[0].energy_pj != points[2].energy_pj);
         assert!(points[2].cycles > points[8].cycles);
         let bad = Sweep { buffer_scales: vec![0.0], ..sweep };
         assert!(bad.run(&accelerator, &net).is_err());
+    }
+
+    #[test]
+    fn the_energy_of_a_buffer_grows_with_it() {
+        let net = with_bits(builtin("mlp").unwrap(), [8, 8, 8]);
+        let mut small = Accelerator::preset("diannao-like").unwrap();
+        small.memory[1..].iter_mut().for_each(|level| level.capacity_bytes = Some(4096));
+        let scales = |buffer_scales| Sweep { buffer_scales, ..Sweep::default() }.run(&small, &net).unwrap();
+        let points = scales(vec![1.0, 4.0, 8.0]);
+        let mut large = small.clone();
+        for level in &mut large.memory[1..] {
+            level.capacity_bytes = Some(16384);
+            level.read_pj *= 9.982 / 3.430;
+            level.write_pj *= 8.421 / 4.310;
+        }
+        let expected = [small.cost(&net).unwrap(), large.cost(&net).unwrap()];
+        assert_eq!(points[0].energy_pj, expected[0].energy_pj());
+        assert!((points[1].energy_pj / expected[1].energy_pj() - 1.0).abs() < 1e-12, "{points:?}");
+        // Beyond 16 KiB energies are those of 16 KiB, which is said.
+        assert_eq!(points.iter().map(|point| point.energy_clamped).collect::<Vec<_>>(), [false, false, true]);
     }
 
     #[test]
@@ -328,7 +368,7 @@ mod tests {
         fn the_front_is_what_nothing_dominates(values in proptest::collection::vec((0_u64..20, 0_u32..20), 1..40)) {
             let mut points: Vec<_> = values
                 .iter()
-                .map(|&(cycles, energy)| Point { array: None, buffer_scale: 1.0, bits: None, densities: None, cycles,
+                .map(|&(cycles, energy)| Point { array: None, buffer_scale: 1.0, energy_clamped: false, bits: None, densities: None, cycles,
                     energy_pj: f64::from(energy), pareto: false })
                 .collect();
             mark_pareto(&mut points);

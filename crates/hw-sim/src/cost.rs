@@ -1,12 +1,13 @@
 //! What a network costs: cycles, traffic and energy, a layer at a time and in total.
 
 use core_tensor::workload::{Pass, Role};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::task::OperandKind;
 
 /// One operand at one memory level over one pass of one layer.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Traffic {
     /// Index into [`NetworkCost::levels`], 0 outermost.
     pub level: usize,
@@ -25,7 +26,8 @@ pub struct Traffic {
 }
 
 /// One pass of one layer.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LayerCost {
     /// The layer's name.
     pub name: String,
@@ -77,7 +79,8 @@ impl LayerCost {
 }
 
 /// A named share of the energy.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Component {
     /// `mac`, `network`, `rebuild`, `static`, or a level and operand such as `dram weight`.
     pub name: String,
@@ -86,7 +89,8 @@ pub struct Component {
 }
 
 /// A network on an accelerator.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NetworkCost {
     /// The accelerator's name.
     pub accelerator: String,

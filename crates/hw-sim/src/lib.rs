@@ -34,6 +34,7 @@ pub mod networks;
 mod parallel;
 pub mod published;
 pub mod scalesim;
+mod sram;
 pub mod stall;
 pub mod systolic;
 pub mod table;

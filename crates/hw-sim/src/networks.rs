@@ -50,10 +50,14 @@ pub fn with_bits(mut workload: Workload, [weight, activation, gradient]: [u8; 3]
     workload
 }
 
-/// The same network with every layer at `[weight, activation]` densities.
+/// The same network with every layer at `[weight, activation]` densities. The second factor of a matrix product is no weight
+/// and keeps its density.
 pub fn with_densities(mut workload: Workload, [weight, activation]: [f64; 2]) -> Workload {
     for layer in &mut workload.layers {
-        (layer.weight.density, layer.activation.density) = (weight, activation);
+        layer.activation.density = activation;
+        if !matches!(layer.op, Operator::MatMul { .. }) {
+            layer.weight.density = weight;
+        }
     }
     workload
 }
@@ -367,6 +371,16 @@ mod tests {
         ];
         for (name, macs) in counts {
             assert_eq!(builtin(name).unwrap().macs().unwrap(), macs, "{name}");
+        }
+    }
+
+    #[test]
+    fn sparse_weights_leave_products_of_activations_dense() {
+        let net = with_densities(builtin("bert-base").unwrap(), [0.25, 0.5]);
+        for layer in &net.layers {
+            let product = matches!(layer.op, Operator::MatMul { .. });
+            let expected = [if product { 1.0 } else { 0.25 }, 0.5];
+            assert_eq!([layer.weight.density, layer.activation.density], expected, "{}", layer.name);
         }
     }
 

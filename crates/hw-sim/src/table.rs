@@ -198,21 +198,23 @@ pub fn comparison_table(rows: &[Comparison]) -> Table {
     Table::new(&headers, cells)
 }
 
-/// One row a point of a sweep.
+/// One row a point of a sweep; an asterisk where the energy of a buffer's access is that of the nearest size known.
 pub fn sweep_table(points: &[Point]) -> Table {
-    let headers = ["array", "buffer_scale", "bits", "densities", "cycles", "energy_uj", "pareto"];
+    let headers = ["array", "buffer_scale", "energy_clamped", "bits", "densities", "cycles", "energy_uj", "pareto"];
     let kept = || "as given".to_owned();
+    let mark = |marked: bool| if marked { "*".to_owned() } else { String::new() };
     let rows = points
         .iter()
         .map(|point| {
             vec![
                 point.array.map_or_else(kept, |[a, b]| format!("{a}x{b}")),
                 point.buffer_scale.to_string(),
+                mark(point.energy_clamped),
                 point.bits.map_or_else(kept, |[a, b]| format!("{a}/{b}")),
                 point.densities.map_or_else(kept, |[a, b]| format!("{a}/{b}")),
                 point.cycles.to_string(),
                 format!("{:.3}", point.energy_pj * 1e-6),
-                if point.pareto { "*".into() } else { String::new() },
+                mark(point.pareto),
             ]
         })
         .collect();
@@ -225,8 +227,7 @@ mod tests {
 
     #[test]
     fn no_energy_has_no_share() {
-        let empty = core_tensor::workload::Workload::new("empty", Vec::new());
-        let cost = crate::Accelerator::preset("tpu-like").unwrap().cost(&empty).unwrap();
+        let cost = crate::Accelerator::preset("tpu-like").unwrap().cost_tasks("empty", &[]).unwrap();
         let rows = cost.energy_table().rows;
         assert_eq!((rows.len(), rows[0][0].as_str(), rows[0][2].as_str()), (1, "total", "0.00"));
     }

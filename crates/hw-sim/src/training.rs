@@ -192,6 +192,29 @@ mod tests {
         assert!(0.0 < saving.energy && saving.energy < saving.effective_macs, "{saving:?}");
     }
 
+    /// Why energy falls less than bit operations: what `docs/papers/hw-sim.md` says of it.
+    #[test]
+    fn most_energy_of_a_fusing_array_is_drams_and_few_channels_leave_its_lanes_idle() {
+        let accelerator = Accelerator::preset("bitfusion-training").unwrap();
+        for name in ["resnet38-cifar", "resnet74-cifar"] {
+            let mut net = builtin(name).unwrap();
+            net.batch = 128;
+            let at = |bits| step(&accelerator, &with_bits(net.clone(), bits)).unwrap();
+            let costs = [[3, 3, 6], [4, 4, 6], [6, 6, 8], [8, 8, 8]].map(at);
+            for cost in &costs {
+                let dram = cost.components().into_iter().filter(|part| part.name.starts_with("dram"));
+                let share = dram.map(|part| part.energy_pj).sum::<f64>() / cost.energy_pj();
+                assert!(share > 0.5, "{name}: {share}");
+            }
+            // 16 channels take a quarter of 16 · 4 lanes at 8 bits, so that 16 · 25 at 3 bits are no faster.
+            let cycles = |cost: &NetworkCost| {
+                let mut layers = cost.layers.iter();
+                layers.find(|layer| layer.name == "layer1.0.conv1").map(|layer| layer.compute_cycles)
+            };
+            assert_eq!(cycles(&costs[0]), cycles(&costs[3]));
+        }
+    }
+
     #[test]
     fn a_baseline_that_costs_nothing_leaves_nothing_to_save() {
         let all = |saving: Saving| [saving.effective_macs, saving.energy, saving.latency];

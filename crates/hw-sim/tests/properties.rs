@@ -1,6 +1,8 @@
 //! What every accelerator must satisfy, on random layers.
 
 use core_tensor::workload::{Layer, Operator, Pass, Workload};
+use hw_sim::bitfusion::{BitFusion, FusionLayer};
+use hw_sim::comparison::{Sweep, compare};
 use hw_sim::engine::Engine;
 use hw_sim::networks::{builtin, with_bits, with_densities};
 use hw_sim::task::{OperandKind, Task};
@@ -159,6 +161,28 @@ proptest! {
     }
 
     #[test]
+    fn energy_is_linear_in_every_unit_cost(net in network(), factor in 0.1_f64..10.0) {
+        for accelerator in presets() {
+            if matches!(accelerator.engine, Engine::LoopNest(_) | Engine::BitComposable(_)) {
+                continue; // a search may break ties between energies differently
+            }
+            let before = cost(&accelerator, &net).energy_pj();
+            let at = |path: &[String], times: f64| {
+                let mut table = toml::Table::try_from(&accelerator).unwrap();
+                scale(&mut table, path, times);
+                cost(&table.try_into::<Accelerator>().unwrap(), &net).energy_pj()
+            };
+            let units = units(&toml::Table::try_from(&accelerator).unwrap());
+            // Two a memory level, MACs, static.
+            prop_assert!(units.len() >= 2 * accelerator.memory.len() + 2, "{units:?}");
+            for unit in units {
+                let (none, more) = (at(&unit, 0.0), at(&unit, factor));
+                prop_assert!(close(more - none, factor * (before - none)), "{} {:?}", accelerator.name, unit);
+            }
+        }
+    }
+
+    #[test]
     fn no_bytes_in_an_accelerator_file_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40), at in 0_usize..3000, which in 0_usize..11) {
         let name = Accelerator::presets().nth(which).unwrap();
         let mut text = Accelerator::preset_text(name).unwrap().as_bytes().to_vec();
@@ -173,6 +197,73 @@ proptest! {
             }
         }
     }
+}
+
+/// Paths of the unit energies of an accelerator: keys that speak of pJ. The energies of a MAC are one unit.
+fn units(table: &toml::Table) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    for (key, value) in table {
+        let nested = match value {
+            toml::Value::Table(inner) => units(inner),
+            toml::Value::Array(_) if key == "mac_energy" => vec![Vec::new()],
+            toml::Value::Array(all) => all
+                .iter()
+                .enumerate()
+                .filter_map(|(index, one)| Some((index, one.as_table()?)))
+                .flat_map(|(index, one)| {
+                    units(one).into_iter().map(move |path| [vec![index.to_string()], path].concat())
+                })
+                .collect(),
+            toml::Value::Float(_) if key.split('_').any(|word| word == "pj") => vec![Vec::new()],
+            _ => Vec::new(),
+        };
+        found.extend(nested.into_iter().map(|path| [vec![key.clone()], path].concat()));
+    }
+    found
+}
+
+fn scale(table: &mut toml::Table, path: &[String], times: f64) {
+    match (&mut table[&path[0]], &path[1..]) {
+        (toml::Value::Float(unit), _) => *unit *= times,
+        (toml::Value::Table(inner), rest) => scale(inner, rest, times),
+        (toml::Value::Array(all), []) => {
+            all.iter_mut().for_each(|one| scale(one.as_table_mut().unwrap(), &["pj".to_owned()], times));
+        }
+        (toml::Value::Array(all), rest) => {
+            scale(all[rest[0].parse::<usize>().unwrap()].as_table_mut().unwrap(), &rest[1..], times);
+        }
+        (other, _) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_cost_survives_a_round_trip_through_json() {
+    fn round<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(it: &T) {
+        let json = serde_json::to_string(it).unwrap();
+        assert_eq!(&serde_json::from_str::<T>(&json).unwrap(), it, "{json}");
+    }
+    let net = with_bits(builtin("mlp").unwrap(), [8; 3]);
+    let machines = presets();
+    for accelerator in &machines {
+        let found = cost(accelerator, &net);
+        round(&found);
+        found.components().iter().for_each(round);
+        let sweep = Sweep { buffer_scales: vec![1.0, 2.0], densities: vec![[0.5, 1.0]], ..Sweep::default() };
+        round(&sweep.run(accelerator, &net).unwrap());
+    }
+    round(&compare(&machines, &[net], 0).unwrap());
+    let layer = FusionLayer {
+        kernel: [3; 2],
+        output: [8; 2],
+        stride: 1,
+        in_channels: 64,
+        out_channels: 64,
+        batch: 1,
+        input_bits: 4,
+        weight_bits: 4,
+        im2col: false,
+    };
+    round(&BitFusion::default().search("c", &layer).unwrap());
 }
 
 /// 64 → 64 channels, 8 × 16 pixels: sizes that divide every array of the comparison.
@@ -205,6 +296,15 @@ fn at_density_one_and_eight_bits_every_rival_is_the_dense_machine() {
     // Energy of a sparse machine at density 1 is that of the dense one, in all its memories too.
     let (dense, sparse) = (cost(&preset("diannao-like"), &even()), cost(&preset("cambricon-x-like"), &even()));
     assert_eq!((dense.energy_pj(), dense.level_bits(0)), (sparse.energy_pj(), sparse.level_bits(0)));
+}
+
+/// A limit of the model, which `docs/papers/hw-sim.md` names: the chip would multiply what a stride leaves out.
+#[test]
+fn a_stride_costs_scnn_no_cycles() {
+    let scnn = Accelerator::preset("scnn-like").unwrap();
+    let strided = Operator::conv2d(64, 64, 3, 2, 1, [16, 32]);
+    let strided = with_bits(Workload::new("strided", vec![Layer::new("conv", strided)]), [8; 3]);
+    assert_eq!((compute(&scnn, &strided), strided.macs().unwrap()), (2 * 4608, even().macs().unwrap()));
 }
 
 #[test]

@@ -113,12 +113,55 @@ fn hard_loss(student: &Tensor, target: &Tensor) -> core_tensor::Result<Loss> {
     Ok(Loss { total: loss, parts })
 }
 
+/// Logits from an input and whether it trains.
+type Student<'a> = Box<dyn Fn(&Tensor, bool) -> Tensor + 'a>;
+
 /// Trains a student on a teacher's soft labels: with a ticket as the student and the finished dense network as the
 /// teacher, the KD ticket.
 ///
 /// The teacher runs in evaluation mode, without gradients, on the same augmented view as the student.
+///
+/// A plain tch model learns by [`from_closures`](Self::from_closures), in a loop of one's own if need be:
+///
+/// ```
+/// use core_tensor::{data::Batch, train::{Objective, Progress}};
+/// use lth::{DistillConfig, Distillation, MaskObserver, Prunable, PruningSchedule, Selector, criterion::Magnitude};
+/// use tch::{Device, Kind, Tensor, nn, nn::{ModuleT, OptimizerConfig}};
+///
+/// let build = |store: &nn::VarStore| {
+///     let root = store.root();
+///     nn::seq_t()
+///         .add(nn::linear(&root / "fc1", 20, 16, Default::default()))
+///         .add_fn(|x| x.relu())
+///         .add(nn::linear(&root / "fc2", 16, 3, Default::default()))
+/// };
+/// let (dense_store, store) = (nn::VarStore::new(Device::Cpu), nn::VarStore::new(Device::Cpu));
+/// let (dense, student) = (build(&dense_store), build(&store));
+/// let weights = Prunable::default().select_from(&dense_store)?;
+/// let mask = PruningSchedule::OneShot { density: 0.2 }.prune(&weights, &Magnitude, &Selector::global())?;
+/// let mut masked = MaskObserver::new(&mask, &store)?;
+///
+/// let mut objective = Distillation::from_closures(
+///     |input, train| student.forward_t(input, train),
+///     |batch: &Batch| dense.forward_t(&batch.input, false),
+///     DistillConfig::default(),
+/// )?;
+/// let mut optimizer = nn::Sgd::default().build(&store, 0.05)?;
+/// # let input = Tensor::ones([4, 20], (Kind::Float, Device::Cpu));
+/// # let batches = vec![Batch { input, target: Tensor::from_slice(&[0_i64, 1, 2, 0]), index: (0..4).collect() }];
+/// for (step, batch) in (0..).zip(&batches) {
+///     optimizer.zero_grad();
+///     objective.loss(batch, &Progress { epoch: 0, step })?.total.backward();
+///     masked.mask_gradients()?;
+///     optimizer.step();
+///     masked.mask_weights()?;
+/// }
+/// let dropped = store.variables()["fc1.weight"].eq(0.0).sum(Kind::Int64).int64_value(&[]);
+/// assert_eq!(dropped as usize, mask.weights() - mask.survivors());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Distillation<'a> {
-    student: &'a dyn Network,
+    student: Student<'a>,
     teacher: Box<dyn Fn(&Batch) -> Tensor + 'a>,
     config: DistillConfig,
 }
@@ -159,18 +202,31 @@ impl<'a> Distillation<'a> {
         teacher: impl Fn(&Batch) -> Tensor + 'a,
         config: DistillConfig,
     ) -> Result<Self> {
+        Self::from_closures(move |input, train| student.forward(input, train), teacher, config)
+    }
+
+    /// Any two functions to logits `[batch, classes]`: the student's from an input and whether it trains, which here is
+    /// always so, the teacher's from a batch. For models that are no [`Network`].
+    ///
+    /// # Errors
+    /// A setting outside its range.
+    pub fn from_closures(
+        student: impl Fn(&Tensor, bool) -> Tensor + 'a,
+        teacher: impl Fn(&Batch) -> Tensor + 'a,
+        config: DistillConfig,
+    ) -> Result<Self> {
         config.validate()?;
-        Ok(Self { student, teacher: Box::new(teacher), config })
+        Ok(Self { student: Box::new(student), teacher: Box::new(teacher), config })
     }
 }
 
 impl Objective<Batch> for Distillation<'_> {
     fn loss(&mut self, batch: &Batch, progress: &Progress) -> core_tensor::Result<Loss> {
         if self.config.until_epoch.is_some_and(|epoch| progress.epoch >= epoch) {
-            return hard_loss(&self.student.forward(&batch.input, true), &batch.target);
+            return hard_loss(&(self.student)(&batch.input, true), &batch.target);
         }
         let teacher = no_grad(|| (self.teacher)(batch));
-        let student = self.student.forward(&batch.input, true);
+        let student = (self.student)(&batch.input, true);
         self.config.loss(&student, &teacher, &batch.target)
     }
 }

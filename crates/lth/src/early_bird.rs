@@ -23,9 +23,10 @@ impl Default for EarlyBirdConfig {
 
 /// Detects an early-bird ticket from the masks drawn in the course of a training, one an epoch in the paper.
 ///
-/// Draw them with any criterion; the paper ranks batch-norm scales,
-/// [`Prunable::matching(["*bn*.weight"])`](crate::Prunable::matching) with
-/// [`Magnitude`](crate::criterion::Magnitude).
+/// Draw them with any criterion; the paper ranks the scales of all batch norms together, with
+/// [`Magnitude`](crate::criterion::Magnitude). In a ResNet of torchvision's names they are
+/// [`Prunable::matching(["*bn*.weight", "*downsample.1.weight"])`](crate::Prunable::matching), the second for the norms of
+/// shortcuts. Its reference code lets a layer lose all its channels: [`EmptyLayer::Allow`](crate::EmptyLayer::Allow).
 #[derive(Debug)]
 pub struct EarlyBird {
     config: EarlyBirdConfig,
@@ -105,6 +106,27 @@ mod tests {
         detector.see(mask([1, 0, 0, 0, 1, 1, 1, 0])).unwrap();
         // Against the first: places 1 and 5 of 8 differ. Against the second: none.
         assert_eq!(detector.see(mask([1, 0, 0, 0, 1, 1, 1, 0])).unwrap().distances, [0.25, 0.0]);
+    }
+
+    #[test]
+    fn two_patterns_choose_every_batch_norm_of_a_residual_network() {
+        let store = tch::nn::VarStore::new(tch::Device::Cpu);
+        let network = core_tensor::networks::Architecture::cifar_resnet(8, 10).unwrap();
+        network.build(&store.root(), &core_tensor::nn::Standard).unwrap();
+        let chosen = |patterns: &[&str]| -> Vec<String> {
+            let prunable = crate::Prunable::matching(patterns.iter().copied());
+            prunable.select_from(&store).unwrap().into_iter().map(|(name, _)| name).collect()
+        };
+        let mut norms = chosen(&["*bn*.weight", "*downsample.1.weight"]);
+        // As many as have running statistics.
+        let mut expected: Vec<_> = store.variables().into_keys().collect();
+        expected.retain(|name| name.ends_with(".running_mean"));
+        expected.iter_mut().for_each(|name| *name = name.replace("running_mean", "weight"));
+        norms.sort();
+        expected.sort();
+        assert_eq!(norms.len(), 9);
+        assert_eq!(norms, expected);
+        assert_eq!(chosen(&["*bn*.weight"]).len(), 7);
     }
 
     #[test]

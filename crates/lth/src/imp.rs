@@ -7,7 +7,7 @@ use crate::mask::{MaskRecord, MaskSet};
 use crate::prunable::{NamedTensor, Prunable};
 use crate::rewind::{Rewind, copies};
 use crate::selector::{Amount, Selector};
-use crate::ticket::{Ticket, TicketRecord, architecture_digest, fitted, restore};
+use crate::ticket::{Ticket, TicketRecord, architecture_digest, fitted, is_counter, restore, shared};
 use crate::{Error, Result};
 use core_tensor::optim::NamedTensors;
 use serde::{Deserialize, Serialize};
@@ -81,7 +81,7 @@ pub struct Imp<'a> {
     config: ImpConfig,
     store: &'a nn::VarStore,
     weights: Vec<NamedTensor>,
-    /// A copy: what the caller holds may be the model's live state, which training changes.
+    /// A copy: what the caller holds may be the model's live state, which training changes. All tickets share it.
     start: NamedTensors,
     criterion: &'a dyn Criterion,
     folder: Option<PathBuf>,
@@ -118,11 +118,13 @@ impl<'a> Imp<'a> {
             FirstRound::TrainFirst => restore(start, store)?,
             FirstRound::PruneImmediately => drop(fitted(start, store)?),
         }
-        Ok(Self { config, store, weights, start: copies(start), criterion, folder: None, round: 0, mask })
+        let start = copies(start.iter().filter(|(name, _)| !is_counter(name)));
+        Ok(Self { config, store, weights, start, criterion, folder: None, round: 0, mask })
     }
 
     /// Keeps each round's ticket as `round-{n}.safetensors` in a folder, made if need be, and takes rounds that are
-    /// already there from it instead of computing them again.
+    /// already there from it instead of computing them again. Each file holds all start weights beside its mask, a
+    /// thirty-second of their size, so that it can be used alone: twenty rounds take the disk of twenty dense checkpoints.
     ///
     /// A round on disk must have this search's record, start weights and counts: as many weights (or filters) as the
     /// rate leaves of the round before, no layer with less than its minimum or emptied where that is refused. What a
@@ -158,7 +160,7 @@ impl<'a> Imp<'a> {
             Some(path) if path.exists() => {
                 let ticket = Ticket::load(path)?;
                 self.check(&ticket).map_err(|reason| Error::file(path, reason))?;
-                ticket
+                ticket.sharing(&self.start)
             }
             _ => {
                 if let Some(folder) = &self.folder {
@@ -189,8 +191,7 @@ impl<'a> Imp<'a> {
         }
         let scores = self.criterion.score(&self.weights, Some(&self.mask))?;
         let mask = self.config.selector.prune(&scores, Amount::Rate(self.config.rate), Some(&self.mask))?;
-        let TicketRecord { mask: record, rewind, start_step, .. } = self.record();
-        Ticket::new(mask, &self.start, record, rewind, start_step)
+        Ticket::from_parts(mask, shared(&self.start), self.record())
     }
 
     fn record(&self) -> TicketRecord {

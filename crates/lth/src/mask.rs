@@ -11,6 +11,7 @@ use crate::bits::Bits;
 use crate::memory::HostValues;
 use crate::prunable::NamedTensor;
 use crate::{Error, Result};
+use core_tensor::checkpoint::LoadPolicy;
 use indexmap::IndexMap;
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor, no_grad};
@@ -146,6 +147,41 @@ impl MaskSet {
             return Err(Error::NothingToPrune { tensors: seen, predicate: "names ending in `_mask`".into() });
         }
         Self::from_tensors(&masks)
+    }
+
+    /// The same masks under a model's names: those of other code, translated as
+    /// [`load_state`](core_tensor::checkpoint::load_state) translates its weights. Masks outside the policy's `select` or under
+    /// its `drop` are left out.
+    ///
+    /// ```
+    /// use core_tensor::checkpoint::{LoadPolicy, Rename};
+    /// use lth::MaskSet;
+    /// let theirs = ("module.blocks.1.shortcut.0.weight".to_owned(), tch::Tensor::from_slice(&[1_u8, 0]));
+    /// let policy = LoadPolicy { rename: Rename::from_open_lth(1), ..LoadPolicy::strict() };
+    /// let mask = MaskSet::from_tensors(&[theirs])?.renamed(&policy)?;
+    /// assert!(mask.get("layer2.0.downsample.0.weight").is_some());
+    /// # Ok::<(), lth::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A policy that is not valid, [`Error::Mismatch`] for two masks that get one name, [`Error::NothingToPrune`] if none is
+    /// left.
+    pub fn renamed(&self, policy: &LoadPolicy) -> Result<Self> {
+        policy.validate()?;
+        let mut layers = IndexMap::<String, (&str, &Mask)>::new();
+        for (theirs, mask) in self.iter() {
+            let dropped = |name: &String| policy.drop.iter().any(|prefix| name.starts_with(prefix.as_str()));
+            let Some(ours) = policy.translate(theirs).filter(|name| !dropped(name)) else { continue };
+            if let Some((other, _)) = layers.insert(ours.clone(), (theirs, mask)) {
+                let found = format!("both `{other}` and `{theirs}`");
+                return Err(Error::mismatch(ours, "one mask of that name", found));
+            }
+        }
+        if layers.is_empty() {
+            let predicate = "what the policy selects and does not drop".to_owned();
+            return Err(Error::NothingToPrune { tensors: self.layers.len(), predicate });
+        }
+        Ok(Self::from_layers(layers.into_iter().map(|(ours, (_, mask))| (ours, mask.clone()))))
     }
 
     /// Names and masks in order.

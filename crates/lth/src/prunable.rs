@@ -109,23 +109,25 @@ impl Prunable {
                 return Err(Error::UnknownName { pattern: pattern.clone(), known });
             }
         }
-        let weight_of_axes = |name: &str, tensor: &Tensor| if is_weight(name) { tensor.dim() } else { 0 };
-        let mut chosen: Vec<&NamedTensor> = tensors
-            .iter()
-            .filter(|(name, tensor)| match &self.choose {
-                Choice::ConvAndLinear | Choice::ConvAndLinearExceptLast => weight_of_axes(name, tensor) >= 2,
-                Choice::ConvOnly => weight_of_axes(name, tensor) >= 3,
-                Choice::Matching(patterns) => patterns.iter().any(|pattern| fits(pattern, name)),
-            })
-            .collect();
+        let mut chosen: Vec<&NamedTensor> =
+            tensors.iter().filter(|(name, tensor)| self.choose.allows(name, tensor.dim())).collect();
         if self.choose == Choice::ConvAndLinearExceptLast {
             chosen.pop();
         }
-        chosen.retain(|(name, tensor)| tensor.numel() > 0 && !self.except.iter().any(|pattern| fits(pattern, name)));
+        chosen.retain(|(name, tensor)| tensor.numel() > 0 && !self.excepts(name));
         if chosen.is_empty() {
             return Err(Error::NothingToPrune { tensors: tensors.len(), predicate: self.to_string() });
         }
         Ok(chosen.into_iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect())
+    }
+
+    /// Whether a tensor may be among the chosen, as far as its name and number of axes tell: which one is the last, they do not.
+    pub(crate) fn allows(&self, name: &str, axes: usize) -> bool {
+        self.choose.allows(name, axes) && !self.excepts(name)
+    }
+
+    fn excepts(&self, name: &str) -> bool {
+        self.except.iter().any(|pattern| fits(pattern, name))
     }
 
     /// [`select`](Self::select) on the trainable variables of a store in the order they were created.
@@ -134,6 +136,16 @@ impl Prunable {
     /// As [`select`](Self::select).
     pub fn select_from(&self, store: &nn::VarStore) -> Result<Vec<NamedTensor>> {
         self.select(&trainable_variables(store))
+    }
+}
+
+impl Choice {
+    fn allows(&self, name: &str, axes: usize) -> bool {
+        match self {
+            Self::ConvAndLinear | Self::ConvAndLinearExceptLast => is_weight(name) && axes >= 2,
+            Self::ConvOnly => is_weight(name) && axes >= 3,
+            Self::Matching(patterns) => patterns.iter().any(|pattern| fits(pattern, name)),
+        }
     }
 }
 
@@ -266,6 +278,19 @@ mod tests {
         };
         assert_eq!(names(Prunable::conv_and_linear()), ["image.weight", "fc.weight"]);
         assert_eq!(names(Prunable::conv_and_linear().except(["image.*"])), ["fc.weight"]);
+    }
+
+    #[test]
+    fn names_and_axes_tell_what_may_be_chosen() {
+        let conv = Prunable::conv_only().except(["conv1.weight"]);
+        assert!(conv.allows("layer1.0.conv1.weight", 4));
+        assert!(
+            !conv.allows("conv1.weight", 4) && !conv.allows("fc.weight", 2) && !conv.allows("layer1.0.conv1.bias", 4)
+        );
+        // Which of them is the last is not known.
+        assert!(Prunable::default().allows("fc.weight", 2) && !Prunable::default().allows("bn1.weight", 1));
+        let norms = Prunable::matching(["*bn*.weight"]);
+        assert!(norms.allows("layer1.0.bn2.weight", 1) && !norms.allows("layer2.0.downsample.1.weight", 1));
     }
 
     #[test]

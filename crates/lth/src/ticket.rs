@@ -5,7 +5,9 @@ mod file;
 use crate::mask::{MaskRecord, MaskSet, hexadecimal};
 use crate::masked::{MaskObserver, trainable};
 use crate::rewind::{Rewind, copies};
+use crate::transfer::Pretrained;
 use crate::{Error, Result};
+use core_tensor::checkpoint::LoadReport;
 use core_tensor::optim::NamedTensors;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -56,7 +58,8 @@ impl Ticket {
     /// Joins a mask with copies of the weights to start from (all variables of the model).
     ///
     /// # Errors
-    /// [`Error::Mismatch`] for a masked tensor that `start` lacks or has in another shape.
+    /// [`Error::Mismatch`] for a masked tensor that `start` lacks or has in another shape, or that the record's predicate does
+    /// not choose, as far as its name and number of axes tell.
     pub fn new(
         mask: MaskSet,
         start: &NamedTensors,
@@ -70,10 +73,17 @@ impl Ticket {
         Self::from_parts(mask, start, record)
     }
 
-    fn from_parts(mask: MaskSet, start: NamedTensors, record: TicketRecord) -> Result<Self> {
+    /// Joins what it is given, without a copy.
+    pub(crate) fn from_parts(mask: MaskSet, start: NamedTensors, record: TicketRecord) -> Result<Self> {
+        record.mask.check(&mask)?;
         let named: Vec<_> = start.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
         mask.matched(&named)?;
         Ok(Self { mask, start, record })
+    }
+
+    /// The same ticket with its start weights in this memory, which must hold the same numbers.
+    pub(crate) fn sharing(self, start: &NamedTensors) -> Self {
+        Self { start: shared(start), ..self }
     }
 
     /// Which weights are kept.
@@ -81,7 +91,8 @@ impl Ticket {
         &self.mask
     }
 
-    /// The weights to start from, not masked.
+    /// The weights to start from, not masked. Tickets of one search, and those with another mask, share their memory: change
+    /// copies.
     pub fn start(&self) -> &NamedTensors {
         &self.start
     }
@@ -104,7 +115,7 @@ impl Ticket {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn with_mask(&self, mask: MaskSet, record: MaskRecord) -> Result<Self> {
-        Self::new(mask, &self.start, record, self.record.rewind, self.record.start_step)
+        Self::from_parts(mask, shared(&self.start), TicketRecord { mask: record, ..self.record.clone() })
     }
 
     /// The masked weights: dense tensors with zeros.
@@ -129,6 +140,53 @@ impl Ticket {
         copy(fitted)?;
         MaskObserver::on(&self.mask, &trainable)
     }
+
+    /// Sets a network for another task to the masked weights, as [`Pretrained::load_state`] sets one to dense ones: what lies
+    /// under a prefix of `own`, such as `fc.`, stays the network's own. Returns what became of each name, and the observer that
+    /// keeps the mask in training.
+    ///
+    /// ```
+    /// # use core_tensor::{checkpoint::state_of, networks::Architecture, nn::Standard};
+    /// # use lth::{MaskRecord, Prunable, PruningSchedule, Rewind, Selector, Ticket, criterion::Magnitude};
+    /// use lth::transfer::Pretrained;
+    /// # let build = |classes| -> Result<_, Box<dyn std::error::Error>> {
+    /// #     let store = tch::nn::VarStore::new(tch::Device::Cpu);
+    /// #     let network = Architecture::cifar_resnet(8, classes)?.build(&store.root(), &Standard)?;
+    /// #     Ok((store, network))
+    /// # };
+    /// # let (source, _network) = build(10)?;
+    /// # let prunable = Prunable::conv_only();
+    /// # let weights = prunable.select_from(&source)?;
+    /// # let mask = PruningSchedule::OneShot { density: 0.3 }.prune(&weights, &Magnitude, &Selector::global())?;
+    /// # let record = MaskRecord { prunable, ..MaskRecord::default() };
+    /// # let ticket = Ticket::new(mask, &state_of(&source), record, Rewind::Init, 0)?;
+    /// let (store, network) = build(7)?; // the ticket's network has ten classes
+    /// let (report, masked) = ticket.transfer(&store, Pretrained::Torchvision, ["fc."])?;
+    /// assert!(report.missing.is_empty() && !report.loaded.contains(&"fc.weight".to_owned()));
+    /// # drop((network, masked));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] for a masked tensor that the network lacks, has in another shape or has frozen, and what
+    /// [`Pretrained::load_state`] refuses; nothing is changed then. A mask under other names than the network's comes in by
+    /// [`MaskSet::renamed`].
+    pub fn transfer<S: Into<String>>(
+        &self,
+        store: &nn::VarStore,
+        layout: Pretrained,
+        own: impl IntoIterator<Item = S>,
+    ) -> Result<(LoadReport, MaskObserver)> {
+        let trainable = trainable(&self.mask, store)?;
+        self.mask.matched(&trainable)?;
+        let report = layout.load_state(&self.start, store, own)?;
+        Ok((report, MaskObserver::on(&self.mask, &trainable)?))
+    }
+}
+
+/// The same tensors, not copies of them.
+pub(crate) fn shared(tensors: &NamedTensors) -> NamedTensors {
+    tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
 }
 
 /// Sets all variables of a model to these weights, such as a [snapshot](crate::Snapshots). Counters of batches

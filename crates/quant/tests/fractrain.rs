@@ -11,7 +11,7 @@ use core_tensor::train::{
 use quant::fractrain::{
     AtEpochs, ByProgress, CostController, CostLedger, CpTarget, Cyclic, DfqConfig, DfqOption, FollowTarget, Gates,
     GridKind, Pfq, Precision, PrecisionController, QuantConfig, QuantFactory, QuantHandle, StageIndicator,
-    WithGateCost,
+    WithGateCost, export_int8,
 };
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -214,18 +214,19 @@ fn a_weight_that_is_not_finite_stops_the_training() {
 struct Gated {
     store: nn::VarStore,
     network: Box<dyn Network>,
+    handle: QuantHandle,
     gates: Gates,
 }
 
 fn gated(config: DfqConfig) -> Gated {
     let store = nn::VarStore::new(Device::Cpu);
-    let (network, gates) = {
+    let (network, handle, gates) = {
         let factory = QuantFactory::gated(QuantConfig::default(), config, store.root() / "gates").unwrap();
         let network = architecture().build(&store.root(), &factory).unwrap();
-        (network, factory.gates().unwrap())
+        (network, factory.handle(), factory.gates().unwrap())
     };
     fill(&store);
-    Gated { store, network, gates }
+    Gated { store, network, handle, gates }
 }
 
 fn dfq(target: f64, beta: f64) -> DfqConfig {
@@ -375,6 +376,76 @@ fn indicators_of_targets_see_the_loss_without_its_cost() {
         // The cost moves the sum; a loss that has a name is not told twice.
         assert!(metrics.iter().zip(&seen).all(|(epoch, seen)| epoch["loss"] != *seen));
         assert!(metrics.iter().all(|epoch| epoch.contains_key("task_loss") != known));
+    }
+}
+
+#[test]
+fn a_schedule_of_a_network_with_gates_sees_the_loss_without_its_cost_too() {
+    let net = gated(dfq(3.0, 0.5));
+    let mut one = One(net.network.as_ref());
+    let mut objective = WithGateCost::new(&mut one, &net.gates);
+    let mut optimizer = Sgd::new(parameters(&net.store, 0.0), SgdConfig::default()).unwrap();
+    let seen = Seen::default();
+    let stages = Pfq::new(&[(3, 6)], seen.clone()).unwrap();
+    let mut control = PrecisionController::new(&net.handle, stages);
+    let mut trainer = Trainer::new(train_config(3), &mut objective, &mut optimizer).unwrap();
+    trainer.observe(&mut control).fit(&Images).unwrap();
+    assert_eq!(*seen.0.lock().unwrap(), [1.0; 3]);
+}
+
+/// Batches of forty 8 × 8 images of stripes under waves of their own, four an epoch and others in every epoch. The class is the
+/// direction of the stripes.
+struct Stripes;
+
+impl BatchSource for Stripes {
+    type Batch = Batch;
+
+    fn batches_per_epoch(&self) -> u64 {
+        4
+    }
+
+    fn epoch(&self, epoch: u64) -> core_tensor::Result<Box<dyn Iterator<Item = core_tensor::Result<Batch>> + '_>> {
+        let ramp = |count: i64| Tensor::arange(count, (Kind::Float, Device::Cpu));
+        Ok(Box::new((0..4).map(move |step| {
+            let image = ramp(40) + (epoch * 4 + step) as f64 * 40.0;
+            let target = ramp(40).remainder(4).to_kind(Kind::Int64);
+            let [down, across] = [[1.0_f32, 0.0, 1.0, 1.0], [0.0, 1.0, 1.0, -1.0]]
+                .map(|parts| Tensor::from_slice(&parts).index_select(0, &target).view([40, 1, 1]));
+            let angle = down * ramp(8).view([1, 8, 1]) + across * ramp(8).view([1, 1, 8]);
+            let stripes = (angle * 1.3 + (&image * 0.77).view([40, 1, 1])).sin();
+            let noise = ((ramp(64).view([1, 8, 8]) + 3.0) * (image + 1.0).sqrt().view([40, 1, 1]) * 7.1).sin() * 0.5;
+            Ok(Batch { input: (stripes + noise).unsqueeze(1), target, index: (0..40).collect() })
+        })))
+    }
+}
+
+#[test]
+fn a_trained_network_in_integers_names_the_classes_that_it_names_rounded() {
+    for activation_grid in [GridKind::MinMax, GridKind::IntegerZeroPoint] {
+        let store = nn::VarStore::new(Device::Cpu);
+        let config = QuantConfig { activation_grid, ..QuantConfig::default() };
+        let factory = QuantFactory::new(config, Precision::new(8, 8).unwrap()).unwrap();
+        let network = architecture().build(&store.root(), &factory).unwrap();
+        fill(&store);
+        let mut objective = CrossEntropy::new(network.as_ref());
+        let mut optimizer = Sgd::new(parameters(&store, 1e-4), SgdConfig::default()).unwrap();
+        Trainer::new(train_config(40), &mut objective, &mut optimizer).unwrap().fit(&Stripes).unwrap();
+        let exported = export_int8(&store, &factory.handle()).unwrap();
+        let integers = exported.build(&architecture(), &nn::VarStore::new(Device::Cpu)).unwrap();
+        let classes = |network: &dyn Network, batch: &Batch| {
+            Vec::<i64>::try_from(tch::no_grad(|| network.forward(&batch.input, false)).argmax(-1, false)).unwrap()
+        };
+        let (mut agree, mut right, mut images) = (0, 0, 0);
+        // Epochs that the training did not come to.
+        for batch in (100..103).flat_map(|epoch| Stripes.epoch(epoch).unwrap()).map(Result::unwrap) {
+            let (ours, theirs) = (classes(integers.as_ref(), &batch), classes(network.as_ref(), &batch));
+            let target = Vec::<i64>::try_from(&batch.target).unwrap();
+            images += target.len();
+            agree += ours.iter().zip(&theirs).filter(|(a, b)| a == b).count();
+            right += theirs.iter().zip(&target).filter(|(a, b)| a == b).count();
+        }
+        assert!(images == 480 && 3 * right > 2 * images, "{right} of {images} are right, a quarter by chance");
+        assert!(1_000 * agree >= 995 * images, "{activation_grid:?}: {agree} of {images} agree");
     }
 }
 

@@ -49,6 +49,7 @@ fn main() -> anyhow::Result<()> {
         smallest_face: 64.0,
         brightness: [0.05, 0.95],
         least_sharpness: 1e-5,
+        most_uncertainty: None,
     })?;
     let source = FasSource::new(&train, (48, 50), (Sampling::Balanced, Augment::default()), seed)?;
     let mut objective = ProxyObjective::new(detector.network(), LossWeights::default(), None);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::classifier::Classifier;
-use super::run::{Adversarial, Attack, Standing, Subject, in_parts};
+use super::run::{Adversarial, Attack, Standing, Subject, in_parts, in_placed_parts};
 use super::streams::Streams;
 use super::{Ball, Error, Goal, Loss, Norm, Result};
 
@@ -18,7 +18,9 @@ use super::{Ball, Error, Goal, Loss, Norm, Result};
 /// stopped rising, and restarts from the best point. In the L1 ball the sparse variant of Croce and Hein 2021
 /// (arXiv 2103.01208).
 ///
-/// An example that is fooled at any iterate is done and costs no more passes; that changes no result.
+/// An example that is fooled at any iterate is done and costs no more passes; that changes no result of a model that is not
+/// random. Of one that is, where one look may be luck, the climb goes on, and the last iterate that fooled is kept, as by the
+/// authors' code.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Apgd {
     /// What the attacker may do.
@@ -104,7 +106,7 @@ impl Apgd {
         images: &Tensor,
         goal: &Goal,
         direction: &Goal,
-        streams: &Streams,
+        start: StartingPoint,
         found: &mut Found,
     ) -> Result<()> {
         let standing = Standing::without(&found.success);
@@ -113,10 +115,14 @@ impl Apgd {
         }
         let places = Vec::<i64>::try_from(standing.places().to_device(tch::Device::Cpu))?;
         let clean = standing.rows(images);
-        let start = starting_point(&self.ball, &clean, &streams.select(&places))?;
         let (goal, direction) = (goal.select(standing.places()), direction.select(standing.places()));
-        if self.ball.norm != Norm::L1 {
-            let climber = Climber { config: self, subject, count_success: true, fresh: false };
+        let (start, given) = match start {
+            StartingPoint::Random(streams) => (starting_point(&self.ball, &clean, &streams.select(&places))?, false),
+            StartingPoint::Given(points) => (standing.rows(points), true),
+        };
+        // The wider balls around an L1 ball would leave a given start, and count no success there.
+        if self.ball.norm != Norm::L1 || given {
+            let climber = Climber { config: self, subject, count_success: true, fresh: given };
             return climber.climb(standing, &clean, goal, direction, start, found);
         }
         // The L1 ball is approached from outside: through balls of three and two times the radius. Success there counts
@@ -140,6 +146,59 @@ impl Apgd {
         let climber = Climber { config: &last, subject, count_success: true, fresh: false };
         climber.climb(standing, &clean, goal, direction, point, found)
     }
+
+    /// As [`Attack::run`], with the first restart from `start`, of the images' shape and kind: what another attack found, or
+    /// the examples of another model. It is projected into ball and box first. In the L1 ball that restart does without
+    /// the wider balls of the sparse variant. Further restarts begin at random points.
+    ///
+    /// # Errors
+    /// As [`Attack::run`]; a start of another shape or kind than the images.
+    pub fn run_from(
+        &self,
+        model: &dyn Classifier,
+        images: &Tensor,
+        start: &Tensor,
+        goal: &Goal,
+        seed: u64,
+    ) -> Result<Adversarial> {
+        self.validate()?;
+        self.ball.check_images(images)?;
+        let start = self.ball.start_at(&images.detach(), start)?;
+        self.attack(model, images, Some(&start), goal, seed)
+    }
+
+    fn attack(
+        &self,
+        model: &dyn Classifier,
+        images: &Tensor,
+        start: Option<&Tensor>,
+        goal: &Goal,
+        seed: u64,
+    ) -> Result<Adversarial> {
+        in_placed_parts(model, &self.ball, images, goal, |subject, images, goal, place| {
+            self.loss.check_classes(subject.classes(), goal.targets().is_some())?;
+            let start = start.map(|start| start.narrow(0, place, images.size()[0]));
+            let mut found = Found::new(images);
+            for restart in 0..self.restarts {
+                let streams = Streams::new(derive(seed, Purpose::Noise, restart as u64), images)?;
+                let from = match &start {
+                    Some(start) if restart == 0 => StartingPoint::Given(start),
+                    _ => StartingPoint::Random(&streams),
+                };
+                self.restart(subject, images, goal, goal, from, &mut found)?;
+            }
+            Ok(found.finish(subject, images, self.ball.norm))
+        })
+    }
+}
+
+/// Where a restart begins.
+#[derive(Clone, Copy)]
+enum StartingPoint<'a> {
+    /// At random points on the surface.
+    Random(&'a Streams),
+    /// At these points of ball and box, of the whole batch.
+    Given(&'a Tensor),
 }
 
 impl Attack for Apgd {
@@ -168,15 +227,7 @@ impl Attack for Apgd {
 
     fn run(&self, model: &dyn Classifier, images: &Tensor, goal: &Goal, seed: u64) -> Result<Adversarial> {
         self.validate()?;
-        in_parts(model, &self.ball, images, goal, |subject, images, goal| {
-            self.loss.check_classes(subject.classes(), goal.targets().is_some())?;
-            let mut found = Found::new(images);
-            for restart in 0..self.restarts {
-                let streams = Streams::new(derive(seed, Purpose::Noise, restart as u64), images)?;
-                self.restart(subject, images, goal, goal, &streams, &mut found)?;
-            }
-            Ok(found.finish(subject, images, self.ball.norm))
-        })
+        self.attack(model, images, None, goal, seed)
     }
 }
 
@@ -242,7 +293,7 @@ impl ApgdTargeted {
                 let streams = Streams::new(derive(seed, Purpose::Noise, counter), images)?;
                 // Losses towards different classes cannot be compared: the best point of an earlier class is not kept.
                 found.forget_losses();
-                self.apgd.restart(subject, images, goal, &direction, &streams, &mut found)?;
+                self.apgd.restart(subject, images, goal, &direction, StartingPoint::Random(&streams), &mut found)?;
             }
         }
         Ok(found.finish(subject, images, self.apgd.ball.norm))

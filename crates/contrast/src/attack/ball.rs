@@ -187,6 +187,19 @@ impl Ball {
         }
     }
 
+    /// Where an ascent begins that was given its start.
+    ///
+    /// # Errors
+    /// [`Error::Images`] for a start of another shape or kind than the images.
+    pub(crate) fn start_at(&self, images: &Tensor, start: &Tensor) -> Result<Tensor> {
+        let (kind, found) = (images.f_kind()?, start.f_kind()?);
+        if start.size() != images.size() || found != kind {
+            let expected = format!("a start {:?} of kind {kind:?}, as the images", images.size());
+            return Err(Error::Images { expected, found: format!("{:?} of kind {found:?}", start.size()) });
+        }
+        self.project(images, &start.detach().to_device(images.device()))
+    }
+
     /// The least and largest value of every pixel within an Linf ball and the box.
     pub(crate) fn bounds(&self, images: &Tensor) -> Result<(Tensor, Tensor)> {
         let low = images.f_sub_scalar(self.radius)?.clamp_min(self.low);

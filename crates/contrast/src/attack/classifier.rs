@@ -1,5 +1,7 @@
 //! What is attacked.
 
+use std::cell::RefCell;
+
 use core_tensor::nn::Network;
 use tch::Tensor;
 
@@ -10,7 +12,8 @@ use super::{Error, Result};
 /// Any closure `Fn(&Tensor) -> Tensor` is one: `|x: &Tensor| net.forward_t(x, false)`. With tch the mode is an argument of
 /// the forward pass, so there is nothing to switch and nothing to restore.
 pub trait Classifier {
-    /// Logits `[batch, classes]` for images inside the box, in evaluation mode.
+    /// Logits `[batch, classes]` for images inside the box, in evaluation mode. Of any floating-point kind and on any device;
+    /// of those in half precision the look for training mode allows for their rounding.
     fn logits(&self, images: &Tensor) -> Tensor;
 
     /// Whether the same images may get other logits the next time. False unless wrapped in [`Stochastic`].
@@ -45,8 +48,8 @@ impl Classifier for EvalMode<'_> {
 #[derive(Debug)]
 pub struct Normalized<M> {
     model: M,
-    mean: Tensor,
-    deviation: Tensor,
+    /// Means and deviations, as given and then as images of other kinds and devices have wanted them.
+    channels: RefCell<Vec<(Tensor, Tensor)>>,
 }
 
 impl<M: Classifier> Normalized<M> {
@@ -62,14 +65,28 @@ impl<M: Classifier> Normalized<M> {
             return Err(Error::setting("deviation", "finite and above 0", wrong));
         }
         let channels = |values: &[f32]| Tensor::from_slice(values).reshape([1, -1, 1, 1]);
-        Ok(Self { model, mean: channels(mean), deviation: channels(deviation) })
+        Ok(Self { model, channels: RefCell::new(vec![(channels(mean), channels(deviation))]) })
+    }
+
+    /// Mean and deviation of the images' kind, on their device. Brought there once: a copy to an accelerator at every pass
+    /// would hold it up.
+    fn like(&self, images: &Tensor) -> (Tensor, Tensor) {
+        let wanted = (images.kind(), images.device());
+        let mut channels = self.channels.borrow_mut();
+        let at = channels.iter().position(|(mean, _)| (mean.kind(), mean.device()) == wanted).unwrap_or_else(|| {
+            let like = |values: &Tensor| values.to_kind(wanted.0).to_device(wanted.1);
+            let moved = (like(&channels[0].0), like(&channels[0].1));
+            channels.push(moved);
+            channels.len() - 1
+        });
+        (channels[at].0.shallow_clone(), channels[at].1.shallow_clone())
     }
 }
 
 impl<M: Classifier> Classifier for Normalized<M> {
     fn logits(&self, images: &Tensor) -> Tensor {
-        let like = |values: &Tensor| values.to_kind(images.kind()).to_device(images.device());
-        self.model.logits(&((images - like(&self.mean)) / like(&self.deviation)))
+        let (mean, deviation) = self.like(images);
+        self.model.logits(&((images - mean) / deviation))
     }
 
     fn is_random(&self) -> bool {

@@ -6,12 +6,14 @@
 //! | you want | take |
 //! |---|---|
 //! | one gradient attack | [`Pgd`]: FGSM, BIM, PGD with restarts, momentum, averaging over random passes |
+//! | an attack that goes on from given points | [`Pgd::perturb_from`], [`Apgd::run_from`] |
 //! | examples against your own loss | [`Pgd::perturb`], or [`Loss::custom`] |
 //! | an attack without settings | [`Apgd`], [`ApgdTargeted`] |
 //! | the least perturbation | [`Fab`], [`CwL2`] |
 //! | an attack without gradients | [`Square`], [`RandomPoints`] |
 //! | the number that robustness is ranked by | [`AutoAttack::standard`] |
 //! | a report with intervals, classes, curves, and a look for masked gradients | [`Evaluator`] |
+//! | two models compared on the same examples | [`paired`] |
 //! | a proof instead of a test | [`smoothing::Smoothed`] |
 //! | images to look at or to store | [`Pictures`], [`to_bytes`] |
 //!
@@ -42,7 +44,7 @@ mod square;
 mod streams;
 
 pub use apgd::{Apgd, ApgdTargeted};
-pub use auto_attack::{AutoAttack, Stage, Version};
+pub use auto_attack::{AutoAttack, Interim, Stage, Version};
 pub use ball::{Ball, Norm};
 pub use classifier::{Classifier, EvalMode, Normalized, Stochastic};
 pub use cw::{CwL2, Variable};
@@ -54,7 +56,7 @@ pub use masking::{Check, MaskingConfig, gradient_masking};
 pub use noise::RandomPoints;
 pub use pgd::{Pgd, Start};
 pub use pictures::{Pictures, to_bytes};
-pub use report::{Accuracy, AttackOutcome, CurvePoint, Evaluator, RobustnessReport};
+pub use report::{Accuracy, AttackOutcome, CurvePoint, Evaluator, Paired, RobustnessReport, paired};
 pub use run::{Adversarial, Attack};
 pub use square::Square;
 

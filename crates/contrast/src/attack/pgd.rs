@@ -25,7 +25,8 @@ pub enum Start {
 /// `x ← P(x + step_size · direction(∇ loss))`, with `P` the projection onto ball and box and the direction of unit size in
 /// the ball's norm.
 ///
-/// [`Pgd::perturb`] maximises any loss; as an [`Attack`](super::Attack) it fools a classifier.
+/// [`Pgd::perturb`] maximises any loss, [`Pgd::perturb_from`] from a point of one's own; as an [`Attack`](super::Attack) it
+/// fools a classifier.
 ///
 /// ```
 /// use contrast::attack::{Ball, Error, Pgd};
@@ -179,12 +180,7 @@ impl Pgd {
         let streams = Streams::new(seed, &images)?;
         let mut best: Option<(Tensor, Tensor)> = None;
         for restart in 0..self.restarts {
-            let mut ascent = self.ascent(&images, &streams, restart)?;
-            for step in 0..self.steps {
-                let slope = self.mean_gradient(ascent.point(), step, &mut loss)?;
-                ascent.step(slope.gradient)?;
-            }
-            let reached = ascent.point().copy();
+            let reached = self.climb(self.ascent(&images, &streams, restart)?, &mut loss)?;
             if self.restarts == 1 {
                 return Ok(reached);
             }
@@ -203,19 +199,57 @@ impl Pgd {
         Ok(best.map_or_else(|| images.copy(), |(points, _)| points))
     }
 
+    /// As [`Pgd::perturb`], one ascent from `start`, of the images' shape and kind: what another attack found, the last
+    /// perturbation of a training that keeps it. It is projected into ball and box first; [`Pgd::start`](field@Self::start)
+    /// is not looked at, and nothing is random.
+    ///
+    /// # Errors
+    /// As [`Pgd::perturb`]; a start of another shape or kind than the images, more than one restart.
+    pub fn perturb_from<E: From<Error>>(
+        &self,
+        images: &Tensor,
+        start: &Tensor,
+        mut loss: impl FnMut(&Tensor) -> Result<Tensor, E>,
+    ) -> Result<Tensor, E> {
+        self.validate()?;
+        if self.restarts > 1 {
+            return Err(Error::setting("restarts", "1 from a given start", self.restarts).into());
+        }
+        self.ball.check_images(images)?;
+        let images = images.detach();
+        let start = self.ball.start_at(&images, start)?;
+        if images.numel() == 0 || self.ball.radius == 0.0 {
+            return Ok(images.copy());
+        }
+        self.climb(Ascent::new(self, &images, start)?, &mut loss)
+    }
+
+    /// The last iterate of an ascent.
+    fn climb<E: From<Error>>(
+        &self,
+        mut ascent: Ascent,
+        loss: &mut impl FnMut(&Tensor) -> Result<Tensor, E>,
+    ) -> Result<Tensor, E> {
+        for step in 0..self.steps {
+            let gradient = self.summed_gradient(ascent.point(), step, loss)?;
+            ascent.step(gradient)?;
+        }
+        Ok(ascent.point().copy())
+    }
+
     /// The gradient at `point`, summed over [`Pgd::passes`](field@Self::passes): every direction of a step norms it.
-    pub(crate) fn mean_gradient<E: From<Error>>(
+    fn summed_gradient<E: From<Error>>(
         &self,
         point: &Tensor,
         step: usize,
         loss: &mut impl FnMut(&Tensor) -> Result<Tensor, E>,
-    ) -> Result<Slope, E> {
-        let mut first = slope(point, step, loss)?;
+    ) -> Result<Tensor, E> {
+        let mut gradient = slope(point, step, loss)?;
         for _ in 1..self.passes {
             // Not in place: that of a sum over pixels is one number spread over all of them.
-            first.gradient = &first.gradient + slope(point, step, loss)?.gradient;
+            gradient = &gradient + slope(point, step, loss)?;
         }
-        Ok(first)
+        Ok(gradient)
     }
 
     /// An ascent at its start.
@@ -294,28 +328,26 @@ impl Ascent {
     }
 }
 
-/// A loss and its gradient with respect to the images.
-pub(crate) struct Slope {
-    /// `[batch]` or a scalar, detached.
-    pub(crate) loss: Tensor,
-    /// In the images' shape.
-    pub(crate) gradient: Tensor,
-}
-
-/// Evaluates `loss` at `point`, with gradients for nothing but the point.
+/// The gradient of `loss` at `point`, of nothing but the point.
 pub(crate) fn slope<E: From<Error>>(
     point: &Tensor,
     step: usize,
     loss: &mut impl FnMut(&Tensor) -> Result<Tensor, E>,
-) -> Result<Slope, E> {
+) -> Result<Tensor, E> {
     let input = point.detach().set_requires_grad(true);
     let value = tch::with_grad(|| loss(&input))?;
-    let gradient = input_gradient(&value, &input, step)?;
-    Ok(Slope { loss: checked_loss(value, point.size()[0], step)?, gradient })
+    let gradient = input_gradient(&value, &input)?;
+    let value = value.detach();
+    if let Err(error) = check_loss_shape(&value, point.size()[0]) {
+        check_finite("gradient", &gradient, step)?;
+        return Err(error.into());
+    }
+    check_all_finite(&[("gradient", &gradient), ("loss", &value)], step)?;
+    Ok(gradient)
 }
 
-/// The gradient of a scalar, or of the sum of `[batch]` values, with respect to `input`.
-pub(crate) fn input_gradient(value: &Tensor, input: &Tensor, step: usize) -> Result<Tensor> {
+/// The gradient of a scalar, or of the sum of `[batch]` values, with respect to `input`. Whether it is finite is not looked at.
+pub(crate) fn input_gradient(value: &Tensor, input: &Tensor) -> Result<Tensor> {
     if !value.requires_grad() {
         return Err(Error::NoGradient);
     }
@@ -323,18 +355,29 @@ pub(crate) fn input_gradient(value: &Tensor, input: &Tensor, step: usize) -> Res
     if !gradient.defined() {
         return Err(Error::NoGradient);
     }
-    check_finite("gradient", &gradient, step)?;
     Ok(gradient)
 }
 
 fn checked_loss(value: Tensor, examples: i64, step: usize) -> Result<Tensor> {
     let value = value.detach();
-    let shape = value.size();
-    if !(shape.is_empty() || shape == [examples]) {
-        return Err(Error::LossShape { examples, found: shape });
-    }
+    check_loss_shape(&value, examples)?;
     check_finite("loss", &value, step)?;
     Ok(value)
+}
+
+fn check_loss_shape(value: &Tensor, examples: i64) -> Result<()> {
+    let shape = value.size();
+    if shape.is_empty() || shape == [examples] { Ok(()) } else { Err(Error::LossShape { examples, found: shape }) }
+}
+
+/// Refuses NaN and infinities in any of several tensors, the first first. One look at the sum of all: on an accelerator every
+/// look waits until the work before it is done.
+pub(crate) fn check_all_finite(all: &[(&'static str, &Tensor)], step: usize) -> Result<()> {
+    let sum = all.iter().map(|(_, values)| values.sum(values.kind())).reduce(|sum, next| sum + next);
+    if sum.is_none_or(|sum| sum.double_value(&[]).is_finite()) {
+        return Ok(());
+    }
+    all.iter().try_for_each(|(what, values)| check_finite(what, values, step))
 }
 
 /// Refuses NaN and infinities, naming the first example that has one.

@@ -3,9 +3,9 @@
 use tch::{Kind, Tensor};
 
 use super::classifier::Classifier;
-use super::run::{Adversarial, Attack, Standing, Subject, any, in_parts, places_of};
+use super::run::{Adversarial, Attack, Evaluation, Standing, Subject, any, in_parts, places_of};
 use super::streams::Streams;
-use super::{Ball, Error, Goal, Pgd, Result, Start};
+use super::{Ball, Goal, Pgd, Result, Start};
 
 impl Attack for Pgd {
     fn name(&self) -> String {
@@ -116,16 +116,17 @@ impl Pgd {
         let mut goal_now = goal.select(standing.places());
         let mut clean_now = standing.rows(clean);
         for step in 0..self.steps {
-            let mut reached = None;
-            let slope = self.mean_gradient::<Error>(ascent.point(), step, &mut |point| {
-                // `mean_gradient` has made the point a leaf; the subject only checks and counts.
-                let logits = subject.tracked(point, step)?;
-                reached = self.early_stop.then(|| goal_now.reached(&logits));
-                self.loss.values(&logits, &goal_now, &clean_now)
-            })?;
-            let mut gradient = slope.gradient;
+            let loss = |logits: &Tensor| self.loss.values(logits, &goal_now, &clean_now);
+            let Evaluation { mut logits, loss: value, mut gradient } = subject.evaluate(ascent.point(), step, loss)?;
+            for _ in 1..self.passes {
+                let next = subject.evaluate(ascent.point(), step, loss)?;
+                // Not in place: that of a sum over pixels is one number spread over all of them.
+                gradient = &gradient + next.gradient;
+                logits = next.logits;
+            }
+            let reached = self.early_stop.then(|| goal_now.reached(&logits));
             if let Some(reached) = reached.filter(any) {
-                found.take(&standing, ascent.point(), &reached, &slope.loss, &reached);
+                found.take(&standing, ascent.point(), &reached, &value, &reached);
                 let stay = standing.drop(&reached);
                 if standing.len() == 0 {
                     return Ok(());

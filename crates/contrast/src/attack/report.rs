@@ -8,7 +8,8 @@ use tch::{Device, Tensor};
 
 use super::classifier::Classifier;
 use super::masking::{Check, MaskingConfig, gradient_masking};
-use super::run::{Subject, each_once};
+use super::run::{Adversarial, Subject, each_once};
+use super::smoothing::two_sided_binomial;
 use super::{Attack, Ball, Error, Goal, Result, Square};
 
 /// So many of so many examples right.
@@ -31,7 +32,8 @@ impl Accuracy {
         self.correct as f64 / self.of.max(1) as f64
     }
 
-    /// The 95 % interval of Wilson 1927; of no examples everything from 0 to 1.
+    /// The 95 % interval of Wilson 1927; of no examples everything from 0 to 1. Two models on the same examples may differ
+    /// where their intervals overlap: [`paired`] compares them example by example.
     pub fn interval(&self) -> (f64, f64) {
         if self.of == 0 {
             return (0.0, 1.0);
@@ -43,14 +45,48 @@ impl Accuracy {
     }
 }
 
+/// Two models compared on the same examples.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Paired {
+    /// Examples that only the first withstood.
+    pub only_first: usize,
+    /// Examples that only the second withstood.
+    pub only_second: usize,
+    /// How likely the two counts are to be at least so far apart if neither model is better: McNemar's test, exact and
+    /// two-sided. 1 where there is none.
+    pub p: f64,
+}
+
+/// Compares two models, or two attacks on one, by what stood of the same examples in the same order, such as two
+/// [`AttackOutcome::standing`]. Examples that both withstood, or neither, say nothing of the difference.
+///
+/// # Errors
+/// [`Error::Setting`] unless there are as many entries of one as of the other.
+pub fn paired(first: &[bool], second: &[bool]) -> Result<Paired> {
+    if first.len() != second.len() {
+        let found = format!("{} beside {}", second.len(), first.len());
+        return Err(Error::setting("examples of the second", "as many as of the first", found));
+    }
+    let only =
+        |this: &[bool], other: &[bool]| this.iter().zip(other).filter(|(this, other)| **this && !**other).count();
+    let (only_first, only_second) = (only(first, second), only(second, first));
+    let p = two_sided_binomial(only_first as u64, (only_first + only_second) as u64);
+    Ok(Paired { only_first, only_second, p })
+}
+
 /// One attack's outcome.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AttackOutcome {
-    /// The attack.
+    /// The attack's name.
     pub attack: String,
+    /// The attack with all its settings, as its `Debug` writes it: to be read, not parsed. Empty in reports of before it was
+    /// stored.
+    #[serde(default)]
+    pub settings: String,
     /// Its budget.
     pub ball: Ball,
-    /// Robust accuracy: examples right on the clean image and on the attack's.
+    /// Robust accuracy: examples right on the clean image and on the attack's. A random model is asked once more there,
+    /// since success at one of an attack's many looks may be luck.
     pub robust: Accuracy,
     /// Robust accuracy of each class.
     pub per_class: Vec<Accuracy>,
@@ -71,6 +107,10 @@ pub struct AttackOutcome {
 pub struct CurvePoint {
     /// The attack, with its name at its own budget.
     pub attack: String,
+    /// The attack's place in [`RobustnessReport::attacks`], where others may have its name. None in reports of before it was
+    /// stored.
+    #[serde(default)]
+    pub place: Option<usize>,
     /// The budget.
     pub radius: f64,
     /// Robust accuracy. An example that a smaller budget broke stays broken.
@@ -80,6 +120,9 @@ pub struct CurvePoint {
 /// Robustness of one model on one set of examples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RobustnessReport {
+    /// The seed that everything random was derived from. 0 in reports of before it was stored.
+    #[serde(default)]
+    pub seed: u64,
     /// Accuracy on clean images.
     pub clean: Accuracy,
     /// Clean accuracy of each class.
@@ -191,7 +234,7 @@ impl<'a> Evaluator<'a> {
             let (mut standing, mut distance) = (Vec::new(), Vec::new());
             let (mut forward, mut backward) = (0, 0);
             for (x, y) in self.chunks(images, labels) {
-                let found = attack.run(self.model, &x, &Goal::untargeted(&y), seed)?;
+                let found = self.found(attack.as_ref(), &subject, &x, &Goal::untargeted(&y), seed)?;
                 standing.extend(standing_of(&found.success)?);
                 distance.extend(Vec::<f64>::try_from(found.distance.to_device(Device::Cpu))?);
                 (forward, backward) = (forward + found.forward, backward + found.backward);
@@ -201,6 +244,7 @@ impl<'a> Evaluator<'a> {
             worst.iter_mut().zip(&standing).for_each(|(worst, &standing)| *worst &= standing);
             attacks.push(AttackOutcome {
                 attack: attack.name(),
+                settings: format!("{attack:?}"),
                 ball: attack.ball(),
                 robust: Accuracy::of(&standing),
                 per_class: by_class(&standing),
@@ -218,15 +262,33 @@ impl<'a> Evaluator<'a> {
             None => Vec::new(),
         };
         Ok(RobustnessReport {
+            seed: self.seed,
             clean: Accuracy::of(&clean),
             clean_per_class: by_class(&clean),
             worst: Accuracy::of(&worst),
             worst_per_class: by_class(&worst),
-            curves: self.curves(images, labels, &clean)?,
+            curves: self.curves(&subject, images, labels, &clean)?,
             masking,
             warnings: self.warnings(images),
             attacks,
         })
+    }
+
+    /// What an attack finds. A random model is asked once more on its images, and that answer counts.
+    fn found(
+        &self,
+        attack: &dyn Attack,
+        subject: &Subject,
+        images: &Tensor,
+        goal: &Goal,
+        seed: u64,
+    ) -> Result<Adversarial> {
+        let mut found = attack.run(self.model, images, goal, seed)?;
+        if self.model.is_random() {
+            found.success = goal.reached(&subject.logits(&found.images, 0)?);
+            found.forward += images.size()[0] as u64;
+        }
+        Ok(found)
     }
 
     /// Refuses what would otherwise be refused only after earlier attacks have run, and take their results with it.
@@ -257,7 +319,7 @@ impl<'a> Evaluator<'a> {
         each_once(attacks.chain(looks))
     }
 
-    fn curves(&self, images: &Tensor, labels: &Tensor, clean: &[bool]) -> Result<Vec<CurvePoint>> {
+    fn curves(&self, subject: &Subject, images: &Tensor, labels: &Tensor, clean: &[bool]) -> Result<Vec<CurvePoint>> {
         let mut points = Vec::new();
         for (index, attack) in self.attacks.iter().enumerate() {
             let seed = derive(self.seed, Purpose::Noise, index as u64);
@@ -269,10 +331,12 @@ impl<'a> Evaluator<'a> {
                 let (x, y) = (images.index_select(0, &selected), labels.index_select(0, &selected));
                 let mut still = Vec::with_capacity(places.len());
                 for (x, y) in self.chunks(&x, &y) {
-                    still.extend(standing_of(&attack_here.run(self.model, &x, &Goal::untargeted(&y), seed)?.success)?);
+                    let found = self.found(attack_here.as_ref(), subject, &x, &Goal::untargeted(&y), seed)?;
+                    still.extend(standing_of(&found.success)?);
                 }
                 places.iter().zip(still).for_each(|(&place, still)| standing[place as usize] = still);
-                points.push(CurvePoint { attack: attack.name(), radius, robust: Accuracy::of(&standing) });
+                let (attack, robust) = (attack.name(), Accuracy::of(&standing));
+                points.push(CurvePoint { attack, place: Some(index), radius, robust });
             }
         }
         Ok(points)

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::classifier::Classifier;
 use super::loss::{Loss, of_class};
-use super::pgd::{check_finite, input_gradient};
+use super::pgd::{check_all_finite, check_finite, input_gradient};
 use super::{Ball, Error, Goal, Norm, Result};
 
 /// An attack on classifiers.
@@ -48,7 +48,8 @@ pub trait Attack: std::fmt::Debug {
 pub struct Adversarial {
     /// The perturbed images, inside ball and box. Where an attack for the least perturbation fails, the image itself.
     pub images: Tensor,
-    /// Whether the goal was reached, `[batch]` of booleans.
+    /// Whether the goal was reached, `[batch]` of booleans. Of a random model at one look, which may be luck where an attack
+    /// takes many: [`AutoAttack`](super::AutoAttack) and [`Evaluator`](super::Evaluator) ask once more.
     pub success: Tensor,
     /// The size of each perturbation in the ball's norm, `[batch]` in double precision.
     pub distance: Tensor,
@@ -83,6 +84,17 @@ pub(crate) fn in_parts(
     goal: &Goal,
     attack: impl Fn(&Subject, &Tensor, &Goal) -> Result<Adversarial>,
 ) -> Result<Adversarial> {
+    in_placed_parts(model, ball, images, goal, |subject, images, goal, _| attack(subject, images, goal))
+}
+
+/// The same for an attack that has more of every example than its image: it is told each part's first place.
+pub(crate) fn in_placed_parts(
+    model: &dyn Classifier,
+    ball: &Ball,
+    images: &Tensor,
+    goal: &Goal,
+    attack: impl Fn(&Subject, &Tensor, &Goal, i64) -> Result<Adversarial>,
+) -> Result<Adversarial> {
     let subject = Subject::new(model, ball, images, goal)?;
     let images = images.detach();
     if images.numel() == 0 || ball.radius == 0.0 {
@@ -92,7 +104,7 @@ pub(crate) fn in_parts(
     let parts = if images.device() == Device::Cpu { (count + PART - 1) / PART } else { 1 };
     let found = (0..parts).map(|part| {
         let (start, end) = (part * count / parts, (part + 1) * count / parts);
-        attack(&subject, &images.narrow(0, start, end - start), &goal.narrow(start, end - start))
+        attack(&subject, &images.narrow(0, start, end - start), &goal.narrow(start, end - start), start)
     });
     let found = found.collect::<Result<Vec<_>>>()?;
     let join = |of: fn(&Adversarial) -> &Tensor| Tensor::f_cat(&found.iter().map(of).collect::<Vec<_>>(), 0);
@@ -136,7 +148,8 @@ impl<'a> Subject<'a> {
         // One image alone, and beside its negative: a batch norm in training mode tells them apart.
         let alone = images.narrow(0, 0, 1).detach();
         let pair = Tensor::cat(&[&alone, &(alone.neg() + (ball.low + ball.high))], 0).clamp(ball.low, ball.high);
-        let logits = tch::no_grad(|| model.logits(&pair));
+        let answer = tch::no_grad(|| model.logits(&pair));
+        let (kind, logits) = (answer.f_kind()?, as_the_images(&answer, images)?);
         subject.forward.set(2);
         let shape = logits.size();
         let &[2, classes] = shape.as_slice() else {
@@ -148,9 +161,14 @@ impl<'a> Subject<'a> {
         if !model.is_random() {
             let by_itself = subject.logits(&alone, 0)?;
             let difference = (logits.narrow(0, 0, 1) - by_itself).abs().max().double_value(&[]);
-            // Another batch size is another kernel and rounds otherwise, by some 1e-6; statistics of a batch of one differ
-            // by far more than this.
-            if difference > 1e-3 * logits.abs().max().double_value(&[]) + 1e-6 {
+            // Another batch size is another kernel and rounds otherwise, by some 1e-6, and by a last digit or two in half
+            // precision; statistics of a batch of one differ by far more than this.
+            let share = match kind {
+                Kind::Half => 4.0 / 1024.0,
+                Kind::BFloat16 => 4.0 / 128.0,
+                _ => 1e-3,
+            };
+            if difference > share * logits.abs().max().double_value(&[]) + 1e-6 {
                 return Err(Error::TrainingMode { difference });
             }
         }
@@ -162,15 +180,16 @@ impl<'a> Subject<'a> {
         self.classes
     }
 
-    /// Checked logits without a graph.
-    pub(crate) fn logits(&self, images: &Tensor, step: usize) -> Result<Tensor> {
-        self.checked(tch::no_grad(|| self.model.logits(images)), images.size()[0], step)
+    /// Whether the same images may get other logits the next time.
+    pub(crate) fn is_random(&self) -> bool {
+        self.model.is_random()
     }
 
-    /// Checked logits with their graph, of images that are to be differentiated by the caller.
-    pub(crate) fn tracked(&self, images: &Tensor, step: usize) -> Result<Tensor> {
-        self.backward.set(self.backward.get() + images.size()[0] as u64);
-        self.checked(self.model.logits(images), images.size()[0], step)
+    /// Checked logits without a graph.
+    pub(crate) fn logits(&self, images: &Tensor, step: usize) -> Result<Tensor> {
+        let logits = self.counted(tch::no_grad(|| self.model.logits(images)), images)?;
+        check_finite("logits", &logits, step)?;
+        Ok(logits)
     }
 
     /// Checked logits, a loss `[batch]` of them, and the gradient of its sum.
@@ -181,16 +200,21 @@ impl<'a> Subject<'a> {
         loss: impl FnOnce(&Tensor) -> Result<Tensor>,
     ) -> Result<Evaluation> {
         let input = images.detach().set_requires_grad(true);
-        let (logits, value) = tch::with_grad(|| {
-            let logits = self.checked(self.model.logits(&input), images.size()[0], step)?;
-            let value = loss(&logits)?;
-            Ok::<_, Error>((logits, value))
-        })?;
-        let gradient = input_gradient(&value, &input, step)?;
+        let logits = tch::with_grad(|| self.counted(self.model.logits(&input), images))?;
+        let found =
+            tch::with_grad(|| loss(&logits)).and_then(|value| Ok((input_gradient(&value, &input)?, value.detach())));
+        let logits = logits.detach();
+        let (gradient, loss) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                // Logits that are not finite come first, whatever a loss says of them.
+                check_finite("logits", &logits, step)?;
+                return Err(error);
+            }
+        };
+        check_all_finite(&[("logits", &logits), ("gradient", &gradient), ("loss", &loss)], step)?;
         self.backward.set(self.backward.get() + images.size()[0] as u64);
-        let loss = value.detach();
-        check_finite("loss", &loss, step)?;
-        Ok(Evaluation { logits: logits.detach(), loss, gradient })
+        Ok(Evaluation { logits, loss, gradient })
     }
 
     /// Of every class `c` in turn the differences `z_c − z_y` of checked logits, `[batch]`, and the gradient of their sum, both
@@ -205,7 +229,8 @@ impl<'a> Subject<'a> {
         let input = images.detach().set_requires_grad(true);
         let examples = images.size()[0];
         let (logits, own) = tch::with_grad(|| {
-            let logits = self.checked(self.model.logits(&input), examples, step)?;
+            let logits = self.counted(self.model.logits(&input), images)?;
+            check_finite("logits", &logits.detach(), step)?;
             let own = of_class(&logits, labels);
             Ok::<_, Error>((logits, own))
         })?;
@@ -231,14 +256,15 @@ impl<'a> Subject<'a> {
         tch::no_grad(|| loss.values(logits, goal, clean))
     }
 
-    fn checked(&self, logits: Tensor, examples: i64, step: usize) -> Result<Tensor> {
+    /// Logits `[batch, classes]` of the images' kind, on their device. Whether they are finite is not looked at.
+    fn counted(&self, logits: Tensor, images: &Tensor) -> Result<Tensor> {
+        let examples = images.size()[0];
         self.forward.set(self.forward.get() + examples as u64);
         if logits.size() != [examples, self.classes] {
             let expected = format!("[{examples}, {}]", self.classes);
             return Err(Error::LogitsShape { expected, found: format!("{:?}", logits.size()) });
         }
-        check_finite("logits", &logits.detach(), step)?;
-        Ok(logits)
+        as_the_images(&logits, images)
     }
 
     /// The result for perturbed images whose success is known.
@@ -264,6 +290,11 @@ impl<'a> Subject<'a> {
         };
         Ok(self.finish(clean, clean.copy(), success, None, norm))
     }
+}
+
+/// Logits beside what attacks compute of the images. Differentiable; the tensor itself where nothing differs.
+fn as_the_images(logits: &Tensor, images: &Tensor) -> Result<Tensor> {
+    Ok(logits.f_to(images.device())?.f_totype(images.kind())?)
 }
 
 /// The examples still under attack: their places in the whole batch.

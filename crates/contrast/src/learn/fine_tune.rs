@@ -12,7 +12,7 @@ use tch::{Tensor, no_grad};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// The classifier alone. With [`RobustTraining::linear`](super::RobustTraining::linear) the encoder's statistics stay too.
+    /// The classifier alone. With [`RobustTraining::tuning`](super::RobustTraining::tuning) the encoder's statistics stay too.
     Linear,
     /// Everything.
     Full,
@@ -32,12 +32,18 @@ pub enum Scope {
 /// # let network = Architecture::ConvNet(config).build(&store.root(), &Standard)?;
 /// # let (network, radius) = (network.as_ref(), 8.0 / 255.0);
 /// // … load the pre-trained branch into `store` …
-/// let slf = (fine_tuned(&store, network, Scope::Linear, 2e-4)?, RobustTraining::linear(network, RobustConfig::standard(), 0)?);
-/// let alf = (fine_tuned(&store, network, Scope::Linear, 2e-4)?, RobustTraining::linear(network, RobustConfig::pgd_at(radius), 0)?);
-/// let aff = (fine_tuned(&store, network, Scope::Full, 2e-4)?, RobustTraining::full(network, RobustConfig::trades(radius), 0)?);
-/// # let _ = (slf, alf, aff);
+/// let (slf, alf, aff) = (RobustConfig::standard(), RobustConfig::pgd_at(radius), RobustConfig::trades(radius));
+/// for (scope, config) in [(Scope::Linear, slf), (Scope::Linear, alf), (Scope::Full, aff)] {
+///     let parameters = fine_tuned(&store, network, scope, 2e-4)?;
+///     let objective = RobustTraining::tuning(network, scope, config, 0)?;
+///     // … train …
+/// #   let _ = (parameters, objective);
+/// }
 /// # Ok::<(), contrast::learn::Error>(())
 /// ```
+///
+/// What is frozen here are variables. Statistics move in any pass in training mode, such as
+/// [`RobustTraining::full`](super::RobustTraining::full) makes under either scope: give the objective the same scope.
 ///
 /// Only what was made to be trained is zeroed, frozen or freed: statistics, and whatever else a layer holds constant, stay
 /// as they are.
@@ -109,16 +115,19 @@ mod tests {
     }
 
     #[test]
-    fn linear_fine_tuning_leaves_every_byte_of_the_encoder() {
+    fn linear_fine_tuning_leaves_every_byte_of_the_encoder_and_full_fine_tuning_none() {
         let attack = Pgd::new(Ball::linf(0.03)).with_steps(2);
-        for defence in [Defence::None, Defence::PgdAt] {
+        for (scope, defence) in [Scope::Linear, Scope::Full].into_iter().flat_map(|scope| {
+            [Defence::None, Defence::PgdAt, Defence::Trades { beta: 6.0 }].map(|defence| (scope, defence))
+        }) {
             let (store, network) = network();
             let config = RobustConfig { defence, attack: attack.clone() };
-            let parameters = fine_tuned(&store, network.as_ref(), Scope::Linear, 1e-2).unwrap();
+            let parameters = fine_tuned(&store, network.as_ref(), scope, 1e-2).unwrap();
             let names: Vec<_> = parameters.iter().map(|parameter| parameter.name.clone()).collect();
-            assert_eq!(names, ["fc.bias", "fc.weight"]);
+            assert!(scope == Scope::Full || names == ["fc.bias", "fc.weight"]);
             let before = copies(&store);
-            let mut objective = RobustTraining::linear(network.as_ref(), config, 0).unwrap();
+            assert!(before.iter().any(|(name, _)| name.ends_with("running_mean")));
+            let mut objective = RobustTraining::tuning(network.as_ref(), scope, config, 0).unwrap();
             let mut optimizer = Sgd::new(parameters, SgdConfig::default()).unwrap();
             for step in 0..3 {
                 optimizer.zero_grad().unwrap();
@@ -128,7 +137,8 @@ mod tests {
             }
             for (name, before) in before {
                 let moved = !store.variables()[&name].equal(&before);
-                assert_eq!(moved, name.starts_with("fc."), "{name} under {defence:?}");
+                let free = scope == Scope::Full || name.starts_with("fc.");
+                assert_eq!(moved, free, "{name} under {defence:?}, {scope:?}");
             }
         }
     }

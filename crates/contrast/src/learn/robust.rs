@@ -1,5 +1,6 @@
 //! Training a classifier to resist attacks: PGD adversarial training, TRADES, MART.
 
+use super::Scope;
 use super::error::{Error, Result};
 use crate::attack::{Ball, Pgd, Start};
 use core_tensor::data::Batch;
@@ -166,8 +167,8 @@ pub type Logits<'a> = Box<dyn Fn(&Tensor, bool) -> Tensor + 'a>;
 /// that batch norms see both. Parts: `cross_entropy` (or the term that stands for it), `robustness` where the defence has such a
 /// term, `train_accuracy` (%, of what the labels are compared with).
 ///
-/// With [`fine_tuned`](super::fine_tuned) parameters this is standard or adversarial linear fine-tuning, or adversarial full
-/// fine-tuning of a pre-trained encoder.
+/// With [`fine_tuned`](super::fine_tuned) parameters and [`RobustTraining::tuning`] this is standard or adversarial linear
+/// fine-tuning, or adversarial full fine-tuning of a pre-trained encoder.
 pub struct RobustTraining<'a> {
     logits: Logits<'a>,
     config: RobustConfig,
@@ -181,7 +182,22 @@ impl std::fmt::Debug for RobustTraining<'_> {
 }
 
 impl<'a> RobustTraining<'a> {
+    /// A network as [`fine_tuned`](super::fine_tuned) with the same scope has readied it: under [`Scope::Linear`] it runs in
+    /// evaluation mode throughout, so that not even the encoder's statistics move. `seed` fixes the attack's random starts.
+    ///
+    /// # Errors
+    /// A setting outside its range.
+    pub fn tuning(network: &'a dyn Network, scope: Scope, config: RobustConfig, seed: u64) -> Result<Self> {
+        match scope {
+            Scope::Linear => Self::linear(network, config, seed),
+            Scope::Full => Self::full(network, config, seed),
+        }
+    }
+
     /// All of a network. `seed` fixes the attack's random starts.
+    ///
+    /// It runs in training mode, which moves the statistics of batch norms even where no parameter is trained: for an encoder
+    /// that is to stay as it is, [`RobustTraining::tuning`].
     ///
     /// # Errors
     /// A setting outside its range.

@@ -14,8 +14,8 @@ use crate::{Error, Result};
 
 /// A folder `<class>/<image>.{jpg,jpeg,png}`: its files are listed at once and decoded when asked for.
 ///
-/// Classes are numbered in the order of their names, and images sorted by class and name. Images are read as red, green,
-/// blue, whatever they are stored as. Files of other kinds and names that start with a dot are left aside.
+/// Classes are numbered in the order of their names, and images sorted by class and name. Images are read as red,
+/// green, blue, whatever they are stored as. Files of other kinds and names that start with a dot are left aside.
 #[derive(Debug, Clone)]
 pub struct ImageFolder {
     files: Vec<PathBuf>,
@@ -32,7 +32,8 @@ pub struct ImageFolder {
 pub enum Framing {
     /// All images must have the size of the first.
     Same,
-    /// Resizes the shorter side, keeping proportions, and cuts out the centre. ImageNet evaluation: 256, then 224 × 224.
+    /// Resizes the shorter side, keeping proportions, and cuts out the centre. ImageNet evaluation: 256, then 224 ×
+    /// 224.
     Centre {
         /// Length of the shorter side after resizing.
         shorter: usize,
@@ -142,15 +143,14 @@ impl ImageFolder {
         for channel in 0..3 {
             pixels.extend(interleaved.iter().skip(channel).step_by(3));
         }
-        let shape = ImageShape::new(3, height, width);
+        let image = Image { pixels: Cow::Owned(pixels), shape: ImageShape::new(3, height, width) };
         match (self.framing, self.size) {
-            (Framing::Centre { shorter, size }, _) => Ok(centre(&pixels, shape, shorter, size)),
-            (Framing::Same, Some(size)) if size != shape.size() => {
+            (Framing::Same, Some(size)) if size != image.shape.size() => {
                 let reason =
                     format!("expected {} × {} pixels like the first image, found {height} × {width}", size[0], size[1]);
                 Err(Error::malformed(file, 0, reason))
             }
-            _ => Ok(Image { pixels: Cow::Owned(pixels), shape }),
+            _ => Ok(self.framing.frame(image)),
         }
     }
 }
@@ -181,7 +181,11 @@ impl Samples for ImageFolder {
 const LONGEST: usize = 1 << 14;
 
 impl Framing {
-    fn validate(self) -> Result<()> {
+    /// Whether it makes sense.
+    ///
+    /// # Errors
+    /// [`Framing::Centre`] that cuts out nothing, more than there is, or resizes to more than 16,384 pixels.
+    pub fn validate(self) -> Result<()> {
         match self {
             Self::Centre { shorter, .. } if shorter > LONGEST => {
                 Err(Error::setting("framing.shorter", format!("at most {LONGEST}"), shorter))
@@ -192,6 +196,16 @@ impl Framing {
                 Err(Error::setting("framing.size", format!("1 to {shorter} (shorter)"), format!("{height} × {width}")))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// An image that is not empty as a [valid](Self::validate) framing has it: resized and cut by [`Framing::Centre`],
+    /// as it is by the others.
+    #[must_use]
+    pub fn frame(self, image: Image<'_>) -> Image<'_> {
+        match self {
+            Self::Centre { shorter, size } => centre(&image.pixels, image.shape, shorter, size),
+            Self::Same | Self::Native => image,
         }
     }
 }

@@ -200,6 +200,8 @@ pub trait LayerFactory {
     }
 
     /// The convolution of a shortcut that changes shape. A stride here acts on the input, before the convolution.
+    ///
+    /// Asked for after the layers of the branch that it passes by: a factory may let both halve resolution in the same way.
     fn shortcut_conv2d(&self, path: &Path, config: Conv2dConfig) -> Module {
         self.conv2d(path, config)
     }

@@ -24,8 +24,15 @@ pub fn record(name: &str, operator: impl FnOnce() -> Operator) {
 /// trace's alone.
 ///
 /// # Errors
-/// [`Error::Setting`](crate::Error::Setting) if libtorch refuses what `forward` does; a workload that does not validate.
+/// [`Error::Setting`](crate::Error::Setting) if libtorch refuses what `forward` does, or if nothing was [`record`]ed: plain tch
+/// layers do not record themselves. A workload that does not validate.
 pub fn trace(name: &str, forward: impl FnOnce()) -> crate::Result<Workload> {
+    let layers = recorded(forward);
+    of_layers(name, layers.ok_or_else(|| crate::Error::setting("sample", "sizes that the network accepts", "others"))?)
+}
+
+/// What `forward` records on this thread; nothing where it panics.
+fn recorded(forward: impl FnOnce()) -> Option<Vec<Layer>> {
     /// Goes back to what was recorded around this, if anything, even if the forward pass panics.
     struct Around(Option<Vec<Layer>>);
     impl Drop for Around {
@@ -41,11 +48,17 @@ pub fn trace(name: &str, forward: impl FnOnce()) -> crate::Result<Workload> {
         let _no_gradients = tch::no_grad_guard();
         forward();
     });
-    std::panic::catch_unwind(forward)
-        .map_err(|_| crate::Error::setting("sample", "sizes that the network accepts", "others"))?;
+    std::panic::catch_unwind(forward).ok()?;
     let layers = RECORDING.take().unwrap_or_default();
     drop(around);
+    Some(layers)
+}
 
+fn of_layers(name: &str, layers: Vec<Layer>) -> crate::Result<Workload> {
+    if layers.is_empty() {
+        let expected = "at least 1: those of a `LayerFactory`, or that call `nn::record`";
+        return Err(crate::Error::setting("layers that a forward pass records", expected, 0));
+    }
     let workload = Workload::new(name, layers);
     workload.validate()?;
     Ok(workload)
@@ -55,7 +68,7 @@ pub fn trace(name: &str, forward: impl FnOnce()) -> crate::Result<Workload> {
 /// on zeros in evaluation mode.
 ///
 /// # Errors
-/// A workload that does not validate; in practice an input too small for the network.
+/// An input too small for the network; a network of which no layer [`record`]s itself; a workload that does not validate.
 pub fn trace_workload(name: &str, network: &dyn Network, sample: &[i64], device: Device) -> crate::Result<Workload> {
     let too_small = || crate::Error::setting("sample", "sizes that the network accepts", format!("{sample:?}"));
     if sample.iter().any(|size| *size < 1) {
@@ -64,8 +77,7 @@ pub fn trace_workload(name: &str, network: &dyn Network, sample: &[i64], device:
     let mut shape = vec![1];
     shape.extend_from_slice(sample);
     let zeros = Tensor::f_zeros(&shape, (Kind::Float, device))?;
-    let traced = trace(name, || drop(network.forward(&zeros, false)));
-    traced.map_err(|error| if matches!(error, crate::Error::Setting { .. }) { too_small() } else { error })
+    of_layers(name, recorded(|| drop(network.forward(&zeros, false))).ok_or_else(too_small)?)
 }
 
 #[cfg(test)]
@@ -82,6 +94,36 @@ mod tests {
             layer("after");
         });
         assert_eq!(names(&outer.unwrap()), ["before", "after"]);
+    }
+
+    #[test]
+    fn a_network_of_plain_layers_is_refused_and_not_taken_for_one_that_computes_nothing() {
+        #[derive(Debug)]
+        struct Plain;
+        impl Network for Plain {
+            fn forward_tapped(&self, input: &Tensor, _: bool, _: super::super::Tap) -> Tensor {
+                input.matmul(&Tensor::ones([3, 2], (Kind::Float, Device::Cpu)))
+            }
+
+            fn features(&self, input: &Tensor, _: bool) -> Tensor {
+                input.shallow_clone()
+            }
+
+            fn feature_size(&self) -> i64 {
+                3
+            }
+
+            fn classifier(&self) -> &str {
+                "none"
+            }
+        }
+        let message = "layers that a forward pass records is 0, expected at least 1: those of a `LayerFactory`";
+        let traced = trace_workload("plain", &Plain, &[3], Device::Cpu).unwrap_err();
+        assert!(traced.to_string().contains(message), "{traced}");
+        assert!(trace("nothing", || ()).unwrap_err().to_string().contains(message));
+        // What does not fit is still said of the sample.
+        let refused = trace_workload("plain", &Plain, &[4], Device::Cpu).unwrap_err().to_string();
+        assert!(refused.contains("sizes that the network accepts"), "{refused}");
     }
 
     #[test]

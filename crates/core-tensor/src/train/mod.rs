@@ -36,12 +36,14 @@
 //! # Ok::<(), core_tensor::Error>(())
 //! ```
 
+mod clip;
 mod metrics;
 mod objective;
 mod observer;
 mod resume;
 mod trainer;
 
+pub use clip::ClipNorm;
 pub use metrics::{Evaluation, evaluate};
 pub use objective::{CrossEntropy, Loss, Objective};
 pub use observer::{Control, EachEpoch, EpochReport, Observer, StepContext};

@@ -10,7 +10,7 @@ use crate::classifier::SoftForest;
 use crate::ensemble::{Ensemble, Stored};
 use crate::error::{ForestError, Result};
 use crate::hard::{HardForest, HardForestParams, StoredHard};
-use crate::params::SoftForestParams;
+use crate::params::{SoftForestParams, require};
 use crate::store::Numbers;
 
 /// Numbers of trees' class distributions that exist at a time: 64 MB, and in tests a few rows' worth.
@@ -30,6 +30,19 @@ impl Forest {
         match self {
             Self::Soft(params) => params.validate(),
             Self::Hard(params) => params.validate(),
+        }
+    }
+
+    /// Refuses what lets a row's label reach the trees that are blind to the row.
+    pub(super) fn validate_out_of_fold(&self) -> Result<()> {
+        match self {
+            Self::Soft(params) => require(
+                params.early_stopping.is_none(),
+                "early_stopping",
+                "none in a cascade, as labels of held-out rows would choose the epoch of trees blind to them",
+                &params.early_stopping,
+            ),
+            Self::Hard(_) => Ok(()),
         }
     }
 

@@ -25,7 +25,8 @@ const KIND: &str = "deep forest classifier";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DeepForestParams {
-    /// Forests of every layer; soft and hard ones may be mixed. Default: one default soft forest.
+    /// Forests of every layer; soft and hard ones may be mixed, without early stopping. Default: one default soft
+    /// forest.
     pub forests: Vec<Forest>,
     /// What forests pass on. Default per tree.
     pub class_vector: ClassVector,
@@ -78,7 +79,10 @@ impl DeepForestParams {
             &self.min_gain,
         )?;
         self.forests.iter().try_for_each(Forest::validate)?;
-        self.scanning.iter().try_for_each(Scanning::validate)
+        self.scanning.iter().try_for_each(Scanning::validate)?;
+        // Here and not where the forests are checked, as files are: those of before this was refused can be read.
+        let scanned = self.scanning.iter().flat_map(|scanning| &scanning.forests);
+        self.forests.iter().chain(scanned).try_for_each(Forest::validate_out_of_fold)
     }
 
     /// Grows layers until the out-of-fold accuracy stops improving, and keeps them up to the best.

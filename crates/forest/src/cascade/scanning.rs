@@ -33,7 +33,7 @@ pub struct Scanning {
     pub width: usize,
     /// Windows. gcForest's demonstration on MNIST: sizes 7, 10 and 13 with stride 2.
     pub windows: Vec<Window>,
-    /// Forests per window; each passes on one class distribution per position.
+    /// Forests per window, without early stopping; each passes on one class distribution per position.
     pub forests: Vec<Forest>,
     /// Average pooling of the maps with this side and stride; 1 for none. gcForest's demonstration: 2.
     pub pool: usize,

@@ -25,7 +25,8 @@ const COLOURS: [&str; 10] =
     ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#ee8866", "#44bb99", "#99ddff"];
 
 impl SoftForest {
-    /// One tree as a self-contained SVG: gates as boxes (or pictures of their weights), leaves coloured by class.
+    /// One tree as a self-contained SVG: gates as boxes (or pictures of their weights), leaves coloured by class. Where
+    /// rows stop at a gate, its leafness and what it says stand below it.
     ///
     /// # Errors
     /// For a tree number out of range, and an image size that is not the number of columns.
@@ -85,12 +86,17 @@ impl SoftForest {
                     );
                 }
             }
+            if let Some(stop) = stops_here(found, gate_of[node], says[node], &drawing.names) {
+                let below = y + if drawing.image.is_some() { SIDE / 2.0 } else { 12.0 } + 8.0;
+                let _ = writeln!(svg, "<text x=\"{x}\" y=\"{below}\" font-size=\"7\">{}</text>", escaped(&stop));
+            }
         }
         svg.push_str("</svg>\n");
         Ok(svg)
     }
 
-    /// One tree in Graphviz's language.
+    /// One tree in Graphviz's language. Where rows stop at a gate, a second line of its label has its leafness and what
+    /// it says.
     ///
     /// # Errors
     /// For a tree number out of range.
@@ -99,11 +105,14 @@ impl SoftForest {
         let gate_of = found.topology().gate_of();
         let mut dot = String::from("digraph tree {\n");
         for (node, (class, p)) in self.says(found).into_iter().enumerate() {
-            let label = match gate_of[node] {
+            let mut label = match gate_of[node] {
                 Some(gate) => self.gate_label(found, gate, names),
-                None => format!("{} ({p:.2})", names.class(class)),
+                None => said((class, p), names),
             };
-            let label = label.replace('\\', "\\\\").replace('"', "\\\"");
+            if let Some(stop) = stops_here(found, gate_of[node], (class, p), names) {
+                label = format!("{label}\n{stop}");
+            }
+            let label = label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
             let _ = writeln!(dot, "  n{node} [shape=box, label=\"{label}\"];");
         }
         for gate in found.topology().gates() {
@@ -115,8 +124,10 @@ impl SoftForest {
         Ok(dot)
     }
 
-    /// One tree as nested conditions on its gates' largest weights, in units of the inputs; each gate reads "goes left when the
-    /// weighted sum is above its threshold", which is what hard routing does. The threshold is that of the sum over all inputs.
+    /// One tree as nested conditions on its gates' largest weights, in units of the inputs; each gate reads "goes left
+    /// when the weighted sum is above its threshold", which is what hard routing does. The threshold is that of the sum
+    /// over all inputs. Where rows stop at a gate, the line before it has its leafness, the part of what arrives that
+    /// stops, and what it says.
     ///
     /// # Errors
     /// For a tree number out of range.
@@ -132,10 +143,12 @@ impl SoftForest {
             if is_else {
                 let _ = writeln!(text, "{}else:", "  ".repeat(indent - 1));
             }
+            if let Some(stop) = stops_here(found, gate_of[node], says[node], names) {
+                let _ = writeln!(text, "{pad}{stop}");
+            }
             match gate_of[node] {
                 None => {
-                    let (class, p) = says[node];
-                    let _ = writeln!(text, "{pad}{} ({p:.2})", names.class(class));
+                    let _ = writeln!(text, "{pad}{}", said(says[node], names));
                 }
                 Some(gate) => {
                     let shape = found.topology().gates()[gate];
@@ -172,6 +185,18 @@ impl SoftForest {
         let digits = decimals(threshold);
         format!("{}{rest} > {threshold:.digits$}", shown.join(" "))
     }
+}
+
+/// A class and its probability.
+fn said((class, p): (usize, f32), names: &Names) -> String {
+    format!("{} ({p:.2})", names.class(class))
+}
+
+/// The part of what arrives at a gate that goes no further, and what the gate's node says; `None` where all goes on,
+/// and at leaves.
+fn stops_here(tree: &Tree, gate: Option<usize>, says: (usize, f32), names: &Names) -> Option<String> {
+    let g = tree.leafness()[gate?];
+    (g > 0.0).then(|| format!("stops here {g:.2}: {}", said(says, names)))
 }
 
 /// Decimals that show four digits of a number, at least two and at most nine.

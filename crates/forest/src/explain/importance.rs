@@ -1,6 +1,6 @@
 //! What matters over many rows: features, nodes, depths.
 
-use ndarray::ArrayView2;
+use ndarray::{ArrayView2, Axis};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,9 @@ use crate::ensemble::arg_max;
 use crate::error::{ForestError, Result};
 use crate::recursion::value_gradient;
 use crate::tree::{Tree, softmax_rows};
+
+/// Rows of one sum over rows; of 60,000 there are a thousand such sums.
+const CHUNK: usize = if cfg!(test) { 32 } else { 64 };
 
 /// How much of the data passes and stops at one node.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,21 +35,25 @@ impl SoftForest {
         let expanded = self.ensemble.encoder.expand(x)?;
         let sources = self.ensemble.encoder.source_columns();
         let columns = self.ensemble.encoder.width();
-        let rows: Vec<Vec<f32>> = expanded.rows().into_iter().map(|r| r.to_vec()).collect();
-        let per_row: Vec<Vec<f64>> = rows
-            .par_iter()
-            .zip(predicted.as_slice().unwrap_or_default())
-            .map(|(inputs, &class)| {
+        // Sums of so many rows each, in order: as many threads as there may be, the same numbers.
+        let chunks: Vec<Vec<f64>> = expanded
+            .axis_chunks_iter(Axis(0), CHUNK)
+            .into_par_iter()
+            .zip(predicted.as_slice().unwrap_or_default().par_chunks(CHUNK))
+            .map(|(rows, classes)| {
                 let mut sums = vec![0.0; columns];
-                for tree in self.trees() {
-                    self.add_effects(tree, inputs, class, &sources, &mut sums);
+                for (row, &class) in rows.rows().into_iter().zip(classes) {
+                    let inputs = row.to_vec();
+                    for tree in self.trees() {
+                        self.add_effects(tree, &inputs, class, &sources, &mut sums);
+                    }
                 }
                 sums
             })
             .collect();
         let mut total = vec![0.0; columns];
-        for row in per_row {
-            total.iter_mut().zip(row).for_each(|(t, r)| *t += r);
+        for chunk in chunks {
+            total.iter_mut().zip(chunk).for_each(|(t, c)| *t += c);
         }
         let sum: f64 = total.iter().sum();
         if sum > 0.0 {
@@ -55,7 +62,8 @@ impl SoftForest {
         Ok(total)
     }
 
-    fn add_effects(&self, tree: &Tree, inputs: &[f32], class: usize, sources: &[usize], sums: &mut [f64]) {
+    /// Adds to each column's sum what one tree says about one row of unscaled inputs.
+    pub(super) fn add_effects(&self, tree: &Tree, inputs: &[f32], class: usize, sources: &[usize], sums: &mut [f64]) {
         let routed = self.route_row(tree, inputs);
         let own: Vec<f64> =
             self.distributions(tree, inputs).chunks_exact(tree.outputs()).map(|q| f64::from(q[class])).collect();

@@ -122,6 +122,61 @@ fn drawings_mention_every_node_and_escape_names() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn drawings_say_at_which_gates_rows_stop_and_what_these_say() -> Result<()> {
+    let (x, y) = oblique_xor(100, 4, 0.6, 1);
+    let params = SoftForestParams::default().trees(1).depth(2).epochs(2).harden(false);
+    let mut forest = params.leafness(Leafness::Logit { init: 0.0 }).fit(x.view(), aview1(&y))?;
+    let names = Names { classes: vec!["a&b".to_owned(), "c".to_owned()], ..Names::default() };
+    let drawings = |forest: &SoftForest| -> Result<[String; 4]> {
+        let drawing = |image| Drawing { names: names.clone(), image };
+        Ok([
+            forest.tree_rules(0, &names)?,
+            forest.tree_dot(0, &names)?,
+            forest.tree_svg(0, &drawing(None))?,
+            forest.tree_svg(0, &drawing(Some((2, 2))))?,
+        ])
+    };
+    let tree = forest.trees()[0].clone();
+    let says = forest.says(&tree);
+    for (format, drawn) in drawings(&forest)?.into_iter().enumerate() {
+        assert_eq!(drawn.matches("stops here").count(), 3, "{drawn}");
+        for (gate, g) in tree.topology().gates().iter().zip(tree.leafness()) {
+            let (class, p) = says[gate.node as usize];
+            let class = if format < 2 { names.class(class) } else { names.class(class).replace('&', "&amp;") };
+            assert!(drawn.contains(&format!("stops here {g:.2}: {class} ({p:.2})")), "{drawn}");
+        }
+    }
+    // Rules stay one condition a line, each behind what stops before it.
+    let rules = forest.tree_rules(0, &names)?;
+    assert!(rules.starts_with("stops here") && rules.lines().nth(1).is_some_and(|line| line.starts_with("if ")));
+    forest.harden();
+    assert!(drawings(&forest)?.iter().all(|drawn| !drawn.contains("stops here")));
+    Ok(())
+}
+
+#[test]
+fn importance_is_the_same_sum_whatever_the_number_of_threads() -> Result<()> {
+    let (forest, x) = model()?;
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let found = pool.map(|pool| pool.install(|| forest.feature_importance(x.view())));
+        found.map_err(|e| ForestError::Malformed(e.to_string()))?
+    };
+    let found = run(1)?;
+    assert_eq!(run(3)?, found);
+    // Row by row.
+    let (mut wanted, sources) = (vec![0.0; 4], forest.ensemble.encoder.source_columns());
+    for (row, class) in x.rows().into_iter().zip(forest.predict(x.view())?) {
+        for tree in forest.trees() {
+            forest.add_effects(tree, &row.to_vec(), class, &sources, &mut wanted);
+        }
+    }
+    let sum: f64 = wanted.iter().sum();
+    assert!(found.iter().zip(&wanted).all(|(f, w)| (f - w / sum).abs() < 1e-12), "{found:?} {wanted:?}");
+    Ok(())
+}
+
 /// Follows printed rules for a row of columns called x0, x1, ...: what they say, and whether every condition on the way is
 /// decided by the digits that are printed.
 fn follow(rules: &str, row: &[f32]) -> Option<(String, bool)> {

@@ -249,6 +249,29 @@ fn weights_decay_by_the_existence_of_their_gate() {
     assert_eq!((plain.bias, plain.responses), (decayed.bias, decayed.responses));
 }
 
+/// By the rate times the decay times themselves, at whatever node they are.
+#[test]
+fn slopes_of_linear_leaves_decay_unscaled() {
+    let (rate, decay) = (0.1, 0.5);
+    let stepped = |weight_decay: f32| {
+        let mut params = SoftForestParams::default().depth(2).mix(Mix::Logits).leaf(LeafModel::Linear);
+        params.optimiser.weight_decay = weight_decay;
+        let (tree, x, targets, weights) = random_case(1, &params, false);
+        let start = tree.clone();
+        let mut trainer = TreeTrainer::new(tree, &params, None);
+        trainer.forward(x.view(), &params, true, STEP.inverse_temperature);
+        trainer.own_loss(&targets, &weights, &params);
+        let step = Step { rate, learn_shape: false, ..STEP };
+        trainer.step(x.view(), &params, true, step, &vec![1.0; x.nrows()]);
+        (start, trainer.tree)
+    };
+    let ((start, plain), (_, decayed)) = (stepped(0.0), stepped(decay));
+    assert!(!start.slopes.is_empty() && start.leafness.iter().all(|&g| g > 0.0));
+    for (s, (p, d)) in start.slopes.iter().zip(plain.slopes.iter().zip(&decayed.slopes)) {
+        assert!((p - d - rate * decay * s).abs() < 1e-6, "{s} {p} {d}");
+    }
+}
+
 #[test]
 fn an_output_that_is_no_number_has_no_loss() {
     for mix in [Mix::Probabilities, Mix::Logits] {

@@ -101,6 +101,27 @@ proptest! {
     }
 
     #[test]
+    fn half_the_bits_never_slow_a_tile_down(
+        ic in 1_u64..400, oc in 1_u64..80, side in 1_u64..18, k in 1_u64..4, a in 1_u8..17, w in 1_u8..17,
+        im2col in any::<bool>(), bricks in any::<bool>(),
+    ) {
+        let fusion = if bricks { Fusion::PowerOfTwo } else { Fusion::ReferenceFloor };
+        // Room for every tile: narrower ones are padded to more lanes.
+        let array = BitFusion { max_bits: 16, fusion, buffer_bytes: [1 << 36; 3], ..BitFusion::default() };
+        let compute = |input_bits, weight_bits| {
+            let layer = FusionLayer { kernel: [k; 2], im2col, input_bits, weight_bits, ..conv(ic, oc, side, [1, 1]) };
+            let tiles = Problem::new(&array, "l", &layer, OutputRatio::ONE).unwrap().tiles();
+            tiles.into_iter().map(|tile| (tile.size, tile.compute)).collect::<Vec<_>>()
+        };
+        let (wide, narrow) = (compute(a, w), compute(a.div_ceil(2), w.div_ceil(2)));
+        prop_assert_eq!(wide.len(), narrow.len());
+        for ((size, slow), (same, fast)) in wide.into_iter().zip(narrow) {
+            prop_assert_eq!(size, same);
+            prop_assert!(fast <= slow, "{:?}: {} > {}", size, fast, slow);
+        }
+    }
+
+    #[test]
     fn any_layer_gives_a_mapping_or_an_error(sizes in proptest::array::uniform7(any::<u64>()), a in any::<u8>(), w in any::<u8>()) {
         let [k, o, s, ic, oc, b, q] = sizes;
         for shrink in [1, 1 << 50, 1 << 58] {

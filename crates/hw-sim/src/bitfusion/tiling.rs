@@ -31,7 +31,7 @@ pub(super) struct Tile {
     count: [u64; 5],
     /// Bits of one tile: weights, inputs, outputs.
     bits: [u64; 3],
-    compute: u64,
+    pub(super) compute: u64,
     pub(super) least_cycles: u64,
     /// Bits between the buffers and the array over the whole layer.
     pub(super) array: [u64; 3],

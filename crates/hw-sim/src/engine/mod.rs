@@ -149,7 +149,11 @@ impl Flow {
 
 /// What one task costs on an accelerator.
 pub(crate) fn price(accelerator: &Accelerator, task: &Task) -> Result<LayerCost, HwError> {
-    let activity = accelerator.engine.activity(accelerator, task)?;
+    priced(accelerator, task, accelerator.engine.activity(accelerator, task)?)
+}
+
+/// What an engine's activity for one task costs.
+pub(crate) fn priced(accelerator: &Accelerator, task: &Task, activity: Activity) -> Result<LayerCost, HwError> {
     let name = &task.name;
     let mut traffic: Vec<Traffic> = Vec::with_capacity(activity.flows.len());
     for flow in &activity.flows {

@@ -28,7 +28,8 @@ pub struct CambriconX {
 
 /// `rows × cols` elements that own a spatial tile each and multiply every non-zero weight with every non-zero
 /// activation, `weights × activations` a cycle (SCNN, Parashar et al., ISCA 2017). Kernels of 1 × 1 and linear
-/// layers lose the reuse that this needs.
+/// layers lose the reuse that this needs. Tiles are of output pixels: of a strided layer's input, the products that no output
+/// takes are left out, which the chip would do. Its cycles there are too few by up to the square of the stride.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scnn {
@@ -115,8 +116,7 @@ impl Scnn {
         let shape = &task.shape;
         let elements = self.rows * self.cols;
         let groups = u128::from(shape.groups);
-        // An element owns a tile of the input map; a strided convolution still multiplies what it skips, so the tile is
-        // taken in outputs times the stride-free reuse that remains.
+        // In output pixels, with stride 1 those of the input map.
         let tile = shape.y.div_ceil(self.rows) * shape.x.div_ceil(self.cols);
         let group_weights = self.filters_per_group.min(shape.k).saturating_mul(shape.r * shape.s);
         let filter_groups = u128::from(shape.k.div_ceil(self.filters_per_group));

@@ -18,7 +18,8 @@ pub use mapping::{Factors, Mapping};
 use serde::{Deserialize, Serialize};
 
 use crate::accelerator::Accelerator;
-use crate::engine::{Activity, side, unit_energy, width};
+use crate::cost::LayerCost;
+use crate::engine::{Activity, priced, side, unit_energy, width};
 use crate::error::HwError;
 use crate::task::Task;
 use problem::Problem;
@@ -89,6 +90,18 @@ impl LoopNestEngine {
     pub fn map(&self, accelerator: &Accelerator, task: &Task) -> Result<Mapping, HwError> {
         let problem = self.checked(accelerator, task)?;
         Ok(problem.describe(&problem.search(&task.name)?))
+    }
+
+    /// What a task costs with a given mapping: one found before, or written by hand.
+    ///
+    /// # Errors
+    /// A machine or a task that does not validate; a mapping of another number of levels, wider than the array, whose bounds cover a
+    /// loop not at all or more than twice, whose loops over one operand's dimensions ([`Mapping`]) do not lie side by side, or with a
+    /// tile that exceeds its level.
+    pub fn cost_of(&self, accelerator: &Accelerator, task: &Task, mapping: &Mapping) -> Result<LayerCost, HwError> {
+        let problem = self.checked(accelerator, task)?;
+        let counts = problem.counts_of(&task.name, mapping)?;
+        priced(accelerator, task, problem.activity(&counts))
     }
 
     /// The mapping that everything is compared with: each loop at DRAM, tiles of one word, the array filled.

@@ -160,6 +160,29 @@ fn synaptic_flow_is_the_closed_form_and_conserved_layer_by_layer() {
 }
 
 #[test]
+fn synaptic_flow_takes_the_absolute_values_of_a_batch_norm_and_its_statistics_too() {
+    let store = nn::VarStore::new(Device::Cpu);
+    let root = store.root();
+    let values = Tensor::from_slice(&[1.0_f32, -2.0]).view([1, 2]);
+    let weight = (&root / "fc").var_copy("weight", &values);
+    let norm = nn::batch_norm1d(&root / "bn", 1, nn::BatchNormConfig::default());
+    let set = |name: &str, value: f64| drop(no_grad(|| store.variables()[name].shallow_clone().fill_(value)));
+    [("bn.running_mean", -3.0), ("bn.running_var", 4.0), ("bn.weight", -2.0), ("bn.bias", -1.0)]
+        .into_iter()
+        .for_each(|(name, value)| set(name, value));
+    let forward = |input: &Tensor| nn::ModuleT::forward_t(&norm, &input.linear(&weight, None::<Tensor>), false);
+    let weights = [("fc.weight".to_owned(), weight.shallow_clone())];
+    // R = 2·((1 + 2) − 3)/√(4 + ε) + 1; with the mean as it is it would be 7, with the scale or offset 1 − 2 too.
+    let (flow, raw) = SynFlow::new(&store, &[2], forward).flow(&weights, None).unwrap();
+    assert_eq!(flow, 1.0);
+    // |w|·2/√(4 + ε), ε = 1e-5.
+    let slope = 2.0 / (4.0_f64 + 1e-5).sqrt();
+    close(&Vec::<f64>::try_from(raw[0].view(-1)).unwrap(), &[slope, 2.0 * slope], 1e-12);
+    let after = |name: &str| store.variables()[name].double_value(&[0]);
+    assert_eq!(["bn.running_mean", "bn.running_var", "bn.weight", "bn.bias"].map(after), [-3.0, 4.0, -2.0, -1.0]);
+}
+
+#[test]
 fn synaptic_flow_follows_the_mask() {
     let (store, weights) = two_layers(1.0);
     let mask = MaskSet::from_tensors(&[

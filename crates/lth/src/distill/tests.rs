@@ -163,6 +163,25 @@ fn a_teacher_of_batches_sees_their_labels() {
 }
 
 #[test]
+fn a_student_that_is_a_function_is_trained_as_a_network_is() {
+    let (_store, network) = resnet();
+    let (batch, config) = (batch(), DistillConfig::default());
+    let teacher = |_: &Batch| Tensor::ones([4, 3], (Kind::Float, Device::Cpu)).cumsum(1, Kind::Float);
+    let modes = std::cell::RefCell::new(Vec::new());
+    let student = |input: &Tensor, train| {
+        modes.borrow_mut().push(train);
+        network.forward(input, train)
+    };
+    let loss =
+        |mut objective: Distillation| objective.loss(&batch, &Progress::default()).unwrap().total.double_value(&[]);
+    let function = loss(Distillation::from_closures(student, teacher, config).unwrap());
+    assert_eq!(function, loss(Distillation::from_batches(network.as_ref(), teacher, config).unwrap()));
+    assert_eq!(*modes.borrow(), [true]);
+    let invalid = DistillConfig { alpha: 2.0, ..config };
+    assert!(Distillation::from_closures(|input, _| input.shallow_clone(), teacher, invalid).is_err());
+}
+
+#[test]
 fn from_its_last_epoch_on_distillation_is_plain_cross_entropy() {
     let (_store, student) = resnet();
     let config = DistillConfig { until_epoch: Some(2), ..DistillConfig::default() };

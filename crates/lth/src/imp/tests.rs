@@ -94,6 +94,46 @@ fn a_search_rewinds_although_its_start_is_the_models_live_state() {
 }
 
 #[test]
+fn all_tickets_of_a_search_share_one_copy_of_its_start() {
+    let store = lenet();
+    let start = copies(&state_of(&store));
+    let folder = tempfile::tempdir().unwrap();
+    let search = || Imp::new(config(2), &store, &start, &Magnitude).unwrap().in_folder(folder.path());
+    let place = |ticket: &Ticket| ticket.start()["fc1.weight"].data_ptr();
+    // Found, then read from the folder.
+    for _ in 0..2 {
+        let tickets = collect(&mut search(), shift(&store)).unwrap();
+        assert_eq!(place(&tickets[0]), place(&tickets[1]));
+        assert_ne!(place(&tickets[0]), start["fc1.weight"].data_ptr());
+        assert!(tickets[1].start()["fc1.weight"].equal(&start["fc1.weight"]));
+    }
+}
+
+#[test]
+fn rounds_start_from_the_running_statistics_too() {
+    let store = nn::VarStore::new(Device::Cpu);
+    Architecture::cifar_resnet(8, 10).unwrap().build(&store.root(), &Standard).unwrap();
+    let start = copies(&state_of(&store));
+    let statistics: Vec<_> = store.variables().into_keys().filter(|name| name.contains("running_")).collect();
+    assert_eq!(statistics.len(), 2 * 9);
+    // Equal weights all go by their place, so that layers ranked together would be emptied.
+    let config = ImpConfig { prunable: Prunable::conv_only(), selector: Selector::per_layer(), ..config(3) };
+    let mut imp = Imp::new(config, &store, &start, &Magnitude).unwrap();
+    let mut rounds = 0;
+    collect(&mut imp, |_, mask| {
+        let variables = store.variables();
+        for (name, variable) in variables.iter().filter(|(name, _)| mask.get(name).is_none()) {
+            assert!(variable.equal(&start[name]), "{name}");
+        }
+        no_grad(|| variables.into_values().for_each(|mut variable| drop(variable.fill_(7.0))));
+        rounds += 1;
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(rounds, 3);
+}
+
+#[test]
 fn an_interrupted_search_goes_on_where_it_stopped() {
     let store = lenet();
     let start = copies(&state_of(&store));

@@ -25,6 +25,19 @@ pub struct MaskRecord {
     pub source: Option<String>,
 }
 
+impl MaskRecord {
+    /// Whether the predicate that is the denominator in words allows every tensor that a mask covers.
+    pub(crate) fn check(&self, mask: &MaskSet) -> Result<()> {
+        match mask.iter().find(|(name, mask)| !self.prunable.allows(name, mask.shape.len())) {
+            Some((name, mask)) => {
+                let expected = format!("no mask where the record prunes {}", self.prunable);
+                Err(Error::mismatch(name, expected, format!("one of shape {:?}", mask.shape)))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 /// The file's header: the record, and what the mask itself says, so that a reader need not unpack bits.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct MaskHeader {
@@ -57,8 +70,10 @@ impl MaskSet {
     /// layout and for how to read it in Python.
     ///
     /// # Errors
-    /// What the disk refuses.
+    /// [`Error::Mismatch`] for a masked tensor that the record's predicate does not choose, as far as its name and number of
+    /// axes tell; what the disk refuses.
     pub fn save(&self, path: &Path, record: &MaskRecord) -> Result<()> {
+        record.check(self)?;
         let header = MaskHeader { record: record.clone(), layout: self.layout() };
         let metadata = Header::new(SCHEMA, VERSION, header).to_metadata()?;
         Ok(write_safetensors(path, &self.packed(""), &metadata)?)
@@ -67,7 +82,7 @@ impl MaskSet {
     /// Reads back what [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// A file that is not a mask, or whose bits, names, shapes and counts contradict each other.
+    /// A file that is not a mask, or whose bits, names, shapes, counts and predicate contradict each other.
     pub fn load(path: &Path) -> Result<(Self, MaskRecord)> {
         let mut file = SafetensorsFile::open(path)?;
         let header: MaskHeader = read_header(&file, path)?;
@@ -76,6 +91,7 @@ impl MaskSet {
             let found = format!("{} tensors for {} layers", file.tensors().len(), mask.layers.len());
             return Err(Error::file(path, found));
         }
+        header.record.check(&mask).map_err(|error| Error::file(path, error.to_string()))?;
         Ok((mask, header.record))
     }
 

@@ -15,7 +15,7 @@ fn any_mask() -> impl Strategy<Value = MaskSet> {
 }
 
 fn record() -> MaskRecord {
-    let prunable = Prunable::conv_only().except(["conv1.weight"]);
+    let prunable = Prunable::matching(["*"]).except(["conv1.weight"]);
     MaskRecord { criterion: "magnitude".into(), scope: "global".into(), prunable, source: Some("5eed".into()) }
 }
 
@@ -115,6 +115,7 @@ fn masks_that_do_not_fit_the_model_change_nothing() {
     assert!(set(&[1, 0]).hamming(&set(&[1, 0, 1])).is_err());
     assert!(set(&[1, 0]).jaccard(&mask).is_err());
     assert!(mask.and(&set(&[1, 0])).is_err());
+    assert!(mask.xor(&set(&[1, 0])).is_err());
 }
 
 #[test]
@@ -126,7 +127,7 @@ fn a_file_whose_parts_contradict_each_other_is_refused() {
     let path = folder.path().join("mask.safetensors");
     let load = |layers: serde_json::Value, bytes: &[u8], sparsity: serde_json::Value, denominator: usize| {
         let header = serde_json::json!({
-            "criterion": "magnitude", "scope": "global", "prunable": {"choose": "conv_only"}, "source": null,
+            "criterion": "magnitude", "scope": "global", "prunable": {"choose": {"matching": ["w"]}}, "source": null,
             "sparsity": sparsity, "denominator": denominator, "layers": layers,
         });
         let tensors = NamedTensors::from([("w".to_owned(), Tensor::from_slice(bytes))]);
@@ -155,6 +156,62 @@ fn a_file_whose_parts_contradict_each_other_is_refused() {
     assert!(said(serde_json::Value::Null, 4).is_err());
     let absent = folder.path().join("absent.safetensors");
     assert!(MaskSet::load(&absent).unwrap_err().to_string().contains("absent.safetensors"));
+}
+
+#[test]
+fn a_mask_of_what_its_record_excepts_is_neither_written_nor_read() {
+    use core_tensor::checkpoint::{Header, write_safetensors};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mask.safetensors");
+    let conv = |name: &str| {
+        let layers = [(name.to_owned(), Tensor::from_slice(&[1_u8, 0]).view([1, 2, 1, 1]))];
+        MaskSet::from_tensors(&layers).unwrap()
+    };
+    let record = MaskRecord { prunable: Prunable::conv_only().except(["conv1.weight"]), ..record() };
+    conv("layer1.0.conv1.weight").save(&path, &record).unwrap();
+    assert!(MaskSet::load(&path).is_ok());
+    let refused = conv("conv1.weight").save(&path, &record).unwrap_err().to_string();
+    let says = "`conv1.weight`: expected no mask where the record prunes convolution weights, except conv1.weight, found one of \
+                shape [1, 2, 1, 1]";
+    assert_eq!(refused, says);
+    // Another writer's.
+    let mask = conv("conv1.weight");
+    let header = super::file::MaskHeader { record, layout: mask.layout() };
+    write_safetensors(&path, &mask.packed(""), &Header::new("lth.mask", 1, header).to_metadata().unwrap()).unwrap();
+    let refused = MaskSet::load(&path).unwrap_err().to_string();
+    assert!(refused.contains("mask.safetensors: `conv1.weight`: expected no mask"), "{refused}");
+}
+
+#[test]
+fn masks_of_other_code_come_in_under_the_models_names() {
+    use core_tensor::checkpoint::{LoadPolicy, Rename};
+
+    let conv = |name: &str, bit: u8| (name.to_owned(), Tensor::from_slice(&[bit, 1 - bit]).view([1, 2, 1, 1]));
+    let set = |layers: &[NamedTensor]| MaskSet::from_tensors(layers).unwrap();
+    let theirs = set(&[
+        conv("module.model.conv.weight", 1),
+        conv("module.model.blocks.0.conv1.weight", 0),
+        conv("module.model.blocks.1.shortcut.0.weight", 1),
+        conv("module.model.fc.weight", 0),
+    ]);
+    let policy = LoadPolicy { rename: Rename::from_open_lth(1), ..LoadPolicy::without(["fc."]) };
+    // The head's mask is left out with the head; order and bits stay.
+    let ours =
+        set(&[conv("conv1.weight", 1), conv("layer1.0.conv1.weight", 0), conv("layer2.0.downsample.0.weight", 1)]);
+    assert_eq!(theirs.renamed(&policy).unwrap(), ours);
+    // A mask that is under the model's names already stays as it is.
+    assert_eq!(ours.renamed(&policy).unwrap(), ours);
+
+    let clash =
+        set(&[conv("module.conv.weight", 1), conv("conv1.weight", 0)]).renamed(&policy).unwrap_err().to_string();
+    assert_eq!(
+        clash,
+        "`conv1.weight`: expected one mask of that name, found both `module.conv.weight` and `conv1.weight`"
+    );
+    let queries = LoadPolicy { select: Some("encoder_q.".into()), ..LoadPolicy::strict() };
+    assert!(matches!(theirs.renamed(&queries), Err(Error::NothingToPrune { tensors: 4, .. })));
+    assert!(theirs.renamed(&LoadPolicy::without([""])).is_err());
 }
 
 #[test]
@@ -279,6 +336,11 @@ proptest! {
         prop_assert_eq!(ones - mask.overlap(&flipped).unwrap(), share(ones));
         prop_assert_eq!(mask.complement().overlap(&flipped).unwrap(), share(zeros));
         prop_assert!(mask.flip(1.5, seed).is_err());
+        // Recorded, the flips can be taken back; drawn anew they are others.
+        let flips = mask.xor(&flipped).unwrap();
+        prop_assert_eq!(flips.survivors(), share(ones) + share(zeros));
+        prop_assert_eq!(&mask.xor(&flips).unwrap(), &flipped);
+        prop_assert_eq!(&flipped.xor(&flips).unwrap(), &mask);
     }
 
     #[test]

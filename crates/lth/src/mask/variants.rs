@@ -1,4 +1,4 @@
-//! Masks made from masks: intersections, complements, and the random controls.
+//! Masks made from masks: intersections, differences, complements, and the random controls.
 
 use super::{Mask, MaskSet};
 use crate::bits::Bits;
@@ -13,8 +13,21 @@ impl MaskSet {
     /// # Errors
     /// Masks of different tensors.
     pub fn and(&self, other: &Self) -> Result<Self> {
+        self.zip(other, |a, b| a & b)
+    }
+
+    /// Keeps what one of the two keeps and the other drops. Of a mask and its [`flip`](Self::flip) these are the flips, which
+    /// the same call takes back: `flipped.xor(&flips)` is the mask.
+    ///
+    /// # Errors
+    /// Masks of different tensors.
+    pub fn xor(&self, other: &Self) -> Result<Self> {
+        self.zip(other, |a, b| a ^ b)
+    }
+
+    fn zip(&self, other: &Self, combine: impl Fn(u64, u64) -> u64) -> Result<Self> {
         let both = |(name, a, b): (&str, &Mask, &Mask)| {
-            (name.to_owned(), Mask::new(a.shape.clone(), a.bits.zip(&b.bits, |a, b| a & b)))
+            (name.to_owned(), Mask::new(a.shape.clone(), a.bits.zip(&b.bits, &combine)))
         };
         Ok(Self::from_layers(self.pairs(other)?.into_iter().map(both)))
     }

@@ -56,6 +56,37 @@ fn counts_round_half_to_even_as_torch_does() {
 }
 
 #[test]
+fn two_rounds_of_a_fifth_leave_of_a_resnet_50_what_the_paper_counts() {
+    // One number behind each shape; the counts need no more.
+    let tensor = |name: String, shape: [i64; 4]| {
+        (name, Tensor::zeros([1], (Kind::Float, tch::Device::Cpu)).expand(shape, false))
+    };
+    let mut model = vec![tensor("conv1.weight".into(), [64, 3, 7, 7])];
+    let mut inputs = 64;
+    for (stage, (width, blocks)) in (1..).zip([(64, 3), (128, 4), (256, 6), (512, 3)]) {
+        for block in 0..blocks {
+            let name = |layer: &str| format!("layer{stage}.{block}.{layer}.weight");
+            model.push(tensor(name("conv1"), [width, inputs, 1, 1]));
+            model.push(tensor(name("conv2"), [width, width, 3, 3]));
+            model.push(tensor(name("conv3"), [4 * width, width, 1, 1]));
+            if block == 0 {
+                model.push(tensor(name("downsample.0"), [4 * width, inputs, 1, 1]));
+            }
+            inputs = 4 * width;
+        }
+    }
+    let weights = crate::Prunable::conv_only().except(["conv1.weight"]).select(&model).unwrap();
+    assert_eq!((model.len(), weights.len()), (53, 52));
+    let all: usize = weights.iter().map(|(_, weight)| weight.numel()).sum();
+    let mut left = vec![all];
+    for _ in 0..2 {
+        let alive = left[left.len() - 1];
+        left.push(alive - Selector::global().dropped(&[Units { all, alive }], Amount::Rate(0.2)).unwrap());
+    }
+    assert_eq!(left, [23_445_504, 18_756_403, 15_005_122]);
+}
+
+#[test]
 fn six_rounds_of_a_fifth_leave_what_the_integer_recursion_says() {
     // n ← n − round(0.2 n), by hand from 1000.
     let weights = [layer("w", &distinct(1000))];

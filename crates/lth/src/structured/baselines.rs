@@ -1,6 +1,6 @@
 //! Tickets to compare with.
 
-use super::{Scores, SlimGroup};
+use super::{Follower, Scores, SlimGroup};
 use crate::criterion::gradients;
 use crate::prunable::NamedTensor;
 use crate::{Error, Result};
@@ -11,21 +11,25 @@ use tch::{Kind, Tensor, no_grad};
 /// `‖what makes a unit‖ · ‖what reads it‖`: for heads the value rows times the output columns, for neurons the first
 /// layer's rows times the second's columns.
 ///
+/// It takes a group's last two followers with two axes, and of a follower in blocks the last block: put what makes a
+/// unit right before what reads it, the value projection behind queries and keys. Biases and other axes do not count.
+///
 /// # Errors
-/// Tensors that do not fit the groups.
+/// Tensors that do not fit the groups, or a group without a matrix.
 pub fn magnitude(state: &NamedTensors, groups: &[SlimGroup]) -> Result<Scores> {
     let of = |group: &SlimGroup| -> Result<NamedTensor> {
         group.check(state)?;
-        let norms = |axis: i64, tensor: &Tensor| {
-            let rows = if axis == 0 { tensor.detach() } else { tensor.detach().transpose(0, axis).contiguous() };
-            rows.reshape([group.units as i64, -1])
+        let norms = |Follower { axis, blocks, .. }: &Follower, tensor: &Tensor| {
+            let rows = if *axis == 0 { tensor.detach() } else { tensor.detach().transpose(0, *axis).contiguous() };
+            rows.reshape([*blocks, group.units as i64, -1])
+                .select(0, blocks - 1)
                 .square()
                 .sum_dim_intlist([1_i64].as_slice(), false, Kind::Float)
                 .sqrt()
         };
         // Of the weights before the reader, the last is the value projection, or the first feed-forward layer.
         let matrices = group.followers.iter().filter(|follower| state[&follower.tensor].dim() == 2);
-        let pair: Vec<_> = matrices.rev().take(2).map(|f| norms(f.axis, &state[&f.tensor])).collect();
+        let pair: Vec<_> = matrices.rev().take(2).map(|f| norms(f, &state[&f.tensor])).collect();
         let score = pair.into_iter().reduce(|a, b| a * b);
         let score = score.ok_or_else(|| Error::mismatch(&group.coefficient, "a group with matrices", "none"))?;
         Ok((group.coefficient.clone(), score))
@@ -58,16 +62,17 @@ pub fn first_order(
     Scores::of(groups, &coefficients.iter().zip(sums).map(mean).collect::<Vec<_>>())
 }
 
-/// `keep` of `layers` layers, spread evenly from the first on: what LayerDrop (Fan et al., arXiv 1909.11556) keeps when
-/// it drops every other one.
+/// `keep` of `layers` layers, spread evenly from the first on.
 pub fn every_other(layers: usize, keep: usize) -> Vec<usize> {
     let mut kept: Vec<usize> = (0..keep).map(|place| place * layers / keep.max(1)).collect();
     kept.dedup();
     kept
 }
 
-/// A BERT that keeps whole layers only, renumbered from 0: the other way to the same cost. `prefix` is `bert.` for task
-/// models and empty for a bare encoder.
+/// A BERT that keeps whole layers only, renumbered from 0: the other way to a lower cost (Sajjad et al., arXiv
+/// 2004.03844). With [`every_other`] of them it is LayerDrop (Fan et al., arXiv 1909.11556) only for a network that was
+/// trained with [`layer_drop`](BertConfig::layer_drop). `prefix` is `bert.` for task models and empty for a bare
+/// encoder.
 ///
 /// # Errors
 /// Layers that do not exist, out of order or twice, or none; [`Error::Mismatch`] for a kept layer without a tensor under

@@ -56,6 +56,10 @@ impl Scores {
     /// Share of distinct values among heads, and among neurons. After the first step of Adam every coefficient is 1 ± lr,
     /// so that few values exist and ties decide.
     ///
+    /// It cannot tell whether ties decide otherwise: numbers of `f32` are 6e-8 apart just below 1 and 1.2e-7 above, so
+    /// that of many thousand scores near 1 most share theirs with another, wherever the cut is. That is what
+    /// [`Drawn::tied`] says.
+    ///
     /// # Errors
     /// Scores that are no floating-point numbers, or not finite.
     pub fn distinct(&self) -> Result<[f64; 2]> {
@@ -125,8 +129,12 @@ impl Default for DrawConfig {
 pub struct Drawn {
     /// The ticket.
     pub mask: TicketMask,
-    /// Share of distinct scores among heads, and among neurons: near 0, ties made the ticket.
+    /// Share of distinct scores among heads, and among neurons.
     pub distinct: [f64; 2],
+    /// Share of all heads, and of all neurons, whose score is the highest of those dropped, where a kept one has it
+    /// too: among these it was the number that decided. 0 where the scores tell kept from dropped. Layer by layer, the
+    /// layers' counts add up.
+    pub tied: [f64; 2],
     /// Whether keeping `min_per_layer` changed it.
     pub floored: bool,
 }
@@ -168,8 +176,9 @@ impl DrawConfig {
         }
         let (heads, heads_floored) = self.cut(&self.heads, &scores.heads)?;
         let (neurons, neurons_floored) = self.cut(&self.neurons, &scores.neurons)?;
+        let tied = [tied(&self.heads, &scores.heads, &heads)?, tied(&self.neurons, &scores.neurons, &neurons)?];
         let mask = TicketMask { heads, neurons };
-        Ok(Drawn { mask, distinct: scores.distinct()?, floored: heads_floored || neurons_floored })
+        Ok(Drawn { mask, distinct: scores.distinct()?, tied, floored: heads_floored || neurons_floored })
     }
 
     /// The ticket of scores drawn from `U(0, 1)`: of this one's merit, what is in how much is cut.
@@ -255,6 +264,25 @@ fn above_quantile(scores: &[NamedTensor], ratio: f64) -> Result<Vec<(String, Mas
             Ok((name.clone(), Mask::new(values.size(), crate::bits::Bits::from_bools(kept))))
         })
         .collect()
+}
+
+/// Share of units at the line, where units of one score are on both sides of it.
+fn tied(cut: &Cut, scores: &[NamedTensor], mask: &MaskSet) -> Result<f64> {
+    let ranked_together = if cut.scope == Scope::Global { scores.len().max(1) } else { 1 };
+    let (mut at_the_line, mut all) = (0, 0);
+    for together in scores.chunks(ranked_together) {
+        let values = flat(together)?;
+        let kept: Vec<bool> =
+            together.iter().filter_map(|(name, _)| mask.get(name)).flat_map(|mask| mask.bits().iter()).collect();
+        let of = |side: bool| values.iter().zip(&kept).filter(move |(_, kept)| **kept == side).map(|(value, _)| *value);
+        if let Some(line) = of(false).max_by(f32::total_cmp)
+            && of(true).any(|value| value == line)
+        {
+            at_the_line += values.iter().filter(|value| **value == line).count();
+        }
+        all += values.len();
+    }
+    Ok(if all == 0 { 0.0 } else { at_the_line as f64 / all as f64 })
 }
 
 /// All scores one after the other.

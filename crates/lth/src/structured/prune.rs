@@ -1,6 +1,6 @@
 //! Cutting for real.
 
-use super::{SlimGroup, TicketMask};
+use super::{Follower, SlimGroup, TicketMask};
 use crate::{Error, Result};
 use core_tensor::nn::Gated;
 use core_tensor::optim::NamedTensors;
@@ -57,18 +57,17 @@ pub fn prune(state: &NamedTensors, groups: &[SlimGroup], ticket: &TicketMask) ->
         if kept.len() == group.units {
             continue;
         }
-        let take = |pruned: &mut NamedTensors, name: &str, axis: i64, width: i64| -> Result<()> {
-            let slices = kept.iter().flat_map(|unit| (0..width).map(move |slice| *unit as i64 * width + slice));
-            let index = Tensor::from_slice(&slices.collect::<Vec<_>>());
-            if let Some(tensor) = pruned.get_mut(name) {
-                *tensor = tensor.f_index_select(axis, &index.to_device(tensor.device()))?;
+        let take = |pruned: &mut NamedTensors, follower: &Follower| -> Result<()> {
+            let index = Tensor::from_slice(&follower.slices(group.units, &kept));
+            if let Some(tensor) = pruned.get_mut(&follower.tensor) {
+                *tensor = tensor.f_index_select(follower.axis, &index.to_device(tensor.device()))?;
             }
             Ok(())
         };
         for follower in &group.followers {
-            take(&mut pruned, &follower.tensor, follower.axis, follower.width)?;
+            take(&mut pruned, follower)?;
         }
-        take(&mut pruned, &group.coefficient, 1, 1)?;
+        take(&mut pruned, &Follower::new(&group.coefficient, 1, 1))?;
     }
     let (parameters_before, parameters_after) = (count(state), count(&pruned));
     Ok((pruned, PruneReport { cuts, parameters_before, parameters_after }))
@@ -93,6 +92,7 @@ pub fn fold(state: &NamedTensors, groups: &[SlimGroup]) -> Result<NamedTensors> 
             && let Some(tensor) = folded.get_mut(&reader.tensor)
         {
             let scale = coefficients.reshape([-1]).repeat_interleave_self_int(reader.width, 0, None);
+            let scale = scale.repeat([reader.blocks]);
             let mut shape = vec![1; tensor.dim()];
             shape[reader.axis as usize] = -1;
             *tensor = no_grad(|| tensor.f_mul(&scale.view(shape.as_slice())))?;

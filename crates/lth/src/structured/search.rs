@@ -10,14 +10,16 @@ use core_tensor::train::{Control, Observer, StepContext};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
+use tch::{Device, Tensor};
 
 /// When the ticket is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DrawRule {
-    /// After so many steps.
+    /// After so many steps, or the first that is looked at from then on.
     AtStep(u64),
-    /// After this share of the first epoch, in `(0, 1]`, rounded, at least one step. Reference scripts: 0.2.
+    /// After this share of the first epoch, in `(0, 1]`, rounded, at least one step; or the first that is looked at
+    /// from then on. Reference scripts: 0.2.
     AtFraction(f64),
     /// When the last masks agree (You et al., arXiv 1909.11957): heads and neurons each within the threshold of every
     /// other mask of the window.
@@ -35,8 +37,9 @@ pub struct SearchConfig {
     /// Coefficients are recorded, and a mask drawn, every so many steps. Default 10; a window of masks spans `window`
     /// times this.
     pub every: u64,
-    /// Masks do not count before this share of scores is distinct, in `[0, 1]`: until then ties draw them. Default 0.5.
-    pub ignore_until_distinct: f64,
+    /// Masks do not count for [`DrawRule::Stable`] while more than this share of heads or of neurons is
+    /// [tied](Drawn::tied), in `[0, 1]`: ties draw them then. Default 0.1.
+    pub ignore_while_tied: f64,
     /// Whether the training goes on after the draw, to watch what becomes of the mask. Default false.
     pub keep_going: bool,
 }
@@ -47,7 +50,7 @@ impl Default for SearchConfig {
             draw: DrawConfig::default(),
             rule: DrawRule::AtFraction(0.2),
             every: 10,
-            ignore_until_distinct: 0.5,
+            ignore_while_tied: 0.1,
             keep_going: false,
         }
     }
@@ -68,8 +71,8 @@ impl SearchConfig {
         if self.every == 0 {
             return Err(Error::setting("every", "at least 1", 0));
         }
-        if !(0.0..=1.0).contains(&self.ignore_until_distinct) {
-            return Err(Error::setting("ignore_until_distinct", "in [0, 1]", self.ignore_until_distinct));
+        if !(0.0..=1.0).contains(&self.ignore_while_tied) {
+            return Err(Error::setting("ignore_while_tied", "in [0, 1]", self.ignore_while_tied));
         }
         Ok(())
     }
@@ -95,6 +98,7 @@ pub struct Search {
     trace: CoefficientTrace,
     detectors: Option<[EarlyBird; 2]>,
     found: Option<Found>,
+    looked_at: Option<u64>,
 }
 
 impl Search {
@@ -110,7 +114,8 @@ impl Search {
             _ => None,
         };
         let live = coefficients.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-        Ok(Self { config, groups: groups.to_vec(), live, trace: CoefficientTrace::default(), detectors, found: None })
+        let (groups, trace) = (groups.to_vec(), CoefficientTrace::default());
+        Ok(Self { config, groups, live, trace, detectors, found: None, looked_at: None })
     }
 
     /// The ticket, once it was drawn.
@@ -118,24 +123,42 @@ impl Search {
         self.found.as_ref()
     }
 
+    /// The ticket of a search that is over.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] where none was drawn, with the rule and the last step looked at.
+    pub fn ticket(&self) -> Result<&Found> {
+        let none = || {
+            let looked_at =
+                self.looked_at.map_or("any step".to_owned(), |step| format!("step {step}, the last looked at"));
+            Error::setting("ticket", format!("one drawn by {:?}", self.config.rule), format!("none after {looked_at}"))
+        };
+        self.found.as_ref().ok_or_else(none)
+    }
+
     /// What was recorded.
     pub fn trace(&self) -> &CoefficientTrace {
         &self.trace
     }
 
-    /// Takes coefficients as they are after `step` steps: for training loops of one's own. True once the ticket is there.
+    /// Takes coefficients as they are after `step` steps: for training loops of one's own, which may look at some steps
+    /// only. True once the ticket is there.
     ///
     /// # Errors
     /// Coefficients that cannot be ranked.
     pub fn see(&mut self, step: u64, steps_per_epoch: u64) -> Result<bool> {
-        let due = match self.config.rule {
-            DrawRule::AtStep(at) => step == at,
-            DrawRule::AtFraction(share) => step == ((share * steps_per_epoch as f64).round() as u64).max(1),
-            DrawRule::Stable(_) => false,
+        self.looked_at = Some(step);
+        let at = match self.config.rule {
+            DrawRule::AtStep(at) => Some(at),
+            DrawRule::AtFraction(share) => Some(((share * steps_per_epoch as f64).round() as u64).max(1)),
+            DrawRule::Stable(_) => None,
         };
+        // Not the very step: a loop that looks at every tenth would pass it by.
+        let due = self.found.is_none() && at.is_some_and(|at| step >= at);
         if due || step.is_multiple_of(self.config.every) {
-            let values: NamedTensors =
-                self.live.iter().map(|(name, tensor)| (name.clone(), tensor.detach().copy())).collect();
+            // On the host, where they are ranked: a record on the device would be read back at every draw.
+            let host = |tensor: &Tensor| tensor.detach().to_device(Device::Cpu).copy();
+            let values: NamedTensors = self.live.iter().map(|(name, tensor)| (name.clone(), host(tensor))).collect();
             self.take(step, values, due)?;
         }
         Ok(self.found.is_some())
@@ -151,9 +174,8 @@ impl Search {
         }
         let mut settled = due;
         if let Some([heads, neurons]) = &mut self.detectors {
-            let distinct = scores.distinct()?;
-            if distinct.iter().all(|share| *share >= self.config.ignore_until_distinct) {
-                let mask = self.config.draw.draw(&scores)?.mask;
+            let Drawn { mask, tied, .. } = self.config.draw.draw(&scores)?;
+            if tied.iter().all(|share| *share <= self.config.ignore_while_tied) {
                 // Both see every mask; neither may be skipped when the other has not settled.
                 settled = heads.see(mask.heads)?.found & neurons.see(mask.neurons)?.found;
             }
@@ -183,6 +205,7 @@ impl Observer for Search {
     fn load_state(&mut self, state: &NamedTensors) -> core_tensor::Result<()> {
         let (trace, drawn_at) = CoefficientTrace::from_flat(state)?;
         (self.trace, self.found) = (CoefficientTrace::default(), None);
+        self.looked_at = trace.steps.keys().next_back().copied();
         if let DrawRule::Stable(rule) = self.config.rule {
             let detector = || EarlyBird::new(rule).map_err(|error| refused("early-bird-search", error));
             self.detectors = Some([detector()?, detector()?]);

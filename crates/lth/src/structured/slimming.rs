@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use tch::nn::{Init, Path, VarStore};
 
-const COEFFICIENT: &str = "slimming_coef";
+/// What the names of coefficients end in. Published weights have none: a network with them loads such weights by
+/// [`load_weights_keeping`](core_tensor::networks::bert::load_weights_keeping) with this.
+pub const COEFFICIENT: &str = "slimming_coef";
 
 /// A factory that puts a learned coefficient on every head and every feed-forward neuron, after the inner factory's own
 /// gate if it has one, and else makes what the inner one makes. Coefficients start at 1, where they change nothing.
@@ -161,11 +163,12 @@ impl<B> Objective<B> for SlimmedObjective<'_, B> {
     }
 }
 
-/// All trainable variables, with weight decay on none of biases, layer norms and coefficients: what fine-tuning BERT
-/// leaves out, and the coefficients, which decay would move all alike.
+/// All trainable variables, with weight decay on none of biases, norms and coefficients: what fine-tuning BERT leaves
+/// out, and the coefficients, which decay would move all alike. Whatever has fewer than two axes is a bias or a norm.
 pub fn slim_parameters(store: &VarStore, weight_decay: f64) -> Vec<Parameter> {
     parameters_with(store, |parameter| {
-        let spared = ["bias", "LayerNorm.weight", COEFFICIENT].iter().any(|end| parameter.name.ends_with(end));
+        let named = ["bias", "LayerNorm.weight", COEFFICIENT].iter().any(|end| parameter.name.ends_with(end));
+        let spared = named || parameter.tensor.dim() < 2;
         parameter.weight_decay = if spared { 0.0 } else { weight_decay };
     })
 }

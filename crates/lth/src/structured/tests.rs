@@ -12,7 +12,10 @@ use crate::selector::Scope;
 use crate::{Error, restore};
 use core_tensor::checkpoint::state_of;
 use core_tensor::data::BatchSource;
-use core_tensor::networks::bert::{BertConfig, BertForSequenceClassification, BertInput, load_state_into};
+use core_tensor::networks::bert::{
+    Bert, BertConfig, BertForSequenceClassification, BertInput, load_state_into, load_weights, load_weights_keeping,
+    save_pretrained,
+};
 use core_tensor::nn::{Gated, LayerFactory, Standard};
 use core_tensor::optim::{Adam, AdamConfig, NamedTensors, Schedule, Sgd, SgdConfig};
 use core_tensor::seed::{Purpose, seed_libtorch};

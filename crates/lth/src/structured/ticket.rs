@@ -1,9 +1,16 @@
 //! Which heads and neurons are kept.
 
 use super::SlimGroup;
-use crate::mask::{Mask, MaskSet};
+use crate::mask::{Mask, MaskLayout, MaskSet};
 use crate::{Error, Result};
+use core_tensor::checkpoint::{Header, SafetensorsFile, write_safetensors};
 use core_tensor::nn::Gated;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+const SCHEMA: &str = "lth.ticket-mask";
+const HEADS: &str = "heads/";
+const NEURONS: &str = "neurons/";
 
 /// The heads and neurons that a ticket keeps, a mask a group, under the names of the coefficients.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +21,42 @@ pub struct TicketMask {
     pub neurons: MaskSet,
 }
 
+/// What a file's header says of the two sets.
+#[derive(Debug, Serialize, Deserialize)]
+struct Layouts {
+    heads: MaskLayout,
+    neurons: MaskLayout,
+}
+
 impl TicketMask {
+    /// Writes both sets to one safetensors file, atomically, eight units a byte, as [`MaskSet::save`] does, under
+    /// `heads/` and `neurons/`.
+    ///
+    /// # Errors
+    /// What the disk refuses.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let layouts = Layouts { heads: self.heads.layout(), neurons: self.neurons.layout() };
+        let mut packed = self.heads.packed(HEADS);
+        packed.extend(self.neurons.packed(NEURONS));
+        Ok(write_safetensors(path, &packed, &Header::new(SCHEMA, 1, layouts).to_metadata()?)?)
+    }
+
+    /// Reads back what [`save`](Self::save) wrote.
+    ///
+    /// # Errors
+    /// A file that is none, or whose bits, names, shapes and counts contradict each other.
+    pub fn load(path: &Path) -> Result<Self> {
+        let mut file = SafetensorsFile::open(path)?;
+        let layouts = Header::<Layouts>::from_metadata(file.metadata(), SCHEMA, 1, path)?.content;
+        let heads = MaskSet::unpack(&mut file, HEADS, &layouts.heads, path)?;
+        let neurons = MaskSet::unpack(&mut file, NEURONS, &layouts.neurons, path)?;
+        let (tensors, masks) = (file.tensors().len(), heads.iter().len() + neurons.iter().len());
+        if tensors != masks {
+            return Err(Error::file(path, format!("{tensors} tensors for {masks} masks")));
+        }
+        Ok(Self { heads, neurons })
+    }
+
     /// Share of heads, and of neurons, on which two tickets differ: each in `[0, 1]`, 0 for equal ones and 1 for
     /// complements.
     ///

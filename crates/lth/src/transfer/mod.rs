@@ -1,7 +1,7 @@
 //! Tickets of pre-trained networks and what becomes of them on other tasks (Chen et al., arXiv 2012.06908).
 //!
 //! ```text
-//! published or own weights ─Pretrained::load→ θ_p ─Imp→ tickets (m, θ_p) ─Ticket::apply→ a network for another task
+//! published or own weights ─Pretrained::load→ θ_p ─Imp→ tickets (m, θ_p) ─Ticket::transfer→ a network for another task
 //!                                                        └─MaskComparison, Profile: how masks differ
 //! scores of several runs ─largest_matching→ the sparsity up to which the ticket is as good as the dense network
 //! ```

@@ -2,7 +2,7 @@
 
 use super::gate::{DfqConfig, DfqOption, Gates, Link};
 use super::handle::{Layer, QuantHandle, RangeBuffer};
-use super::layer::{QuantConv2d, QuantLinear, Site};
+use super::layer::{QuantConv2d, QuantLinear, QuantSite};
 use super::{Precision, QuantConfig, RangeBatchNorm, Result};
 use core_tensor::nn::{BatchNormConfig, Conv2d, Conv2dConfig, LayerFactory, Linear, LinearConfig, Module, Standard};
 use std::cell::RefCell;
@@ -74,7 +74,57 @@ impl<'a> QuantFactory<'a> {
         self.gates.as_ref().map(|(gates, _)| gates.clone())
     }
 
-    fn site(&self, path: &Path, name: &str, gate: Option<Link>, groups: i64) -> Site {
+    /// A place among the quantised layers for a layer of your own, whose variables live under `path` too: what the factory's
+    /// layers have, so that schedules, gates, ranges and the ledger see it.
+    ///
+    /// With gates it asks that of its block, and asks first where it is made first; `in_channels`, the size of its input's
+    /// second axis, is what a gate looks at. What keeps layers in full precision by their name or place does not hold
+    /// here, and [`export_int8`](super::export_int8) refuses such a layer.
+    ///
+    /// ```
+    /// use core_tensor::workload::Operator;
+    /// use quant::fractrain::{Precision, QuantConfig, QuantFactory, QuantSite};
+    /// use tch::{Device, Kind, Tensor, nn};
+    ///
+    /// /// A convolution of every second pixel.
+    /// #[derive(Debug)]
+    /// struct Dilated {
+    ///     weight: Tensor,
+    ///     site: QuantSite,
+    /// }
+    ///
+    /// impl nn::ModuleT for Dilated {
+    ///     fn forward_t(&self, input: &Tensor, train: bool) -> Tensor {
+    ///         let operator = || {
+    ///             let [height, width] = [2, 3].map(|axis| input.size()[axis] as u64);
+    ///             let (kernel, ones) = ([3; 2], [1; 2]);
+    ///             Operator::Conv2d {
+    ///                 in_channels: 4, out_channels: 8, kernel, stride: ones, padding: [2; 2], dilation: [2; 2], groups: 1,
+    ///                 input: [height, width],
+    ///             }
+    ///         };
+    ///         self.site.forward(input, (&self.weight, None), train, operator, |input, weight, _| {
+    ///             input.conv2d(weight, None::<&Tensor>, [1, 1], [2, 2], [2, 2], 1)
+    ///         })
+    ///     }
+    /// }
+    ///
+    /// let store = nn::VarStore::new(Device::Cpu);
+    /// let factory = QuantFactory::new(QuantConfig::default(), Precision::new(4, 8)?)?;
+    /// let path = store.root() / "dilated";
+    /// let layer = Dilated { weight: path.kaiming_uniform("weight", &[8, 4, 3, 3]), site: factory.site(&path, 4) };
+    /// let output = nn::ModuleT::forward_t(&layer, &Tensor::rand([2, 4, 6, 6], (Kind::Float, Device::Cpu)), true);
+    /// assert_eq!((output.size(), factory.handle().layers()), (vec![2, 8, 6, 6], vec!["dilated".to_owned()]));
+    /// # Ok::<(), quant::fractrain::Error>(())
+    /// ```
+    pub fn site(&self, path: &Path, in_channels: i64) -> QuantSite {
+        let name = path.components().collect::<Vec<_>>().join(".");
+        let gate = self.gates.as_ref().map(|(gates, path)| gates.join(path, &name, in_channels, false));
+        self.made.borrow_mut().branch = gate.clone();
+        self.add(path, &name, gate, None)
+    }
+
+    fn add(&self, path: &Path, name: &str, gate: Option<Link>, groups: Option<i64>) -> QuantSite {
         let range = RangeBuffer::new(path.zeros_no_train("input_range", &[4]));
         let place = self.handle.add_layer(Layer {
             name: name.into(),
@@ -83,7 +133,7 @@ impl<'a> QuantFactory<'a> {
             groups,
             config: self.config.clone(),
         });
-        Site { name: name.into(), place, config: self.config.clone(), handle: self.handle.clone(), range, gate }
+        QuantSite { name: name.into(), place, config: self.config.clone(), handle: self.handle.clone(), range, gate }
     }
 
     fn convolution(&self, path: &Path, config: Conv2dConfig, shortcut: bool) -> Module {
@@ -100,7 +150,7 @@ impl<'a> QuantFactory<'a> {
         if !shortcut {
             made.branch = gate.clone();
         }
-        let site = self.site(path, &name, gate, config.groups);
+        let site = self.add(path, &name, gate, Some(config.groups));
         Box::new(QuantConv2d { conv, config, site })
     }
 }
@@ -120,7 +170,7 @@ impl LayerFactory for QuantFactory<'_> {
         if !self.config.linear || self.config.leaves_out(&name) {
             return Box::new(linear);
         }
-        let site = self.site(path, &name, None, 1);
+        let site = self.add(path, &name, None, Some(1));
         Box::new(QuantLinear { linear, site })
     }
 

@@ -17,13 +17,14 @@ mod pass;
 mod random;
 
 pub use config::DfqConfig;
+pub(super) use control::loss_proper;
 pub use control::{CostController, CpTarget, FollowTarget, WithGateCost};
 pub(super) use decision::Decision;
 pub(super) use link::Link;
 pub use option::DfqOption;
 pub use pass::GatePass;
 
-use super::{Error, Result};
+use super::{Bits, Error, Result};
 use core_tensor::workload::{Layer, Operator, Role};
 use network::GateNetwork;
 use pass::Pass;
@@ -40,6 +41,8 @@ struct State {
     config: DfqConfig,
     blocks: Vec<Block>,
     network: GateNetwork,
+    /// Of the gated layers, as they last ran; none in full precision.
+    weight: Option<Bits>,
     pass: Pass,
     last: Option<GatePass>,
     /// The controller's memory.
@@ -57,11 +60,12 @@ struct Block {
 impl Gates {
     pub(super) fn new(path: &Path, config: DfqConfig) -> Self {
         let network = GateNetwork::new(path, config.embedding, config.options.len() as i64);
-        let (pass, multiplier) = (Pass::default(), 0.0);
+        let (weight, pass, multiplier) = (Some(config.weight), Pass::default(), 0.0);
         Self(Arc::new(Mutex::new(State {
             config,
             blocks: Vec::new(),
             network,
+            weight,
             pass,
             last: None,
             multiplier,

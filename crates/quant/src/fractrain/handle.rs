@@ -1,6 +1,7 @@
 //! What the layers of one network share: their precision, their ranges, and what went wrong in them.
 
 use super::{Error, Operand, Precision, QuantConfig, Result};
+use indexmap::IndexMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tch::{Kind, Tensor, no_grad};
 
@@ -12,7 +13,12 @@ pub struct QuantHandle(Arc<Mutex<Shared>>);
 struct Shared {
     precision: Precision,
     layers: Vec<Layer>,
-    last: LastForward,
+    /// Of the last training pass.
+    last: Precision,
+    /// The layer that samples are counted at: the first to see a training pass.
+    counts: Option<u64>,
+    /// Samples that it has seen in training passes, by precision.
+    samples: IndexMap<Precision, u64>,
     problem: Option<(String, Operand)>,
     idle_gradient_sites: u64,
 }
@@ -24,17 +30,9 @@ pub(super) struct Layer {
     pub(super) range: RangeBuffer,
     /// Whether a gate chooses its bits.
     pub(super) gated: bool,
-    /// Of a convolution; 1 for a linear layer.
-    pub(super) groups: i64,
+    /// Of a convolution; 1 for a linear layer; none for a layer of the user's own, of which nothing is known.
+    pub(super) groups: Option<i64>,
     pub(super) config: Arc<QuantConfig>,
-}
-
-/// What the last training pass ran with.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct LastForward {
-    /// Samples.
-    pub(super) batch: u64,
-    pub(super) precision: Precision,
 }
 
 impl QuantHandle {
@@ -50,7 +48,8 @@ impl QuantHandle {
         self.lock().precision
     }
 
-    /// Changes the precision of all layers from the next forward pass on. Gated layers take only the weight's.
+    /// Changes the precision of all layers from the next forward pass on. Gated layers take only the weight's, instead of
+    /// [`DfqConfig::weight`](super::DfqConfig::weight); what their options cost follows.
     ///
     /// # Panics
     /// Not here, but in that pass: one bit on a [symmetric](super::GridKind::Symmetric) grid, which has no such width.
@@ -126,9 +125,9 @@ impl QuantHandle {
         self.lock().layers.iter().any(|found| found.name == layer && found.gated)
     }
 
-    /// Groups of a layer that is a convolution; 1 for any other.
-    pub(super) fn groups(&self, layer: &str) -> i64 {
-        self.lock().layers.iter().find(|found| found.name == layer).map_or(1, |found| found.groups)
+    /// Groups of a layer that is a convolution; 1 for a linear one, and none for one of the user's own.
+    pub(super) fn groups(&self, layer: &str) -> Option<i64> {
+        self.lock().layers.iter().find(|found| found.name == layer).and_then(|found| found.groups)
     }
 
     /// How a layer rounds; the defaults for one that is not quantised.
@@ -144,12 +143,23 @@ impl QuantHandle {
         shared.layers.len() as u64
     }
 
-    pub(super) fn note_forward(&self, batch: u64, precision: Precision) {
-        self.lock().last = LastForward { batch, precision };
+    /// A training pass of the layer at `place`.
+    pub(super) fn note_forward(&self, place: u64, batch: u64, precision: Precision) {
+        let mut shared = self.lock();
+        shared.last = precision;
+        if *shared.counts.get_or_insert(place) == place {
+            *shared.samples.entry(precision).or_default() += batch;
+        }
     }
 
-    pub(super) fn last_forward(&self) -> LastForward {
+    /// The precision of the last training pass.
+    pub(super) fn last_precision(&self) -> Precision {
         self.lock().last
+    }
+
+    /// Samples of all training passes so far, by precision.
+    pub(super) fn samples(&self) -> IndexMap<Precision, u64> {
+        self.lock().samples.clone()
     }
 
     pub(super) fn note_problem(&self, site: &str, operand: Operand) {

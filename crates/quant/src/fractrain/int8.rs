@@ -31,6 +31,8 @@ const SCHEMA: &str = "quant.int8";
 const VERSION: u32 = 1;
 /// Levels 0 … 255 are kept as signed bytes, less this.
 const SHIFT: f64 = 128.0;
+/// Bytes that a convolution's windows may take in single precision: images whose windows are more take turns.
+const WINDOW_BYTES: i64 = 16 << 20;
 
 /// A network's weights: quantised convolutions as bytes, everything else as it was.
 ///
@@ -47,7 +49,13 @@ pub struct Int8Model {
 ///
 /// # Errors
 /// [`Error::Uncalibrated`] for a layer that has seen no training step; [`Error::Export`] for one that is not a convolution in
-/// one group, has gates, is in full precision or has more than 8 bits.
+/// one group, has gates, is in full precision or has more than 8 bits, or is your own ([`QuantFactory::site`]).
+///
+/// A network with gates goes through one without: built with [`QuantFactory::new`] at the precision of one option, the first
+/// convolution in full precision, and loaded with the gated network's variables but those of the gates.
+///
+/// [`QuantFactory::site`]: super::QuantFactory::site
+/// [`QuantFactory::new`]: super::QuantFactory::new
 pub fn export_int8(store: &VarStore, handle: &QuantHandle) -> Result<Int8Model> {
     let mut tensors = state_of(store);
     tensors.retain(|name, _| !name.ends_with("input_range"));
@@ -57,10 +65,13 @@ pub fn export_int8(store: &VarStore, handle: &QuantHandle) -> Result<Int8Model> 
     let layers = handle.layers();
     for layer in &layers {
         if handle.is_gated(layer) {
-            return refuse(layer, "its bits depend on the input: build it with one option");
+            let way = "load its weights into a network from `QuantFactory::new` at the precision of one option";
+            return refuse(layer, &format!("its bits depend on the input: {way}"));
         }
-        if handle.groups(layer) != 1 {
-            return refuse(layer, "it is a convolution in several groups");
+        match handle.groups(layer) {
+            Some(1) => {}
+            Some(_) => return refuse(layer, "it is a convolution in several groups"),
+            None => return refuse(layer, "it is not a layer of the factory's own"),
         }
         let precision = handle.precision();
         let narrow = |bits: Option<Bits>| bits.filter(|bits| bits.get() <= 8);
@@ -318,8 +329,27 @@ impl nn::Module for Int8Conv2d {
     /// Like every tch layer, on an input that does not fit.
     fn forward(&self, input: &Tensor) -> Tensor {
         record(&self.name, || self.shape.operator(input));
-        let Conv2dConfig { kernel, stride, padding, .. } = self.config;
         let [height, width] = self.shape.operator(input).output_size().map(|side| side as i64);
+        let of_image = height * width * self.filters.size()[0] * Kind::Float.elt_size_in_bytes() as i64;
+        self.in_turns(input, (WINDOW_BYTES / of_image.max(1)).max(1))
+    }
+}
+
+impl Int8Conv2d {
+    /// The output, from so many images at once: the same whatever the number.
+    fn in_turns(&self, input: &Tensor, images: i64) -> Tensor {
+        let parts: Vec<Tensor> = input.split(images, 0).iter().map(|part| self.rows(part)).collect();
+        let rows = match &parts[..] {
+            [whole] => whole.shallow_clone(),
+            parts => Tensor::cat(parts, 0),
+        };
+        let [height, width] = self.shape.operator(input).output_size().map(|side| side as i64);
+        rows.view([input.size()[0], height, width, -1]).permute([0, 3, 1, 2])
+    }
+
+    /// `[images · pixels, out_channels]`: the output pixel by pixel.
+    fn rows(&self, input: &Tensor) -> Tensor {
+        let Conv2dConfig { kernel, stride, padding, .. } = self.config;
         let zero = self.input_zero - SHIFT;
         let levels = (input / self.input_step + self.input_zero).round().clamp(0.0, self.input_steps) - SHIFT;
         // Padding adds zeros, which are the level `zero`.
@@ -334,8 +364,7 @@ impl nn::Module for Int8Conv2d {
         if let Some(bias) = &self.bias {
             output += bias;
         }
-        let batch = input.size()[0];
-        output.view([batch, height, width, -1]).permute([0, 3, 1, 2])
+        output
     }
 }
 

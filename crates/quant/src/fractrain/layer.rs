@@ -8,6 +8,7 @@ use super::noise::Stream;
 use super::{Bits, Error, GridKind, Operand, Precision, QuantConfig, Result, affine, memory};
 use core_tensor::autograd::{register_hook, with_backward};
 use core_tensor::nn::{Conv2d, Conv2dConfig, Linear, record};
+use core_tensor::workload::Operator;
 use std::sync::Arc;
 use tch::{Kind, Tensor, nn};
 
@@ -16,29 +17,26 @@ use tch::{Kind, Tensor, nn};
 pub(super) struct QuantConv2d {
     pub(super) conv: Conv2d,
     pub(super) config: Conv2dConfig,
-    pub(super) site: Site,
+    pub(super) site: QuantSite,
 }
 
 /// A quantised linear layer.
 #[derive(Debug)]
 pub(super) struct QuantLinear {
     pub(super) linear: Linear,
-    pub(super) site: Site,
+    pub(super) site: QuantSite,
 }
 
 impl nn::ModuleT for QuantConv2d {
     /// # Panics
     /// Like every tch layer, on an input that does not fit; at one bit on a symmetric grid.
     fn forward_t(&self, input: &Tensor, train: bool) -> Tensor {
-        record(self.conv.name(), || self.conv.operator(input));
-        if let Some(link) = &self.site.gate {
-            link.count_macs(self.conv.operator(input).macs().unwrap_or(0));
-        }
         let Conv2dConfig { stride, padding, groups, .. } = self.config;
         let apply = |input: &Tensor, weight: &Tensor, bias: Option<&Tensor>| {
             input.conv2d(weight, bias, [stride; 2], [padding; 2], [1, 1], groups)
         };
-        self.site.forward(input, &self.conv.weight, self.conv.bias.as_ref(), train, apply)
+        let Conv2d { weight, bias, .. } = &self.conv;
+        self.site.forward(input, (weight, bias.as_ref()), train, || self.conv.operator(input), apply)
     }
 }
 
@@ -46,15 +44,16 @@ impl nn::ModuleT for QuantLinear {
     /// # Panics
     /// Like every tch layer, on an input that does not fit; at one bit on a symmetric grid.
     fn forward_t(&self, input: &Tensor, train: bool) -> Tensor {
-        record(self.linear.name(), || self.linear.operator(input));
         let Linear { weight, bias, .. } = &self.linear;
-        self.site.forward(input, weight, bias.as_ref(), train, |input, weight, bias| input.linear(weight, bias))
+        let apply = |input: &Tensor, weight: &Tensor, bias: Option<&Tensor>| input.linear(weight, bias);
+        self.site.forward(input, (weight, bias.as_ref()), train, || self.linear.operator(input), apply)
     }
 }
 
-/// What rounding needs to know of a layer.
+/// A layer's place in a quantised network: its precision, its range, its gate and its count in the ledger. The factory's
+/// layers have one each; [`QuantFactory::site`](super::QuantFactory::site) gives one to a layer of your own.
 #[derive(Debug)]
-pub(super) struct Site {
+pub struct QuantSite {
     pub(super) name: String,
     /// Its number among the network's quantised layers; tells apart their streams of noise.
     pub(super) place: u64,
@@ -73,15 +72,28 @@ struct InputRange {
     pass: u64,
 }
 
-impl Site {
-    fn forward(
+impl QuantSite {
+    /// The layer's output: `apply` of the rounded input and weight, and of the bias as it is. In training the gradient of
+    /// that output is rounded when it arrives.
+    ///
+    /// The input's first axis holds samples, the weight's first axis output channels, each of which has a range of its own.
+    /// `operator` is what a sample costs, for workloads and gates. `apply` must be linear in each of input and weight, and
+    /// is called twice where [`Precision::weight_gradient`] is set.
+    ///
+    /// # Panics
+    /// As `apply` does; where libtorch refuses the tensors; at one bit on a symmetric grid.
+    pub fn forward(
         &self,
         input: &Tensor,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
+        (weight, bias): (&Tensor, Option<&Tensor>),
         train: bool,
+        operator: impl Fn() -> Operator,
         apply: impl Fn(&Tensor, &Tensor, Option<&Tensor>) -> Tensor,
     ) -> Tensor {
+        record(&self.name, &operator);
+        if let Some(link) = &self.gate {
+            link.count_macs(operator().macs().unwrap_or(0));
+        }
         let run = || self.try_forward(input, weight, bias, train, &apply);
         run().unwrap_or_else(|error| panic!("`{}`: {error}", self.name))
     }
@@ -97,10 +109,10 @@ impl Site {
         let precision = self.handle.precision();
         if train {
             let batch = input.size().first().copied().unwrap_or(0) as u64;
-            self.handle.note_forward(batch, precision);
+            self.handle.note_forward(self.place, batch, precision);
         }
         let weight = self.weight(weight, precision.weight)?;
-        let decision = self.gate.as_ref().map(|link| link.decide(input)).transpose()?;
+        let decision = self.gate.as_ref().map(|link| link.decide(input, precision.weight)).transpose()?;
         let quantised = decision.is_some() || precision.activation.is_some();
         let rounds_gradient = decision.is_some() || precision.gradient.is_some() || precision.weight_gradient.is_some();
         // Passes are counted whenever noise will be drawn, so that no two passes share it.

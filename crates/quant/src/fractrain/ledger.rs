@@ -4,7 +4,7 @@
 use super::gate::Gates;
 use super::{Error, Precision, QuantHandle, Result};
 use core_tensor::optim::{NamedTensors, Optimizer};
-use core_tensor::train::{Control, EpochReport, Observer, StepContext};
+use core_tensor::train::{Control, EpochReport, Observer, Progress, StepContext};
 use core_tensor::workload::{Layer, Pass, Workload};
 use indexmap::IndexMap;
 use tch::{Kind, Tensor};
@@ -14,6 +14,12 @@ use tch::{Kind, Tensor};
 /// Adds the metrics `effective_macs` (so far, everything counted), `reference_macs` (so far, as the paper counts: all three
 /// passes of the quantised layers alone) and, for ungated networks, `cp` (of this epoch, percent of full precision, as the
 /// paper counts).
+///
+/// Samples are those of all training passes since the last step, as the layer counts them that was the first to see one.
+/// With gates they are priced by the last finished pass of the step. Layers whose weights are frozen are charged
+/// all three passes like any other.
+///
+/// A loop of your own, without a trainer, calls [`step`](Self::step).
 #[derive(Debug)]
 pub struct CostLedger {
     handle: QuantHandle,
@@ -29,6 +35,8 @@ pub struct CostLedger {
     /// Samples by block and option, when there are gates.
     options: Vec<Vec<f64>>,
     epoch: (f64, f64),
+    /// What the handle had counted when that was last looked at.
+    seen: IndexMap<Precision, u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -78,6 +86,7 @@ impl CostLedger {
             gated: 0.0,
             options: Vec::new(),
             epoch: (0.0, 0.0),
+            seen: handle.samples(),
         })
     }
 
@@ -90,7 +99,23 @@ impl CostLedger {
         self
     }
 
-    /// Adds a step of `batch` samples.
+    /// Adds the training passes since the last call, or since the ledger was made. As an observer it does this itself.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a network with gates of which no pass was ever [finished](Gates::finish).
+    pub fn step(&mut self) -> Result<()> {
+        let samples = self.handle.samples();
+        let seen = std::mem::replace(&mut self.seen, samples.clone());
+        for (precision, samples) in samples {
+            let new = samples - seen.get(&precision).copied().unwrap_or(0);
+            if new > 0 {
+                self.add(new as f64, precision)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds `batch` samples.
     ///
     /// # Errors
     /// Gates of which no pass was ever finished.
@@ -170,9 +195,14 @@ impl Observer for CostLedger {
         "cost"
     }
 
+    fn before_epoch(&mut self, _: Progress, _: &mut dyn Optimizer) -> core_tensor::Result<()> {
+        // What ran since the last step belongs to none.
+        self.seen = self.handle.samples();
+        Ok(())
+    }
+
     fn after_step(&mut self, _: &StepContext, _: &mut dyn Optimizer) -> core_tensor::Result<Control> {
-        let last = self.handle.last_forward();
-        self.add(last.batch as f64, last.precision).map_err(|error| error.into_core("cost"))?;
+        self.step().map_err(|error| error.into_core("cost"))?;
         Ok(Control::Continue)
     }
 

@@ -11,6 +11,7 @@
 //! | you want to | take |
 //! |---|---|
 //! | quantise a network without touching it | [`QuantFactory`], a [`LayerFactory`](core_tensor::nn::LayerFactory) |
+//! | quantise a layer of your own | [`QuantFactory::site`] |
 //! | change its precision | [`QuantHandle`], or a [`PrecisionSchedule`] through [`PrecisionController`] |
 //! | round a tensor | [`Affine`], [`QParams`], [`round_per_sample`] |
 //! | know what it cost | [`CostLedger`] |
@@ -52,6 +53,7 @@ pub use gate::{CostController, CpTarget, DfqConfig, DfqOption, FollowTarget, Gat
 pub use handle::QuantHandle;
 pub use indicator::{AtEpochs, PlateauConfig, PlateauIndicator, StageIndicator};
 pub use int8::{Int8Factory, Int8Model, export_int8};
+pub use layer::QuantSite;
 pub use ledger::{CostLedger, at_precision, step_cost};
 pub use norm::RangeBatchNorm;
 pub use precision::{Bits, Operand, Precision};

@@ -1,5 +1,6 @@
 //! Precision over time: progressive (PFQ), cyclic (CPT), static, or a closure; and the observer that applies it.
 
+use super::gate::loss_proper;
 use super::indicator::check_reach;
 use super::{Error, Precision, QuantHandle, Result, StageIndicator, Warning};
 use core_tensor::optim::{NamedTensors, Optimizer};
@@ -226,7 +227,8 @@ impl PrecisionSchedule for Cyclic {
 /// precision of fewer bits than a layer's grid can have.
 ///
 /// Adds the metrics `forward_bits` and `gradient_bits` (of the epoch's last step, 32 for full precision) and `switched` (1
-/// where the precision changes for good after the epoch).
+/// where the precision changes for good after the epoch). The schedule is given the metric `cross_entropy` or, where there is
+/// none, `task_loss` (of [`WithGateCost`](super::WithGateCost)), or else `loss`.
 ///
 /// A restored training has the precision again that it was saved at, for evaluations before its next step or after its
 /// last.
@@ -309,11 +311,10 @@ impl<S: PrecisionSchedule> Observer for PrecisionController<S> {
     }
 
     fn after_epoch(&mut self, report: &mut EpochReport, _: &mut dyn Optimizer) -> core_tensor::Result<Control> {
-        let [forward, _, gradient] = self.handle.last_forward().precision.widths();
+        let [forward, _, gradient] = self.handle.last_precision().widths();
         report.metrics.insert("forward_bits".into(), forward.into());
         report.metrics.insert("gradient_bits".into(), gradient.into());
-        let loss = report.metrics.get("cross_entropy").or_else(|| report.metrics.get("loss"));
-        let switched = self.schedule.end_of_epoch(loss.copied().unwrap_or(f64::NAN));
+        let switched = self.schedule.end_of_epoch(loss_proper(report));
         let switched = switched.map_err(|error| error.into_core("precision"))?;
         report.metrics.insert("switched".into(), f64::from(u8::from(switched)));
         if switched {

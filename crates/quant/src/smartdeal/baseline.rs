@@ -1,8 +1,9 @@
 //! What SmartDeal is measured against, at an equal number of bits: pruning with shared or uniform values, powers of two
-//! without a basis, low rank.
+//! without a basis; and pruning, quantisation and low rank, each alone.
 //!
 //! Every method gets a budget and spends as much of it as it can: the pruning methods keep as many of the largest
-//! weights as fit, low rank takes the highest rank that fits. Nothing is re-trained.
+//! weights as fit, low rank takes the highest rank that fits, quantisation alone the widest codes. Nothing is
+//! re-trained.
 
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -31,6 +32,11 @@ pub enum Baseline {
         /// Code width with its sign, 2 to 6.
         bits: u8,
     },
+    /// Magnitude pruning alone: what is kept has 32 bits.
+    Prune,
+    /// Symmetric uniform quantisation alone: every weight in codes of 2 to 16 bits, as wide as the budget pays for, and
+    /// no index.
+    Uniform,
     /// Truncated singular value decomposition of `[out, rest]`, its two factors in 8-bit fixed point.
     LowRank,
 }
@@ -60,12 +66,14 @@ impl Baseline {
     /// # Errors
     /// [`Error::Shape`] or [`Error::NotFinite`] for weights that do not fit the shape or are not finite;
     /// [`Error::Config`] for a code width outside its range, and for a budget that the method's table alone exceeds: 32
-    /// bits a shared value, or 32 for the one scale. Low rank then gives zeros, which cost nothing. [`Error::Torch`]
-    /// for a decomposition that fails.
+    /// bits a shared value, or 32 for the one scale. Low rank then gives zeros, which cost nothing, and so does
+    /// quantisation alone below 2 bits a weight. [`Error::Torch`] for a decomposition that fails.
     pub fn approximate(self, weights: &[f32], shape: &LayerShape, budget: u64) -> Result<Approximation> {
         check_weights(weights, shape)?;
         let bits = match self {
             Self::LowRank => return low_rank(weights, shape, budget),
+            Self::Uniform => return Ok(quantise(weights, budget)),
+            Self::Prune => 32,
             Self::PruneKMeans { bits } => self.check_bits(bits, 1..=8, "1 to 8")?,
             Self::PruneUniform { bits } => self.check_bits(bits, 2..=8, "2 to 8")?,
             Self::PrunePowersOfTwo { bits } => self.check_bits(bits, 2..=6, "2 to 6")?,
@@ -73,7 +81,8 @@ impl Baseline {
         // Tables: the shared values, or one scale.
         let table = match self {
             Self::PruneKMeans { .. } => 32u64 << bits,
-            _ => 32,
+            Self::Prune => 0,
+            _ => SCALE_BITS,
         };
         let Some(rest) = budget.checked_sub(table) else {
             return Err(Error::Config {
@@ -87,6 +96,7 @@ impl Baseline {
         match self {
             Self::PruneKMeans { .. } => share_values(&mut approximated, 1 << bits),
             Self::PruneUniform { .. } => round_uniformly(&mut approximated, bits),
+            Self::Prune => {}
             _ => round_to_powers(&mut approximated, bits),
         }
         Ok(Approximation { weights: approximated, bits: cost + table })
@@ -167,6 +177,23 @@ fn share_values(weights: &mut [f32], clusters: usize) {
     }
 }
 
+/// Bits of a scale that a layer's weights share.
+const SCALE_BITS: u64 = 32;
+/// Widest code of quantisation alone: more of them change nothing that shows.
+const WIDEST: u64 = 16;
+
+/// Every weight in the widest codes that fit, none in fewer than two bits.
+fn quantise(weights: &[f32], budget: u64) -> Approximation {
+    let count = weights.len() as u64;
+    let bits = budget.saturating_sub(SCALE_BITS).checked_div(count).unwrap_or(0).min(WIDEST);
+    if bits < 2 {
+        return Approximation { weights: vec![0.0; weights.len()], bits: 0 };
+    }
+    let mut rounded = weights.to_vec();
+    round_uniformly(&mut rounded, bits as u8);
+    Approximation { weights: rounded, bits: count * bits + SCALE_BITS }
+}
+
 fn round_uniformly(weights: &mut [f32], bits: u8) {
     let largest = weights.iter().fold(0f32, |m, w| m.max(w.abs()));
     let top = ((1u32 << (bits - 1)) - 1) as f32;
@@ -230,7 +257,9 @@ mod tests {
         (0..count).map(|_| ((0..12).map(|_| rng.random::<f32>()).sum::<f32>() - 6.0) * 0.06).collect()
     }
 
-    const ALL: [Baseline; 4] = [
+    const ALL: [Baseline; 6] = [
+        Baseline::Prune,
+        Baseline::Uniform,
         Baseline::PruneKMeans { bits: 4 },
         Baseline::PruneUniform { bits: 8 },
         Baseline::PrunePowersOfTwo { bits: 4 },
@@ -284,6 +313,26 @@ mod tests {
         assert_eq!(result.bits, 176);
         assert!(result.relative_error(&weights) < 2.0 / 127.0);
         assert_eq!(Baseline::LowRank.approximate(&weights, &shape, 100).unwrap().bits, 0);
+    }
+
+    #[test]
+    fn pruning_alone_keeps_values_as_they_are_and_quantising_alone_keeps_every_weight() {
+        let shape = LayerShape::Linear { out_features: 1, in_features: 12 };
+        let weights: Vec<f32> = (1..=12).map(|i| i as f32 / 12.0).collect();
+        // Two survivors with their run lengths, 36 bits each: a bit less than with a bitmap. A third is a bit too many.
+        let pruned = Baseline::Prune.approximate(&weights, &shape, 12 + 2 * 32 + 31).unwrap();
+        assert_eq!((pruned.bits, &pruned.weights[10..]), (72, &weights[10..]));
+        assert!(pruned.weights[..10].iter().all(|w| *w == 0.0));
+        // Three bits a weight and a scale: thirds of the largest.
+        for (budget, bits) in
+            [(32 + 36, 32 + 36), (32 + 47, 32 + 36), (32 + 48, 32 + 48), (32 + 23, 0), (u64::MAX, 32 + 192)]
+        {
+            assert_eq!(Baseline::Uniform.approximate(&weights, &shape, budget).unwrap().bits, bits, "{budget}");
+        }
+        let thirds = Baseline::Uniform.approximate(&weights, &shape, 32 + 36).unwrap().weights;
+        assert!(thirds.iter().zip(&weights).all(|(t, w)| (t * 3.0 - (w * 3.0).round()).abs() < 1e-6), "{thirds:?}");
+        assert_eq!(thirds.iter().filter(|w| **w == 0.0).count(), 1);
+        assert_eq!(Baseline::Uniform.approximate(&weights, &shape, 32 + 23).unwrap().weights, [0.0; 12]);
     }
 
     #[test]

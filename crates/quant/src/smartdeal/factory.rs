@@ -133,7 +133,7 @@ impl nn::Module for CompressedConv2d {
         let &[batch, _, height, width] = &size[..] else {
             panic!("`{}` takes [batch, channels, height, width], not {size:?}", self.name)
         };
-        record(&self.name, || self.operator([height as u64, width as u64]));
+        record(&self.name, || conv_operator(&self.config, [height as u64, width as u64]));
         let size = [height as usize, width as usize];
         let run = || -> Result<Tensor> {
             let bias = self.bias.as_ref().map(floats).transpose()?;
@@ -146,19 +146,28 @@ impl nn::Module for CompressedConv2d {
     }
 }
 
-impl CompressedConv2d {
-    fn operator(&self, input: [u64; 2]) -> Operator {
-        let Conv2dConfig { in_channels, out_channels, kernel, stride, padding, groups, .. } = self.config;
-        Operator::Conv2d {
-            in_channels: in_channels as u64,
-            out_channels: out_channels as u64,
-            kernel: [kernel as u64; 2],
-            stride: [stride as u64; 2],
-            padding: [padding as u64; 2],
-            dilation: [1, 1],
-            groups: groups as u64,
-            input,
-        }
+/// What a convolution computes on an input of that height and width.
+pub(super) fn conv_operator(config: &Conv2dConfig, input: [u64; 2]) -> Operator {
+    let Conv2dConfig { in_channels, out_channels, kernel, stride, padding, groups, .. } = *config;
+    Operator::Conv2d {
+        in_channels: in_channels as u64,
+        out_channels: out_channels as u64,
+        kernel: [kernel as u64; 2],
+        stride: [stride as u64; 2],
+        padding: [padding as u64; 2],
+        dilation: [1, 1],
+        groups: groups as u64,
+        input,
+    }
+}
+
+/// What a linear layer computes on an input of that size, `[batch, …, in_features]`.
+pub(super) fn linear_operator(config: &LinearConfig, size: &[i64]) -> Operator {
+    let rows: i64 = size.iter().skip(1).rev().skip(1).product();
+    Operator::Linear {
+        in_features: config.in_features as u64,
+        out_features: config.out_features as u64,
+        rows: rows as u64,
     }
 }
 
@@ -175,12 +184,7 @@ impl nn::Module for CompressedLinear {
     /// Like every tch layer, on an input that does not fit.
     fn forward(&self, input: &Tensor) -> Tensor {
         let mut dims: Vec<usize> = input.size().iter().map(|d| *d as usize).collect();
-        let rows: usize = dims.iter().skip(1).rev().skip(1).product();
-        record(&self.name, || Operator::Linear {
-            in_features: self.config.in_features as u64,
-            out_features: self.config.out_features as u64,
-            rows: rows as u64,
-        });
+        record(&self.name, || linear_operator(&self.config, &input.size()));
         if let Some(last) = dims.last_mut() {
             assert_eq!(*last as i64, self.config.in_features, "`{}`: length of an input vector", self.name);
             *last = self.config.out_features as usize;

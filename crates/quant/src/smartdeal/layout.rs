@@ -279,6 +279,35 @@ mod tests {
     }
 
     #[test]
+    fn whole_networks_have_the_coefficients_and_basis_entries_of_the_published_rule() {
+        let linear = |out_features, in_features| LayerShape::Linear { out_features, in_features };
+        let stage = |from, to, blocks: usize| {
+            let mut layers = vec![conv(to, from, 3)];
+            layers.resize(2 * blocks, conv(to, to, 3));
+            layers
+        };
+        // Without projections on its shortcuts, and with them.
+        let resnet20 =
+            [vec![conv(16, 3, 3)], stage(16, 16, 3), stage(16, 32, 3), stage(32, 64, 3), vec![linear(10, 64)]].concat();
+        let widths = [(64, 64), (64, 128), (128, 256), (256, 512)];
+        let mut resnet18 = vec![conv(64, 3, 3), linear(10, 512)];
+        resnet18.extend(widths.iter().flat_map(|(from, to)| stage(*from, *to, 2)));
+        resnet18.extend(widths[1..].iter().map(|(from, to)| conv(*to, *from, 1)));
+        let mlp = vec![linear(300, 784), linear(100, 300), linear(10, 100)];
+        for (layers, weights, coefficients, entries) in [
+            (resnet20, 268_336, 268_356, 6_282),
+            (resnet18, 11_164_352, 11_165_898, 180_378),
+            (mlp, 266_200, 266_820, 6_390),
+        ] {
+            let layouts: Vec<Layout> =
+                layers.iter().map(|shape| Layout::new(*shape, BlockRule::Reference).unwrap()).collect();
+            assert_eq!(layers.iter().map(LayerShape::weights).sum::<usize>(), weights);
+            assert_eq!(layouts.iter().map(Layout::entries).sum::<usize>(), coefficients);
+            assert_eq!(layouts.iter().map(|layout| layout.blocks() * layout.basis_len()).sum::<usize>(), entries);
+        }
+    }
+
+    #[test]
     fn equal_pieces_cover_what_the_published_rule_leaves_whole() {
         let shape = LayerShape::Linear { out_features: 2, in_features: 25088 };
         let layout = Layout::new(shape, BlockRule::MaxRows(64)).unwrap();

@@ -101,12 +101,16 @@ impl CompressPolicy {
 
     /// Whether this policy decomposes a tensor, and if not, why.
     fn shape_of(&self, name: &str, dims: &[usize]) -> std::result::Result<LayerShape, Kept> {
-        let Some(shape) = LayerShape::of_weight(dims).filter(|_| name.rsplit('.').next() == Some("weight")) else {
+        // A norm's has one dimension.
+        if name.rsplit('.').next() != Some("weight") || dims.len() < 2 {
             return Err(Kept::NotAWeight);
-        };
+        }
         if let Some(prefix) = self.keep_dense.iter().find(|prefix| name.starts_with(prefix.as_str())) {
             return Err(Kept::Because(format!("`{prefix}` is kept dense")));
         }
+        let Some(shape) = LayerShape::of_weight(dims) else {
+            return Err(Kept::Because(format!("a weight of {} dimensions", dims.len())));
+        };
         if let LayerShape::Conv { kernel, .. } = shape
             && self.kernels == Kernels::Published
             && ![[1, 1], [3, 3]].contains(&kernel)
@@ -188,13 +192,14 @@ pub struct CompressReport {
 }
 
 impl CompressReport {
-    /// Zeros among all coefficients.
+    /// Zeros among all coefficients; 0 where nothing was compressed.
     pub fn element_sparsity(&self) -> f64 {
         let sum = |f: fn(&LayerStats) -> usize| self.layers.iter().map(|l| f(&l.stats)).sum::<usize>();
-        1.0 - sum(|s| s.non_zeros) as f64 / sum(|s| s.entries).max(1) as f64
+        let entries = sum(|s| s.entries);
+        if entries == 0 { 0.0 } else { 1.0 - sum(|s| s.non_zeros) as f64 / entries as f64 }
     }
 
-    /// Zero rows among all rows.
+    /// Zero rows among all rows; 0 where nothing was compressed.
     pub fn vector_sparsity(&self) -> f64 {
         let sum = |f: fn(&LayerStats) -> usize| self.layers.iter().map(|l| f(&l.stats)).sum::<usize>();
         sum(|s| s.zero_rows) as f64 / sum(|s| s.rows).max(1) as f64
@@ -208,9 +213,9 @@ impl CompressReport {
 
 /// Compresses every weight of a store; everything else is carried along dense.
 ///
-/// A weight is what is named `weight` and has four dimensions (a convolution) or two (a linear layer). A table of
-/// embeddings has two as well and is taken for a linear layer: name it in [`CompressPolicy::keep_dense`] unless that is
-/// wanted.
+/// A weight is what is named `weight` and has four dimensions (a convolution) or two (a linear layer). Those of other
+/// numbers of dimensions, but for one, have no useful decomposition. A table of embeddings has two as well and is taken
+/// for a linear layer: name it in [`CompressPolicy::keep_dense`] unless that is wanted.
 ///
 /// ```
 /// use quant::smartdeal::{compress, CompressPolicy};
@@ -383,6 +388,22 @@ mod tests {
         assert_eq!(report.kept_dense.len(), 3);
         let strict = CompressPolicy { undecomposable: Undecomposable::Refuse, ..policy };
         assert!(matches!(compress(&store(), &strict), Err(Error::NotDecomposable { .. })));
+    }
+
+    #[test]
+    fn a_weight_of_three_dimensions_is_listed_or_refused_and_nothing_compressed_saves_nothing() {
+        let store = VarStore::new(Device::Cpu);
+        nn::conv1d(store.root() / "conv", 4, 8, 3, Default::default());
+        nn::batch_norm1d(store.root() / "bn", 8, Default::default());
+        let policy = CompressPolicy::with_theta(0.05);
+        let (model, report) = compress(&store, &policy).unwrap();
+        assert_eq!((model.layers().count(), report.layers.len()), (0, 0));
+        assert_eq!(report.kept_dense, [("conv.weight".to_owned(), "a weight of 3 dimensions".to_owned())]);
+        assert_eq!((report.element_sparsity(), report.vector_sparsity()), (0.0, 0.0));
+        assert_eq!(report.storage().compression_ratio(), 1.0);
+        let strict = CompressPolicy { undecomposable: Undecomposable::Refuse, ..policy };
+        let refused = compress(&store, &strict);
+        assert!(matches!(refused, Err(Error::NotDecomposable { layer, .. }) if layer == "conv.weight"));
     }
 
     #[test]

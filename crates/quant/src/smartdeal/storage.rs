@@ -43,8 +43,11 @@ impl Storage {
         self.coefficient_bits + self.index_bits + self.basis_bits
     }
 
-    /// `32·N_W / bits`; infinite for a layer that takes no bits.
+    /// `32·N_W / bits`; infinite for weights that take no bits, 1 for no weights.
     pub fn compression_ratio(&self) -> f64 {
+        if self.dense_bits == 0 && self.total_bits() == 0 {
+            return 1.0;
+        }
         self.dense_bits as f64 / self.total_bits() as f64
     }
 }

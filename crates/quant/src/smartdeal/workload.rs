@@ -4,7 +4,7 @@ use core_tensor::workload::Workload;
 use serde::{Deserialize, Serialize};
 
 use super::{SdLayer, SdzModel, smallest_scheme, storage};
-use crate::Result;
+use crate::{Error, Result};
 
 /// What a hardware model needs to know of one compressed layer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,13 +54,18 @@ pub fn hardware_stats(model: &SdzModel) -> Result<Vec<HardwareStats>> {
 /// rebuilt weight, `weight_bits` (8 on SmartExchange's chip). Layers that stayed dense are unchanged.
 ///
 /// # Errors
-/// As [`HardwareStats::of_layer`].
+/// [`Error::Missing`] for a compressed layer that the workload does not name; as [`HardwareStats::of_layer`].
 pub fn compressed_workload(dense: &Workload, model: &SdzModel, weight_bits: u8) -> Result<Workload> {
     let mut workload = dense.clone();
     for stats in hardware_stats(model)? {
+        let mut named = false;
         for layer in workload.layers.iter_mut().filter(|layer| layer.name == stats.name) {
             layer.weight.density = stats.row_density;
             layer.weight.bits = weight_bits;
+            named = true;
+        }
+        if !named {
+            return Err(Error::Missing { name: stats.name, place: "the workload".into() });
         }
     }
     Ok(workload)
@@ -90,5 +95,8 @@ mod tests {
         let workload = compressed_workload(&Workload::new("w", layers), &model, 8).unwrap();
         assert_eq!((workload.layers[0].weight.density, workload.layers[0].weight.bits), (0.75, 8));
         assert_eq!((workload.layers[1].weight.density, workload.layers[1].weight.bits), (1.0, 32));
+        let other = Workload::new("w", vec![Layer::new("head", Operator::linear(12, 1))]);
+        let refused = compressed_workload(&other, &model, 8);
+        assert!(matches!(refused, Err(Error::Missing { name, .. }) if name == "fc"));
     }
 }

@@ -102,6 +102,7 @@ impl Experiment for CvLth {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiments::finished_runs::finished;
     use crate::{DataRoot, Device, Tier};
     use std::collections::BTreeSet;
 
@@ -149,13 +150,67 @@ mod tests {
     }
 
     #[test]
+    fn tickets_and_complements_are_held_against_the_tasks_own_ticket_at_fresh_weights() {
+        let empty = tempfile::tempdir().unwrap();
+        let ask = Ask { tier: Tier::Quick, seeds: None, device: Device::Cpu, data: DataRoot::at(empty.path()) };
+        let runs = CvLth.plan(&ask).unwrap().runs.into_iter().map(|planned| planned.run);
+        let runs = runs.filter(|run| run.kind == transfer::FRESH || run.kind == Objective::Supervised.transfer());
+        let metric = |run: &Run, name: &str| {
+            let fresh = run.kind == transfer::FRESH;
+            match name {
+                "ticket_10" => 52.0,
+                "own_10" => {
+                    if fresh {
+                        50.0
+                    } else {
+                        60.0
+                    }
+                }
+                "own_complement" => {
+                    if fresh {
+                        30.0
+                    } else {
+                        48.0
+                    }
+                }
+                "own_6" => {
+                    if fresh {
+                        49.0
+                    } else {
+                        40.0
+                    }
+                }
+                _ => 45.0,
+            }
+        };
+        let mut names: Vec<String> =
+            ["dense", "dense_std", "own_6", "own_10", "own_barrier", "matching", "failing", "identity"]
+                .map(str::to_owned)
+                .to_vec();
+        names.extend(["flip", "complement", "random"].map(|change| format!("own_{change}")));
+        names.extend(["ticket", "random"].iter().flat_map(|arm| [3, 5, 10].map(|round| format!("{arm}_{round}"))));
+        let results = runs.map(|run| {
+            let metrics: Metrics = names.iter().map(|name| (name.clone(), metric(&run, name))).collect();
+            let outcome = finished(&run, &metrics);
+            (run, outcome)
+        });
+        let section = CvLth.judge(&ask, &Results::new(results.collect())).unwrap();
+        for (id, difference) in [("T2c-supervised", 2.0), ("T4-complement-fresh-supervised", -1.0)] {
+            let claim = section.claims.iter().find(|claim| claim.id() == id).unwrap();
+            assert_eq!((claim.mean(), claim.verdict().as_str()), (Some(difference), "reproduced"), "{id}");
+        }
+    }
+
+    #[test]
     fn every_objective_has_a_control_on_its_own_task() {
         let empty = tempfile::tempdir().unwrap();
         let ask = Ask { tier: Tier::Standard, seeds: None, device: Device::Cpu, data: DataRoot::at(empty.path()) };
         let section = CvLth.judge(&ask, &Results::new(Vec::new())).unwrap();
         for objective in Objective::ALL {
-            let id = format!("T0-{}", objective.name());
-            assert!(section.claims.iter().any(|claim| claim.id() == id), "{id}");
+            for claim in ["T0", "C1"] {
+                let id = format!("{claim}-{}", objective.name());
+                assert!(section.claims.iter().any(|claim| claim.id() == id), "{id}");
+            }
         }
     }
 }

@@ -3,8 +3,10 @@
 //! ```text
 //! blocks    random matrices: the joint fit against rounding alone
 //! network   dense training ──► one-shot compression, rivals at equal bits, re-training, the file
+//!                          └─► dense training, as long as re-training
 //! learning  dense training on one half ──► training in SmartDeal form on the other
-//! energy    a compressed ResNet-20 on the accelerator model
+//!                                      └─► dense training on it
+//! energy    a compressed ResNet-20 on the accelerator model; what weights of two ResNets take while they learn
 //! training-energy  a training step of two ResNets on it
 //! trained   (standard tier) a network on images ──► retrained: compressed at three shares of zeros, two epochs of alternation
 //!                                               ├─► learned: at the first share, six epochs in SmartDeal form
@@ -19,6 +21,7 @@ mod images;
 mod learning;
 mod network;
 mod training_energy;
+mod training_storage;
 
 use super::training::DataChoice;
 use crate::{Ask, DataSource, DataUse, Experiment, Metrics, Plan, Results, Run, RunContext, Section, Tier};
@@ -27,14 +30,16 @@ use quant::smartdeal::train::{CoefficientMode, UpdateConfig};
 const PAPER: &str = "smartdeal";
 /// Counted up whenever the code computes something else from the same parameters.
 const REVISION: u32 = 1;
-/// The same for networks that are judged by what their file holds.
+/// The same for the small network that is compressed and re-trained.
+const NETWORK_REVISION: u32 = 3;
+/// The same for networks on images that are judged by what their file holds.
 const FILE_REVISION: u32 = 2;
 /// The same for trainings that move coefficients.
-const MOVING_REVISION: u32 = 5;
+const MOVING_REVISION: u32 = 6;
 /// The same for those of the network on images.
 const MOVING_IMAGES_REVISION: u32 = 6;
 /// The same for inference and for training priced on accelerator models.
-const PRICE_REVISION: u32 = 2;
+const PRICE_REVISION: u32 = 3;
 const TRAINING_PRICE_REVISION: u32 = 3;
 
 /// Seeds of the small network that learns in form; of all else there are three.
@@ -77,8 +82,8 @@ impl Experiment for SmartDeal {
         for seed in ask.seeds(3) {
             let mut add = |run: Run, revision: u32, effort: f64| plan.add_weighted(run.at_revision(revision), effort);
             add(ask.run(PAPER, "blocks", seed, &defaults.0)?, REVISION, 0.02);
-            add(ask.run(PAPER, "network", seed, &defaults.1)?, FILE_REVISION, 1.0);
-            add(ask.run(PAPER, "energy", seed, &defaults.3)?, PRICE_REVISION, 0.05);
+            add(ask.run(PAPER, "network", seed, &defaults.1)?, NETWORK_REVISION, 1.1);
+            add(ask.run(PAPER, "energy", seed, &defaults.3)?, PRICE_REVISION, 10.0);
             add(ask.run(PAPER, "training-energy", seed, &defaults.4)?, TRAINING_PRICE_REVISION, 1.5);
         }
         for seed in ask.seeds(LEARNING_SEEDS) {

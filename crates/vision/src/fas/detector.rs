@@ -3,14 +3,14 @@
 use super::data::{Crop, PixelBox};
 use super::error::{Error, Result};
 use super::metrics::{Criterion, Dev, Threshold};
-use super::model::{PlainBackbone, Proxy, ProxyConfig, ProxyFas};
+use super::model::{Backbone, PlainBackbone, Proxy, ProxyConfig, ProxyFas};
 use super::panel::Panel;
 use core_tensor::checkpoint::{Header, LoadPolicy, SafetensorsFile, load_variables, save_variables};
 use core_tensor::nn::Standard;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use tch::nn::VarStore;
+use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};
 
 const SCHEMA: &str = "vision.fas.detector";
@@ -21,9 +21,9 @@ const SCHEMA: &str = "vision.fas.detector";
 pub struct DetectorConfig {
     /// Branches and attention.
     pub network: ProxyConfig,
-    /// Width of the [`PlainBackbone`].
+    /// Width of the [`PlainBackbone`]; of a backbone of one's own it says nothing.
     pub width: i64,
-    /// Pixels across of the network's input: RGB, 8 bit over 255.
+    /// Pixels across of the network's input: RGB, 8 bit over 255; two or more of the backbone's strides.
     pub size: u32,
     /// Side of the square that is cut out, as a multiple of the longer side of the face box.
     pub crop_scale: f64,
@@ -39,6 +39,10 @@ pub struct DetectorConfig {
     pub brightness: [f64; 2],
     /// Pictures whose sharpness (mean squared difference of neighbours, of luma in 0 to 1) is less are not judged.
     pub least_sharpness: f64,
+    /// Pictures of which the attention is less sure, by [`Assessment::uncertainty`], are not judged: such as a high
+    /// quantile of what it is on the development set. `None`, as in files that do not say, judges them all.
+    #[serde(default)]
+    pub most_uncertainty: Option<f64>,
 }
 
 impl DetectorConfig {
@@ -70,6 +74,8 @@ pub enum Reason {
     Exposure,
     /// Too blurred.
     Blur,
+    /// The network is too unsure of what it says.
+    Uncertain,
 }
 
 /// What a detector says about a picture.
@@ -107,19 +113,31 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// A detector with random weights, to be trained or loaded into.
+    /// A detector on a [`PlainBackbone`] with random weights, to be trained or loaded into.
     ///
     /// # Errors
     /// [`Error::BadParam`] for settings out of range.
     pub fn new(config: DetectorConfig) -> Result<Self> {
-        let refuse = |name, expected, value| Err(Error::BadParam { name, expected, value });
-        // A file's header says them before anything else is known of it.
-        if !(1..=4096).contains(&config.width) {
-            return refuse("width", "1 to 4096", config.width as f64);
+        let width = config.width;
+        // A file's header says it before anything else is known of it.
+        if !(1..=4096).contains(&width) {
+            return Err(Error::BadParam { name: "width", expected: "1 to 4096", value: width as f64 });
         }
+        Self::with_backbone(config, plain(width))
+    }
+
+    /// The same on a backbone of one's own, which `backbone` makes under the path that it is given.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_backbone(
+        config: DetectorConfig,
+        backbone: impl FnOnce(&nn::Path) -> Box<dyn Backbone>,
+    ) -> Result<Self> {
+        let refuse = |name, expected, value| Err(Error::BadParam { name, expected, value });
         config.network.validate()?;
-        if !(8..=1024).contains(&config.size) || !config.size.is_multiple_of(4) {
-            return refuse("size", "8 to 1024, divisible by 4", f64::from(config.size));
+        if !(8..=1024).contains(&config.size) {
+            return refuse("size", "8 to 1024", f64::from(config.size));
         }
         if !(config.crop_scale > 0.0 && config.crop_scale.is_finite()) {
             return refuse("crop_scale", "above 0", config.crop_scale);
@@ -138,11 +156,30 @@ impl Detector {
         if darkest > brightest {
             return refuse("brightness", "the least first", darkest);
         }
+        if let Some(most) = config.most_uncertainty {
+            if !(most >= 0.0 && most.is_finite()) {
+                return refuse("most_uncertainty", "finite and at least 0", most);
+            }
+            if !config.network.attention.knows_uncertainty() {
+                return refuse("most_uncertainty", "none with an attention that knows no uncertainty", most);
+            }
+        }
         let threshold = Threshold::saved(config.threshold, config.criterion)?;
         let store = VarStore::new(Device::Cpu);
-        let backbone = Box::new(PlainBackbone::new(&(store.root() / "backbone"), &Standard, config.width));
+        let backbone = backbone(&(store.root() / "backbone"));
+        let (size, stride) = (i64::from(config.size), backbone.stride());
+        if stride < 1 || size % stride != 0 || size / stride < 2 {
+            return refuse("size", "two or more of the backbone's strides", f64::from(config.size));
+        }
         let network = ProxyFas::new(&store.root(), &Standard, backbone, config.network.clone())?;
         Ok(Self { store, network, config, threshold })
+    }
+
+    /// On another device, where it is trained and assesses from now on; it starts on the CPU.
+    #[must_use]
+    pub fn to_device(mut self, device: Device) -> Self {
+        self.store.set_device(device);
+        self
     }
 
     /// The network, for training.
@@ -171,8 +208,8 @@ impl Detector {
     /// Writes weights and configuration to one safetensors file.
     ///
     /// # Errors
-    /// [`Error::BadParam`] for a threshold or a criterion that is not finite, which the header could not hold; a file that
-    /// cannot be written.
+    /// [`Error::BadParam`] for a threshold or a criterion that is not finite, which the header could not hold; a file
+    /// that cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let limit = match self.config.criterion {
             Criterion::AtApcer(limit) | Criterion::AtBpcer(limit) | Criterion::Fixed(limit) => limit,
@@ -186,24 +223,27 @@ impl Detector {
         Ok(save_variables(path, &self.store, &Header::new(SCHEMA, 1, &self.config))?)
     }
 
-    /// Reads what [`save`](Self::save) wrote.
+    /// Reads what [`save`](Self::save) wrote of a detector on a [`PlainBackbone`].
     ///
     /// # Errors
     /// A file that is missing, malformed, or of something else.
     pub fn load(path: &Path) -> Result<Self> {
-        let file = SafetensorsFile::open(path)?;
-        let config = Header::<DetectorConfig>::from_metadata(file.metadata(), SCHEMA, 1, path)?.content;
-        // Sizes that the file's weights do not have could ask for gigabytes of network before they are compared.
-        let (channels, features) = (config.width.saturating_mul(2), config.network.features);
-        for (largest, side) in [("backbone.block4.conv.weight", channels), ("live.block1.conv.weight", features)] {
-            let found = file.tensors().get(largest).map(|info| info.shape.clone());
-            if found.as_deref() != Some(&[side, side, 3, 3]) {
-                let expected = format!("`{largest}` of shape [{side}, {side}, 3, 3]");
-                let found = found.map_or("none".into(), |shape| format!("{shape:?}"));
-                return Err(Error::unreadable(path, format!("expected {expected}, found {found}")));
-            }
-        }
-        let detector = Self::new(config)?;
+        let (file, config) = opened(path)?;
+        is_square(&file, path, "backbone.block4.conv.weight", config.width.saturating_mul(2))?;
+        Self::filled(path, Self::new(config)?)
+    }
+
+    /// Reads what [`save`](Self::save) wrote of a detector on a backbone of one's own, made as
+    /// [`with_backbone`](Self::with_backbone) makes it.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); a backbone of other variables than the file's.
+    pub fn load_with(path: &Path, backbone: impl FnOnce(&nn::Path) -> Box<dyn Backbone>) -> Result<Self> {
+        let (_, config) = opened(path)?;
+        Self::filled(path, Self::with_backbone(config, backbone)?)
+    }
+
+    fn filled(path: &Path, detector: Self) -> Result<Self> {
         load_variables(path, &detector.store, &LoadPolicy::strict())?;
         Ok(detector)
     }
@@ -211,8 +251,8 @@ impl Detector {
     /// Judges the face in a picture; without a box, the largest square in its middle is the face's.
     ///
     /// # Errors
-    /// [`Error::BadShape`] for an empty picture or a box that is not finite, [`Error::BoxOutside`] for a box that does not
-    /// overlap it.
+    /// [`Error::BadShape`] for an empty picture or a box that is not finite, [`Error::BoxOutside`] for a box that does
+    /// not overlap it.
     pub fn assess(&self, picture: &image::RgbImage, face: Option<PixelBox>) -> Result<Assessment> {
         let crop = self.config.crop();
         let square = crop.square(picture.dimensions(), face)?;
@@ -221,7 +261,8 @@ impl Detector {
         let side = i64::from(self.config.size);
         let seen = Tensor::from_slice(&pixels).view([side, side, 3]).permute([2, 0, 1]).contiguous();
         let seen = seen.to_kind(Kind::Float) / 255.0;
-        let out = tch::no_grad(|| self.network.forward(&seen.unsqueeze(0), false))?;
+        let input = seen.unsqueeze(0).to_device(self.store.device());
+        let out = tch::no_grad(|| self.network.forward(&input, false))?;
         let score = out.score().double_value(&[0]);
         let uncertainty = (!out.sigma.is_empty()).then(|| {
             out.sigma.values().map(|sigma| sigma.mean(Kind::Double).double_value(&[])).sum::<f64>()
@@ -234,13 +275,39 @@ impl Detector {
             Decision::Unsure(Reason::Exposure)
         } else if sharpness < self.config.least_sharpness {
             Decision::Unsure(Reason::Blur)
+        } else if self.config.most_uncertainty.zip(uncertainty).is_some_and(|(most, found)| found > most) {
+            Decision::Unsure(Reason::Uncertain)
         } else if score >= self.threshold.value() {
             Decision::Live
         } else {
             Decision::Spoof
         };
-        Ok(Assessment { score, decision, uncertainty, cues: out.maps, seen })
+        let cues = out.maps.into_iter().map(|(proxy, map)| (proxy, map.to_device(Device::Cpu))).collect();
+        Ok(Assessment { score, decision, uncertainty, cues, seen })
     }
+}
+
+fn plain(width: i64) -> impl FnOnce(&nn::Path) -> Box<dyn Backbone> {
+    move |path| Box::new(PlainBackbone::new(path, &Standard, width))
+}
+
+/// A detector's file and what its header says, with branches as long as it says.
+fn opened(path: &Path) -> Result<(SafetensorsFile, DetectorConfig)> {
+    let file = SafetensorsFile::open(path)?;
+    let config = Header::<DetectorConfig>::from_metadata(file.metadata(), SCHEMA, 1, path)?.content;
+    is_square(&file, path, "live.block1.conv.weight", config.network.features)?;
+    Ok((file, config))
+}
+
+/// Sizes that the file's weights do not have could ask for gigabytes of network before they are compared.
+fn is_square(file: &SafetensorsFile, path: &Path, largest: &str, side: i64) -> Result<()> {
+    let found = file.tensors().get(largest).map(|info| info.shape.clone());
+    if found.as_deref() == Some(&[side, side, 3, 3]) {
+        return Ok(());
+    }
+    let expected = format!("`{largest}` of shape [{side}, {side}, 3, 3]");
+    let found = found.map_or("none".into(), |shape| format!("{shape:?}"));
+    Err(Error::unreadable(path, format!("expected {expected}, found {found}")))
 }
 
 /// Mean luma and mean squared difference of neighbours in a row, of pixels of three bytes.
@@ -259,6 +326,7 @@ mod tests {
     use super::*;
     use crate::fas::metrics::Scored;
     use crate::fas::model::{Attention, FasData};
+    use core_tensor::nn::{Conv2dConfig, LayerFactory, Module};
 
     fn config() -> DetectorConfig {
         DetectorConfig {
@@ -272,6 +340,7 @@ mod tests {
             smallest_face: 20.0,
             brightness: [0.05, 0.95],
             least_sharpness: 1e-6,
+            most_uncertainty: None,
         }
     }
 
@@ -309,6 +378,92 @@ mod tests {
         let data = FasData::from_pictures(&[crop], vec![Scored::live(0.0)]).unwrap();
         let seen = detector.assess(&picture(), face).unwrap().seen;
         assert_eq!(seen.unsqueeze(0), data.batch(&[0]).input);
+    }
+
+    /// Somebody's own: two convolutions, a third of the picture's side.
+    #[derive(Debug)]
+    struct Two([Module; 2]);
+
+    impl Two {
+        fn boxed(path: &nn::Path) -> Box<dyn Backbone> {
+            let layer =
+                |name: &str, inputs, stride| Standard.conv2d(&(path / name), Conv2dConfig::new(inputs, 5, 3, stride));
+            Box::new(Self([layer("first", 3, 3), layer("second", 5, 1)]))
+        }
+    }
+
+    impl Backbone for Two {
+        fn forward_t(&self, input: &Tensor, train: bool) -> Tensor {
+            self.0.iter().fold(input.shallow_clone(), |feature, layer| layer.forward_t(&feature, train).relu())
+        }
+
+        fn channels(&self) -> i64 {
+            5
+        }
+
+        fn stride(&self) -> i64 {
+            3
+        }
+    }
+
+    #[test]
+    fn a_backbone_of_ones_own_survives_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("detector.safetensors");
+        let settings = || DetectorConfig { size: 18, width: 0, ..config() };
+        let detector = Detector::with_backbone(settings(), Two::boxed).unwrap().to_device(Device::Cpu);
+        detector.save(&path).unwrap();
+        let back = Detector::load_with(&path, Two::boxed).unwrap();
+        assert_eq!(back.config(), detector.config());
+        let scores = [&detector, &back].map(|one| one.assess(&picture(), None).unwrap().score);
+        assert_eq!(scores[0], scores[1]);
+        assert_eq!(back.assess(&picture(), None).unwrap().cues[&Proxy::Depth].size(), [1, 1, 6, 6]);
+        let plain = Detector::load(&path).unwrap_err().to_string();
+        assert!(plain.contains("`backbone.block4.conv.weight`") && plain.ends_with("found none"), "{plain}");
+        let other = Detector::load_with(&path, |path| {
+            let _ = Standard.conv2d(&(path / "third"), Conv2dConfig::new(3, 3, 1, 1));
+            Two::boxed(path)
+        });
+        assert!(other.is_err());
+        let odd = Detector::with_backbone(DetectorConfig { size: 16, ..settings() }, Two::boxed);
+        assert!(matches!(odd, Err(Error::BadParam { name: "size", .. })), "{odd:?}");
+    }
+
+    #[test]
+    fn a_detector_that_is_too_unsure_does_not_judge() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("detector.safetensors");
+        // Untrained, every σ is e^−1.5 = 0.223.
+        let decide = |most| {
+            let detector = Detector::new(DetectorConfig { most_uncertainty: most, ..config() }).unwrap();
+            detector.save(&path).unwrap();
+            let back = Detector::load(&path).unwrap();
+            assert_eq!(back.config().most_uncertainty, most);
+            back.assess(&picture(), None).unwrap()
+        };
+        assert!((decide(None).uncertainty.unwrap() - (-1.5_f64).exp()).abs() < 1e-6);
+        assert_eq!(decide(Some(0.2)).decision, Decision::Unsure(Reason::Uncertain));
+        for judged in [Some(0.3), None] {
+            assert!(!matches!(decide(judged).decision, Decision::Unsure(_)), "{judged:?}");
+        }
+        for most in [-0.1, f64::NAN, f64::INFINITY] {
+            let refused = Detector::new(DetectorConfig { most_uncertainty: Some(most), ..config() });
+            assert!(matches!(refused, Err(Error::BadParam { name: "most_uncertainty", .. })), "{most}");
+        }
+        let network = ProxyConfig { attention: Attention::Sigmoid, ..config().network };
+        let blind = Detector::new(DetectorConfig { most_uncertainty: Some(0.3), network, ..config() });
+        assert!(matches!(blind, Err(Error::BadParam { name: "most_uncertainty", .. })));
+    }
+
+    #[test]
+    fn a_file_that_says_nothing_of_uncertainty_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("detector.safetensors");
+        let detector = Detector::new(config()).unwrap();
+        let mut header = serde_json::to_value(config()).unwrap();
+        assert!(header.as_object_mut().unwrap().remove("most_uncertainty").is_some());
+        save_variables(&path, &detector.store, &Header::new(SCHEMA, 1, header)).unwrap();
+        assert_eq!(Detector::load(&path).unwrap().config(), &config());
     }
 
     #[test]

@@ -34,9 +34,16 @@ pub enum BaselineKind {
         reduction: i64,
     },
     /// Each group masks the map position by position and channel by channel with a gate of its own, then pools; one
-    /// linear layer for all. The masks of ABE (Kim et al., arXiv 1804.00382) in one module, without its divergence loss.
+    /// linear layer for all. The form of ABE (Kim et al., arXiv 1804.00382) in one module, a ReLU between a gate's two
+    /// convolutions and masks in 0 to 1, without its divergence loss.
     Gate {
         /// Channels between the two convolutions of a gate are fewer by this factor. Published: 8.
+        reduction: i64,
+    },
+    /// The same with the gates of the published code of attentive grouping: two convolutions with biases and nothing
+    /// after either, so that masks are linear in the map and have any sign.
+    LinearGate {
+        /// As of [`Gate`](Self::Gate).
         reduction: i64,
     },
 }
@@ -55,12 +62,14 @@ pub struct Baseline {
 struct Gates {
     squeeze: Vec<Tensor>,
     excite: Vec<Tensor>,
+    /// Of linear gates: `[hidden]` of the shared one, then `[channels]` a group.
+    biases: Vec<Tensor>,
 }
 
 impl BaselineConfig {
     /// # Errors
-    /// No channel, no group, groups that do not divide the embedding (or, cut into blocks, the channels), or a reduction
-    /// that leaves no channel.
+    /// No channel, no group, groups that do not divide the embedding (or, cut into blocks, the channels), or a
+    /// reduction that leaves no channel.
     pub fn validate(&self) -> Result<()> {
         check_groups(self.in_channels, self.groups, self.embed_dim)?;
         if self.embed_dim % self.groups != 0 {
@@ -71,7 +80,9 @@ impl BaselineConfig {
                 let expected = format!("a multiple of {} groups", self.groups);
                 Err(Error::setting("in_channels", expected, self.in_channels))
             }
-            BaselineKind::Gate { reduction } | BaselineKind::ChannelExcitation { reduction }
+            BaselineKind::Gate { reduction }
+            | BaselineKind::LinearGate { reduction }
+            | BaselineKind::ChannelExcitation { reduction }
                 if !(1..=self.in_channels).contains(&reduction) =>
             {
                 Err(Error::setting("reduction", format!("1 to {} channels", self.in_channels), reduction))
@@ -82,7 +93,8 @@ impl BaselineConfig {
 }
 
 impl Baseline {
-    /// Creates the parameters under `path`: `value.weight`, and of gates `squeeze{g}.weight` and `excite{g}.weight`.
+    /// Creates the parameters under `path`: `value.weight`, and of gates `squeeze{g}.weight` and `excite{g}.weight`, of
+    /// linear ones also `squeeze0.bias` and `excite{g}.bias`.
     ///
     /// # Errors
     /// A configuration outside its range.
@@ -101,13 +113,22 @@ impl Baseline {
                 let hidden = in_channels / reduction;
                 let squeeze = (0..groups).map(|group| named("squeeze", group, hidden, in_channels)).collect();
                 let excite = (0..groups).map(|group| named("excite", group, in_channels, hidden)).collect();
-                (matrix(&value_path, "weight", group_dim, in_channels), Some(Gates { squeeze, excite }))
+                let gates = Gates { squeeze, excite, biases: Vec::new() };
+                (matrix(&value_path, "weight", group_dim, in_channels), Some(gates))
             }
-            BaselineKind::Gate { reduction } => {
+            BaselineKind::Gate { reduction } | BaselineKind::LinearGate { reduction } => {
                 let hidden = in_channels / reduction;
                 let squeeze = vec![named("squeeze", 0, hidden, in_channels)];
                 let excite = (0..groups).map(|group| named("excite", group, in_channels, hidden)).collect();
-                (matrix(&value_path, "weight", group_dim, in_channels), Some(Gates { squeeze, excite }))
+                let biases = if matches!(config.kind, BaselineKind::LinearGate { .. }) {
+                    let shared = bias(&(path / "squeeze0"), hidden, in_channels);
+                    let own = (0..groups).map(|group| bias(&(path / format!("excite{group}")), in_channels, hidden));
+                    std::iter::once(shared).chain(own).collect()
+                } else {
+                    Vec::new()
+                };
+                let gates = Gates { squeeze, excite, biases };
+                (matrix(&value_path, "weight", group_dim, in_channels), Some(gates))
             }
         };
         Ok(Self { config, value, gates })
@@ -136,6 +157,15 @@ impl Baseline {
                 };
                 Tensor::stack(&gates.excite.iter().map(group).collect::<Vec<_>>(), 1)
             }
+            (BaselineKind::LinearGate { .. }, Some(gates)) => {
+                let map = features.flatten(2, -1);
+                let hidden = gates.squeeze[0].matmul(&map) + gates.biases[0].unsqueeze(-1);
+                let group = |(excite, bias): (&Tensor, &Tensor)| {
+                    let masked = &map * (excite.matmul(&hidden) + bias.unsqueeze(-1));
+                    masked.mean_dim(-1, false, None::<Kind>).matmul(&self.value.tr())
+                };
+                Tensor::stack(&gates.excite.iter().zip(&gates.biases[1..]).map(group).collect::<Vec<_>>(), 1)
+            }
             (BaselineKind::ChannelBlocks, _) => {
                 let blocks = average(features).unflatten(-1, [groups, -1]).unsqueeze(-2);
                 let weights = self.value.unflatten(0, [groups, -1]).transpose(1, 2);
@@ -144,6 +174,12 @@ impl Baseline {
             _ => average(features).matmul(&self.value.tr()).unflatten(-1, [groups, -1]),
         }
     }
+}
+
+/// As convolutions start theirs: uniform between ∓1/√inputs.
+fn bias(path: &nn::Path, outputs: i64, inputs: i64) -> Tensor {
+    let bound = 1.0 / (inputs as f64).sqrt();
+    path.var("bias", &[outputs], nn::Init::Uniform { lo: -bound, up: bound })
 }
 
 impl GroupingHead for Baseline {
@@ -167,11 +203,12 @@ mod tests {
     use crate::grouping::{AttentiveGrouping, AttentiveGroupingConfig};
     use tch::Device;
 
-    const KINDS: [BaselineKind; 4] = [
+    const KINDS: [BaselineKind; 5] = [
         BaselineKind::PooledLinear,
         BaselineKind::ChannelBlocks,
         BaselineKind::ChannelExcitation { reduction: 5 },
         BaselineKind::Gate { reduction: 8 },
+        BaselineKind::LinearGate { reduction: 8 },
     ];
 
     fn build(kind: BaselineKind, groups: i64) -> Result<Baseline> {
@@ -244,15 +281,19 @@ mod tests {
             let mut head = Baseline::new(&store.root(), config).unwrap();
             head.value = unit.shallow_clone();
             let (squeeze, excite) = (vec![unit.shallow_clone()], vec![excite.shallow_clone()]);
-            head.gates = Some(Gates { squeeze, excite });
+            // As a linear gate's biases, 1 and −2 of the shared convolution, and ½ and 3 of the group's.
+            let biases = [[1.0_f32, -2.0], [0.5, 3.0]].map(|values| Tensor::from_slice(&values)).into();
+            head.gates = Some(Gates { squeeze, excite, biases });
             Vec::<f32>::try_from(head.pool(&features).view([2])).unwrap()
         };
         // Weights sigmoid(2 ln 3) = 9/10 and sigmoid(0) = 1/2 of the means.
         let excited = pooled(BaselineKind::ChannelExcitation { reduction: 1 });
         // Weights sigmoid(ln 3) = 3/4 and sigmoid(3 ln 3) = 27/28 of the first channel's positions, 1/2 of the other's.
         let gated = pooled(BaselineKind::Gate { reduction: 1 });
-        let expected = [[1.8, 0.5], [0.5 * (0.75 + 81.0 / 28.0), 0.5]];
-        for (found, expected) in [excited, gated].iter().zip(expected) {
+        // Masks (x + 1) ln 3 + ½ of the first channel's positions, 2 ln 3 + ½ and 4 ln 3 + ½, and 3 of the other's.
+        let linear = pooled(BaselineKind::LinearGate { reduction: 1 });
+        let expected = [[1.8, 0.5], [0.5 * (0.75 + 81.0 / 28.0), 0.5], [7.0 * 3.0_f32.ln() + 1.0, 3.0]];
+        for (found, expected) in [excited, gated, linear].iter().zip(expected) {
             assert!(found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-5), "{found:?} against {expected:?}");
         }
     }

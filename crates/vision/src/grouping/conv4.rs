@@ -16,8 +16,8 @@ pub enum Padding {
     Circular,
 }
 
-/// Four convolutions of 3 × 3 with batch norm and ReLU, the first two followed by 2 × 2 max pooling: images of 28 × 28 become
-/// 64 maps of 7 × 7. Names `conv1` to `conv4` and `bn1` to `bn4`.
+/// Four convolutions of 3 × 3 with batch norm and ReLU, the first two followed by 2 × 2 max pooling: images of 28 × 28
+/// become 64 maps of 7 × 7. Names `conv1` to `conv4` and `bn1` to `bn4`.
 #[derive(Debug)]
 pub struct Conv4 {
     layers: Vec<(Module, Module)>,
@@ -115,6 +115,29 @@ mod tests {
     fn other_shifts_and_zeros_at_the_border_do_not() {
         assert!(change(Padding::Circular, 1) > 1e-4);
         assert!(change(Padding::Zeros, Conv4::STRIDE) > 1e-4);
+    }
+
+    /// An image of 16 × 16 map positions, constant but for an object of one position's size at two positions of the
+    /// middle row.
+    fn placed(column: i64) -> Tensor {
+        let image = Tensor::full([1, 1, 64, 64], 0.5, (Kind::Float, Device::Cpu));
+        let object = images(2).narrow(0, 0, 1).narrow(2, 0, 4).narrow(3, 0, 4);
+        image.narrow(2, 28, 4).narrow(3, Conv4::STRIDE * column, 4).copy_(&object);
+        image
+    }
+
+    #[test]
+    fn an_object_on_a_constant_background_may_move_by_the_stride_away_from_the_border() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let backbone = Conv4::new(&store.root(), &Standard, 1, Padding::Zeros);
+        let config = AttentiveGroupingConfig { reduction: 4, ..AttentiveGroupingConfig::new(64, 4, 64) };
+        let head = AttentiveGrouping::new(&(store.root() / "head"), config).unwrap();
+        let embed = |column| tch::no_grad(|| head.forward(&backbone.forward(&placed(column), false)).unwrap().concat());
+        let change = |from, to| (embed(from) - embed(to)).abs().max().double_value(&[]);
+        // Zeros outside reach three positions into the map, and an object three to either side: from 6 to 9 of 16 they
+        // stay apart.
+        assert!(change(6, 7) < 1e-5 && change(6, 9) < 1e-5, "{} and {}", change(6, 7), change(6, 9));
+        assert!(change(6, 1) > 1e-4 && change(1, 0) > 1e-4, "{} and {}", change(6, 1), change(1, 0));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::head::unit;
 use super::{Error, Result};
 use core_tensor::autograd::with_backward;
+use std::collections::BTreeSet;
 use tch::{Kind, Tensor};
 
 /// Embeddings `[n, d]` with one label each, checked once, so that losses and miners need not.
@@ -74,6 +75,15 @@ impl<'a> Embedded<'a> {
     /// Embeddings that are not `[n, d]`, another number of labels, no embedding, NaN or infinity.
     pub fn new(embeddings: &'a Tensor, labels: &'a [i64]) -> Result<Self> {
         check("embeddings", embeddings, labels)?;
+        Ok(Self { anchors: embeddings, labels, references: None })
+    }
+
+    /// A batch of whose numbers it is known that they are finite, without a look at them.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new) otherwise.
+    pub(super) fn of_finite(embeddings: &'a Tensor, labels: &'a [i64]) -> Result<Self> {
+        check_shape("embeddings", embeddings, labels)?;
         Ok(Self { anchors: embeddings, labels, references: None })
     }
 
@@ -149,11 +159,32 @@ impl<'a> Embedded<'a> {
     /// All pairs, or those that were mined, each counting once.
     ///
     /// # Errors
-    /// Positions outside the batch; no pair at all.
+    /// Positions outside the batch; no pair at all. Of all pairs within a batch, none of one class or none of two:
+    /// every loss is best then with all items in one place, or as far from one another as may be. A miner may choose
+    /// one kind, and references may lack the other for a while.
     pub(super) fn masks(&self, mined: Option<&Mined>) -> Result<Masks> {
         let device = self.anchors.device();
         let (rows, columns) = (self.labels.len(), self.reference_labels().len());
-        let masks = match mined {
+        // Told from what is on the host: a mask would have to be waited for.
+        let found = match mined {
+            None => self.has_pairs(),
+            Some(mined) => {
+                let (positives, negatives) = mined.pairs();
+                [!positives.is_empty(), !negatives.is_empty()]
+            }
+        };
+        if found == [false; 2] {
+            return Err(Error::NothingMined { kind: "pair", reason: "nothing was mined, or the batch has one item" });
+        }
+        if mined.is_none() && self.references.is_none() {
+            let missing = |kind, reason| Err(Error::NothingMined { kind, reason });
+            match found {
+                [false, _] => return missing("positive pair", "no two items of the batch are of one class"),
+                [_, false] => return missing("negative pair", "all items of the batch are of one class"),
+                [true, true] => {}
+            }
+        }
+        Ok(match mined {
             None => {
                 let column = |labels: &[i64]| Tensor::from_slice(labels).to_device(device);
                 let same = column(self.labels).unsqueeze(1).eq_tensor(&column(self.reference_labels()).unsqueeze(0));
@@ -177,12 +208,16 @@ impl<'a> Embedded<'a> {
                 };
                 Masks { positive: mask(&positives)?, negative: mask(&negatives)? }
             }
-        };
-        let any = |mask: &Tensor| mask.any().int64_value(&[]) != 0;
-        if !any(&masks.positive) && !any(&masks.negative) {
-            return Err(Error::NothingMined { kind: "pair", reason: "nothing was mined, or the batch has one item" });
-        }
-        Ok(masks)
+        })
+    }
+
+    /// Whether some anchor has a positive, and some a negative.
+    fn has_pairs(&self) -> [bool; 2] {
+        let own: BTreeSet<i64> = self.labels.iter().copied().collect();
+        let others: BTreeSet<i64> = self.reference_labels().iter().copied().collect();
+        let positive =
+            if self.references.is_some() { !own.is_disjoint(&others) } else { own.len() < self.labels.len() };
+        [positive, own.union(&others).nth(1).is_some()]
     }
 
     /// The triplets that were mined, or all of them, as indices into the flattened `[n · m]` matrix: of anchor with
@@ -265,17 +300,22 @@ pub(super) fn directions(rows: &Tensor) -> Result<Tensor> {
 }
 
 fn check(what: &'static str, rows: &Tensor, labels: &[i64]) -> Result<()> {
+    check_shape(what, rows, labels)?;
+    let finite = rows.detach().isfinite();
+    if finite.all().int64_value(&[]) == 0 {
+        let what = if what == "references" { "reference" } else { "embedding" };
+        return Err(Error::NotFinite { what, position: first(&finite.all_dim(-1, false).logical_not()) });
+    }
+    Ok(())
+}
+
+fn check_shape(what: &'static str, rows: &Tensor, labels: &[i64]) -> Result<()> {
     let size = rows.size();
     if size.len() != 2 || size[0] != labels.len() as i64 || size[1] < 1 {
         return Err(Error::shape(what, format!("[{}, d], a row a label", labels.len()), format!("{size:?}")));
     }
     if labels.is_empty() {
         return Err(Error::Empty(what));
-    }
-    let finite = rows.detach().isfinite();
-    if finite.all().int64_value(&[]) == 0 {
-        let what = if what == "references" { "reference" } else { "embedding" };
-        return Err(Error::NotFinite { what, position: first(&finite.all_dim(-1, false).logical_not()) });
     }
     Ok(())
 }

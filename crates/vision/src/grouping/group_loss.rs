@@ -23,8 +23,8 @@ pub enum OnNothing {
 
 /// `mean over groups of loss(group, labels) + λ · diversity` (Xu et al., arXiv 2011.08877).
 ///
-/// The miner runs on each group's own distances, so that groups learn from different triplets. Losses with parameters (the
-/// boundaries of a [`Margin`](super::Margin), proxies) are made once a group.
+/// The miner runs on each group's own distances, so that groups learn from different triplets. Losses with parameters
+/// (the boundaries of a [`Margin`](super::Margin), proxies) are made once a group.
 #[derive(Debug)]
 pub struct GroupLoss {
     losses: Vec<Box<dyn MetricLoss>>,
@@ -83,11 +83,13 @@ impl GroupLoss {
         if found != groups as i64 {
             return Err(Error::shape("embedding", format!("{groups} groups"), format!("{found} groups")));
         }
+        // Of all groups at once, so that a device is waited for once.
+        let finite = embedding.groups().detach().isfinite().all().int64_value(&[]) != 0;
         let mut terms = Vec::with_capacity(groups);
         let mut silent_groups = 0;
         for (group, loss) in self.losses.iter().enumerate() {
             let vectors = embedding.group(group as i64)?;
-            let batch = Embedded::new(&vectors, labels)?;
+            let batch = if finite { Embedded::of_finite(&vectors, labels)? } else { Embedded::new(&vectors, labels)? };
             let mined = self.miner.as_ref().map(|miner| miner.mine(&batch, rng)).transpose();
             terms.push(match mined.and_then(|mined| loss.loss(&batch, mined.as_ref())) {
                 Err(Error::NothingMined { .. }) if self.on_nothing == OnNothing::Skip => {
@@ -136,8 +138,9 @@ impl<'a> GroupingObjective<'a> {
     }
 
     fn parts(&self, batch: &Batch, progress: &Progress) -> Result<GroupLossParts> {
-        let embedding = self.head.forward(&(self.backbone)(&batch.input)?)?;
+        // Before the forward pass is under way, which reading them from a device would wait for.
         let labels = Vec::<i64>::try_from(batch.target.to_device(Device::Cpu))?;
+        let embedding = self.head.forward(&(self.backbone)(&batch.input)?)?;
         self.loss.loss(&embedding, &labels, &mut generator(self.seed, Purpose::Noise, progress.step))
     }
 }
@@ -169,16 +172,20 @@ pub enum Role {
 
 impl Role {
     /// The role of the parameter `name` when the head was made under the path `head` and the loss under `loss`. Whole
-    /// components are compared, so that a backbone's `keypoints.weight` stays a backbone's.
+    /// components are compared, so that a backbone's `keypoints.weight` stays a backbone's. At the root, whose name is
+    /// empty, a head has siblings: there what begins with a name that the heads of this module give, such as `query` or
+    /// `value`, is its.
     ///
     /// ```
     /// use vision::grouping::Role;
     /// assert_eq!(Role::of("head.query", "head", "loss"), Role::Query);
     /// assert_eq!(Role::of("headroom.query", "head", "loss"), Role::Backbone);
+    /// assert_eq!(Role::of("query", "", "loss"), Role::Query);
     /// ```
     pub fn of(name: &str, head: &str, loss: &str) -> Self {
         let under = |prefix: &str| name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.'));
-        match (under(head), under(loss)) {
+        let own = if head.is_empty() { Some(name).filter(|name| is_of_a_head(name)) } else { under(head) };
+        match (own, under(loss)) {
             (Some("query"), _) => Self::Query,
             (Some(_), _) => Self::Head,
             (_, Some(_)) => Self::Loss,
@@ -187,10 +194,24 @@ impl Role {
     }
 }
 
+/// Whether a parameter's first component is one that an [`AttentiveGrouping`](super::AttentiveGrouping) or a
+/// [`Baseline`](super::Baseline) gives.
+fn is_of_a_head(name: &str) -> bool {
+    let first = name.split('.').next().unwrap_or_default();
+    let numbered = first.trim_end_matches(|character: char| character.is_ascii_digit());
+    ["query", "key", "value", "output"].contains(&first)
+        || numbered != first && ["squeeze", "excite"].contains(&numbered)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grouping::{BatchHard, DistanceWeighted, MultiSimilarity, Triplet};
+    use crate::grouping::{
+        AttentiveGrouping, AttentiveGroupingConfig, Baseline, BaselineConfig, BaselineKind, BatchHard, Contrastive,
+        Conv4, DistanceWeighted, Margin, MarginConfig, MultiSimilarity, Padding, Triplet,
+    };
+    use core_tensor::nn::Standard;
+    use tch::nn;
 
     fn embedding(batch: i64, groups: i64) -> GroupEmbedding {
         let wave = Tensor::arange(batch * groups * 4, (Kind::Double, Device::Cpu));
@@ -276,5 +297,56 @@ mod tests {
         assert_eq!(role("loss.0.beta"), Role::Loss);
         assert_eq!(role("layer1.query.weight"), Role::Backbone);
         assert_eq!(role("heads.query"), Role::Backbone);
+    }
+
+    #[test]
+    fn a_head_at_the_root_is_told_from_its_siblings() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let root = store.root();
+        let config = AttentiveGroupingConfig { output_projection: true, ..AttentiveGroupingConfig::new(16, 2, 8) };
+        AttentiveGrouping::new(&root, config).unwrap();
+        for kind in [BaselineKind::Gate { reduction: 8 }, BaselineKind::LinearGate { reduction: 8 }] {
+            let store = nn::VarStore::new(Device::Cpu);
+            Baseline::new(&store.root(), BaselineConfig { kind, in_channels: 16, groups: 2, embed_dim: 8 }).unwrap();
+            assert!(store.variables().keys().all(|name| Role::of(name, "", "loss") == Role::Head));
+        }
+        Conv4::new(&(&root / "backbone"), &Standard, 1, Padding::Zeros);
+        Margin::new(&(&root / "loss" / 0), MarginConfig::new(2)).unwrap();
+        for name in store.variables().keys() {
+            let expected = match name.split('.').next().unwrap() {
+                "query" => Role::Query,
+                "backbone" => Role::Backbone,
+                "loss" => Role::Loss,
+                _ => Role::Head,
+            };
+            assert_eq!(Role::of(name, "", "loss"), expected, "{name}");
+        }
+        assert_eq!(Role::of("keypoints.weight", "", "loss"), Role::Backbone);
+    }
+
+    #[test]
+    fn batches_of_one_kind_of_pair_are_refused_or_counted_with_any_loss_of_pairs() {
+        let seen = embedding(4, 2);
+        for labels in [[0; 4], [0, 1, 2, 3]] {
+            let build = || {
+                let contrastive = |_| Ok(Box::new(Contrastive::default()) as Box<dyn MetricLoss>);
+                GroupLoss::new(2, DiversityConfig::default(), contrastive).unwrap()
+            };
+            let refused = build().loss(&seen, &labels, &mut rng());
+            assert!(matches!(refused, Err(Error::NothingMined { .. })), "{refused:?}");
+            let parts = build().on_nothing(OnNothing::Skip).loss(&seen, &labels, &mut rng()).unwrap();
+            assert_eq!((parts.silent_groups, parts.metric.double_value(&[])), (2, 0.0));
+        }
+    }
+
+    #[test]
+    fn a_group_that_is_not_finite_is_refused_with_its_item() {
+        let rows = embedding(3, 2).groups().copy();
+        let _ = rows.get(1).get(1).get(3).fill_(f64::NAN);
+        let seen = GroupEmbedding::normalised(&rows, None).unwrap();
+        let triplet = |_| Ok(Box::new(Triplet::default()) as Box<dyn MetricLoss>);
+        let loss = GroupLoss::new(2, DiversityConfig::default(), triplet).unwrap();
+        let refused = loss.loss(&seen, &[0, 0, 1], &mut rng());
+        assert!(matches!(refused, Err(Error::NotFinite { what: "embedding", position: 1 })), "{refused:?}");
     }
 }

@@ -21,7 +21,8 @@ pub struct AntiAliasConfig {
     /// What convolutions and pools see beyond the border. Default zeros, as networks are published.
     pub borders: Borders,
     /// Whether a strided convolution with a kernel above 3 × 3 (the stem of an ImageNet ResNet) is changed too. Default
-    /// no, as published: it would run at four times its cost.
+    /// no, as published: it would run at four times its cost. A stride of 4 (AlexNet's stem) is kept as well, or refused where this
+    /// is set: the published place of its blur, a stride of 2 before and one after, is not offered.
     pub stem: bool,
 }
 
@@ -82,6 +83,9 @@ impl AntiAliasConfig {
 /// | conv, stride 2, norm, ReLU | conv, stride 1, norm, ReLU, reduction |
 /// | shortcut conv 1 × 1, stride 2 | reduction, conv 1 × 1, stride 1 |
 ///
+/// With polyphase sampling a shortcut follows the choice of the strided layer that was made last before it: a block has to make its
+/// branch first, as [`LayerFactory::shortcut_conv2d`] says. [`finish`](Self::finish) tells where one did not.
+///
 /// No parameter is added and none is renamed, so plain weights load. A shortcut without parameters
 /// ([`Shortcut::ZeroPadding`](core_tensor::networks::Shortcut)) takes every second pixel by itself, out of this factory's
 /// reach.
@@ -104,9 +108,18 @@ impl AntiAliasConfig {
 pub struct AntiAlias<F = Standard> {
     config: AntiAliasConfig,
     inner: F,
-    /// The pool that a residual block's shortcut has to follow.
-    leader: RefCell<Option<ApsPool2d>>,
+    /// What a residual block's shortcut has to follow.
+    leader: RefCell<Option<Leader>>,
+    /// The first shortcut whose leader is called like a layer of another block.
+    doubtful: RefCell<Option<Error>>,
     problems: RefCell<Vec<Error>>,
+}
+
+/// The last layer that chose a grid, with its path; pools have none.
+#[derive(Debug)]
+struct Leader {
+    pool: ApsPool2d,
+    path: Option<Vec<String>>,
 }
 
 impl AntiAlias {
@@ -137,19 +150,24 @@ impl<F: LayerFactory> AntiAlias<F> {
                 ApsPool2d::new(1, aps)?;
             }
         }
-        Ok(Self { config, inner, leader: RefCell::default(), problems: RefCell::default() })
+        let (leader, doubtful, problems) = Default::default();
+        Ok(Self { config, inner, leader, doubtful, problems })
     }
 
     /// Says whether every layer could be made as asked; call it after building a network.
     ///
     /// # Errors
-    /// The first layer that could not, such as one with a stride other than 1 or 2.
+    /// The first layer that could not, such as one with a stride other than 1 or 2, or a polyphase shortcut made before the branch
+    /// whose choice it has to share.
     pub fn finish(self) -> Result<()> {
-        self.problems.into_inner().into_iter().next().map_or(Ok(()), Err)
+        // Where blocks make their shortcuts first, each follows the block before, and nothing follows the last branch.
+        let unfollowed = self.leader.into_inner().is_some();
+        let late = self.doubtful.into_inner().filter(|_| unfollowed);
+        self.problems.into_inner().into_iter().chain(late).next().map_or(Ok(()), Err)
     }
 
-    /// What halves resolution; nothing when the layer keeps its own stride.
-    fn reduction(&self, channels: i64, stride: i64) -> Option<Module> {
+    /// What halves resolution, of the layer at `path`; nothing when the layer keeps its own stride.
+    fn reduction(&self, channels: i64, stride: i64, path: Option<&Path>) -> Option<Module> {
         if stride == 1 || self.config.reduction == Reduction::Plain {
             return None;
         }
@@ -162,7 +180,8 @@ impl<F: LayerFactory> AntiAlias<F> {
                 Reduction::Blur(blur) => Some(Box::new(BlurPool2d::new(channels, blur)?) as Module),
                 Reduction::Polyphase(aps) => {
                     let pool = ApsPool2d::new(channels, aps)?;
-                    *self.leader.borrow_mut() = Some(pool.follower(channels)?);
+                    let path = path.map(|path| path.components().map(String::from).collect());
+                    *self.leader.borrow_mut() = Some(Leader { pool: pool.follower(channels)?, path });
                     Some(Box::new(pool) as Module)
                 }
             })
@@ -217,7 +236,7 @@ impl<F: LayerFactory> LayerFactory for AntiAlias<F> {
 
     fn max_pool2d(&self, config: PoolConfig) -> Module {
         let circular = self.config.borders == Borders::Circular;
-        let Some(reduce) = self.reduction(config.channels, config.stride) else {
+        let Some(reduce) = self.reduction(config.channels, config.stride, None) else {
             if !circular || config.padding == 0 {
                 return self.inner.max_pool2d(config);
             }
@@ -239,21 +258,36 @@ impl<F: LayerFactory> LayerFactory for AntiAlias<F> {
     }
 
     fn strided_conv2d(&self, path: &Path, config: Conv2dConfig) -> StridedConv2d {
-        let reduce = if self.keeps_stride(&config) { None } else { self.reduction(config.out_channels, config.stride) };
+        let reduce = if self.keeps_stride(&config) {
+            None
+        } else {
+            self.reduction(config.out_channels, config.stride, Some(path))
+        };
         let stride = if reduce.is_some() { 1 } else { config.stride };
         StridedConv2d { conv: self.bordered_conv(path, Conv2dConfig { stride, ..config }), reduce }
     }
 
     fn shortcut_conv2d(&self, path: &Path, config: Conv2dConfig) -> Module {
+        let early = || {
+            let found = format!("made first, at `{}`", path.components().collect::<Vec<_>>().join("."));
+            Error::setting("polyphase shortcut", "one made after the strided layer of its branch", found)
+        };
         let reduce = match (self.config.reduction, self.leader.take()) {
             (Reduction::Polyphase(_), Some(leader)) if config.stride == 2 => {
-                let follower = leader.follower(config.in_channels);
+                if !leader.path.is_some_and(|leader| beside(&leader, path)) {
+                    self.doubtful.borrow_mut().get_or_insert_with(early);
+                }
+                let follower = leader.pool.follower(config.in_channels);
                 follower.map(|follower| Some(Box::new(follower) as Module)).unwrap_or_else(|problem| {
                     self.problems.borrow_mut().push(problem);
                     None
                 })
             }
-            _ => self.reduction(config.in_channels, config.stride),
+            (Reduction::Polyphase(_), None) if config.stride == 2 => {
+                self.problems.borrow_mut().push(early());
+                None
+            }
+            _ => self.reduction(config.in_channels, config.stride, None),
         };
         match reduce {
             None => self.bordered_conv(path, config),
@@ -263,6 +297,13 @@ impl<F: LayerFactory> LayerFactory for AntiAlias<F> {
             }
         }
     }
+}
+
+/// Whether two paths, of a branch's layer and of a shortcut, may be of one block: they part where the shorter of them ends.
+fn beside(leader: &[String], shortcut: &Path) -> bool {
+    let shortcut: Vec<&str> = shortcut.components().collect();
+    let common = leader.iter().zip(&shortcut).take_while(|(a, b)| a == b).count();
+    common + 1 >= leader.len().min(shortcut.len())
 }
 
 /// A layer that sees the opposite side beyond its border.

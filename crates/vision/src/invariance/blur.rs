@@ -2,7 +2,8 @@
 
 use super::{Error, Result};
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor, nn};
+use std::cell::RefCell;
+use tch::{Device, Kind, Tensor, nn};
 
 /// A blur pool's kernel and border (Zhang, *Making Convolutional Networks Shift-Invariant Again*, arXiv 1904.11486).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,8 +64,10 @@ pub fn binomial_taps(kernel: usize) -> Result<Vec<f64>> {
 pub struct BlurPool2d {
     config: BlurConfig,
     channels: i64,
-    /// `[channels, 1, kernel, kernel]`.
+    /// `[channels, 1, kernel, kernel]`, double precision, on the CPU.
     kernel: Tensor,
+    /// The same where it was used, by device and kind.
+    copies: RefCell<Vec<(Device, Kind, Tensor)>>,
 }
 
 impl BlurPool2d {
@@ -81,8 +84,20 @@ impl BlurPool2d {
         }
         let taps = Tensor::from_slice(&binomial_taps(config.kernel)?);
         let side = config.kernel as i64;
-        let kernel = taps.f_outer(&taps)?.to_kind(Kind::Float).view([1, 1, side, side]).repeat([channels, 1, 1, 1]);
-        Ok(Self { config, channels, kernel })
+        let kernel = taps.f_outer(&taps)?.view([1, 1, side, side]).repeat([channels, 1, 1, 1]);
+        Ok(Self { config, channels, kernel, copies: RefCell::default() })
+    }
+
+    /// The kernel where and as `input` is, made once.
+    fn kernel_for(&self, input: &Tensor) -> Result<Tensor> {
+        let (device, kind) = (input.device(), input.kind());
+        let mut copies = self.copies.borrow_mut();
+        if let Some((.., known)) = copies.iter().find(|copy| (copy.0, copy.1) == (device, kind)) {
+            return Ok(known.shallow_clone());
+        }
+        let kernel = self.kernel.f_to_kind(kind)?.f_to_device(device)?;
+        copies.push((device, kind, kernel.shallow_clone()));
+        Ok(kernel)
     }
 
     /// The blurred and thinned map of `[batch, channels, height, width]`.
@@ -106,7 +121,7 @@ impl BlurPool2d {
         }
         let reach = self.config.kernel as i64 - 1;
         let padded = self.config.padding.pad(input, [reach / 2, reach - reach / 2])?;
-        let kernel = self.kernel.f_to_device(input.device())?.f_to_kind(input.kind())?;
+        let kernel = self.kernel_for(input)?;
         Ok(padded.f_conv2d(&kernel, None::<Tensor>, [stride; 2], [0, 0], [1, 1], self.channels)?)
     }
 }
@@ -143,8 +158,6 @@ impl nn::Module for BlurPool2d {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use tch::Device;
-
     fn blur(kernel: usize, padding: BlurPadding) -> BlurPool2d {
         BlurPool2d::new(1, BlurConfig { kernel, padding, stride: 2 }).unwrap()
     }
@@ -228,6 +241,35 @@ mod tests {
             &out(5),
             &[0.015625, 0.046875, 0.0078125, 0.046875, 0.140625, 0.0234375, 0.0078125, 0.0234375, 0.00390625],
         );
+    }
+
+    #[test]
+    fn a_kernel_of_six_reaches_two_pixels_back_and_three_ahead() {
+        // All rows have a unit at column 5, so that the column's taps sum to 1. What is at 5 is seen from 5 − 3 to 5 + 2.
+        let map = Tensor::zeros([1, 1, 12, 12], (Kind::Float, Device::Cpu));
+        let _ = map.narrow(3, 5, 1).fill_(1.0);
+        let config = BlurConfig { kernel: 6, padding: BlurPadding::Replicate, stride: 1 };
+        let row = values(&BlurPool2d::new(1, config).unwrap().pool(&map).unwrap().select(2, 6));
+        let taps = [1.0_f32, 5.0, 10.0, 10.0, 5.0, 1.0].map(|tap| tap / 32.0);
+        close(&row, &[[0.0; 2].as_slice(), &taps, &[0.0; 4]].concat());
+    }
+
+    #[test]
+    fn a_kernel_is_made_once_for_each_kind_and_exact_in_all_of_them() {
+        let pool = blur(7, BlurPadding::Zeros);
+        let map = Tensor::zeros([1, 1, 7, 7], (Kind::Double, Device::Cpu));
+        let _ = map.narrow(2, 3, 1).narrow(3, 3, 1).fill_(1.0);
+        let exact = pool.pool(&map).unwrap();
+        for kind in [Kind::Float, Kind::BFloat16, Kind::Float] {
+            // Products of the taps are at most 400 / 4096 with eight binary digits or fewer.
+            assert_eq!(pool.pool(&map.to_kind(kind)).unwrap().to_kind(Kind::Double), exact, "{kind:?}");
+        }
+        let made: Vec<Kind> = pool.copies.borrow().iter().map(|copy| copy.1).collect();
+        assert_eq!(made, [Kind::Double, Kind::Float, Kind::BFloat16]);
+        let known = |pool: &BlurPool2d| pool.copies.borrow()[1].2.data_ptr();
+        let before = known(&pool);
+        let _ = pool.pool(&map.to_kind(Kind::Float)).unwrap();
+        assert_eq!(known(&pool), before);
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl CropConsistency {
             let expected = format!("[count, channels, {needed} or more, {needed} or more]");
             return Err(Error::shape("images for crops", expected, format!("{size:?}")));
         }
-        let mut equal = 0.0;
+        let mut answers = Answers::default();
         for pass in 0..self.passes {
             let mut rng = generator(seed, Purpose::Noise, pass);
             for start in (0..size[0]).step_by(self.batch as usize) {
@@ -90,12 +90,13 @@ impl CropConsistency {
                 let mut top = || {
                     let [row, column] = [0; 2].map(|_| rng.random_range(0..self.range));
                     let crop = some.f_narrow(2, row, self.crop)?.f_narrow(3, column, self.crop)?.f_contiguous()?;
-                    top1(&classify(&crop)?, &some)
+                    answers.top1(&classify(&crop)?, &some)
                 };
-                equal += top()?.f_eq_tensor(&top()?)?.f_sum(Kind::Float)?.double_value(&[]);
+                let (first, second) = (top()?, top()?);
+                answers.compare(&first, &second)?;
             }
         }
-        Ok(equal / (size[0] * self.passes as i64) as f64)
+        Ok(answers.equal()? / (size[0] * self.passes as i64) as f64)
     }
 }
 
@@ -123,16 +124,17 @@ pub fn circular_consistency(
 ) -> Result<f64> {
     let count = checked(images, max_shift.min(batch))?;
     let mut rng = generator(seed, Purpose::Noise, 0);
-    let mut equal = 0.0;
+    let mut answers = Answers::default();
     for start in (0..count).step_by(batch as usize) {
         let some = images.f_narrow(0, start, batch.min(count - start))?;
         let mut top = || {
             let shift = [0; 2].map(|_| rng.random_range(-max_shift..max_shift));
-            top1(&classify(&some.f_roll(shift, [2, 3])?)?, &some)
+            answers.top1(&classify(&some.f_roll(shift, [2, 3])?)?, &some)
         };
-        equal += top()?.f_eq_tensor(&top()?)?.f_sum(Kind::Float)?.double_value(&[]);
+        let (first, second) = (top()?, top()?);
+        answers.compare(&first, &second)?;
     }
-    Ok(equal / count as f64)
+    Ok(answers.equal()? / count as f64)
 }
 
 /// All `(2 · max_shift)²` rolls of `−max_shift..max_shift` against the image at rest, exhaustively.
@@ -146,20 +148,22 @@ pub fn roll_change(
     classify: &mut dyn FnMut(&Tensor) -> Result<Tensor>,
 ) -> Result<RollChange> {
     let count = checked(images, max_shift.min(batch))?;
-    let (mut equal, mut largest) = (0.0, 0.0_f64);
+    let (mut answers, mut changes) = (Answers::default(), Vec::new());
     for start in (0..count).step_by(batch as usize) {
         let some = images.f_narrow(0, start, batch.min(count - start))?;
         let still = classify(&some)?;
-        let class = top1(&still, &some)?;
+        let class = answers.top1(&still, &some)?;
         for row in -max_shift..max_shift {
             for column in -max_shift..max_shift {
                 let moved = classify(&some.f_roll([row, column], [2, 3])?)?;
-                equal += top1(&moved, &some)?.f_eq_tensor(&class)?.f_sum(Kind::Float)?.double_value(&[]);
-                largest = largest.max(moved.f_sub(&still)?.f_abs()?.f_max()?.double_value(&[]));
+                let top = answers.top1(&moved, &some)?;
+                answers.compare(&top, &class)?;
+                changes.push(moved.f_sub(&still)?.f_abs()?.f_max()?);
             }
         }
     }
-    Ok(RollChange { agreement: equal / (count * 4 * max_shift * max_shift) as f64, largest })
+    let agreement = answers.equal()? / (count * 4 * max_shift * max_shift) as f64;
+    Ok(RollChange { agreement, largest: Tensor::f_stack(&changes, 0)?.f_max()?.double_value(&[]) })
 }
 
 fn checked(images: &Tensor, smallest: i64) -> Result<i64> {
@@ -174,16 +178,37 @@ fn checked(images: &Tensor, smallest: i64) -> Result<i64> {
     Ok(size[0])
 }
 
-/// The class of each of these images.
-fn top1(logits: &Tensor, images: &Tensor) -> Result<Tensor> {
-    let (size, count) = (logits.size(), images.size()[0]);
-    if size.len() != 2 || size[0] != count {
-        return Err(Error::shape("logits", format!("[{count}, classes]"), format!("{size:?}")));
+/// Counts of a classifier's answers, a number a batch where its logits are: they are read once, at the end, so that a GPU is not
+/// waited for in between.
+#[derive(Default)]
+struct Answers {
+    equal: Vec<Tensor>,
+    finite: Vec<Tensor>,
+}
+
+impl Answers {
+    /// The class of each of these images.
+    fn top1(&mut self, logits: &Tensor, images: &Tensor) -> Result<Tensor> {
+        let (size, count) = (logits.size(), images.size()[0]);
+        if size.len() != 2 || size[0] != count {
+            return Err(Error::shape("logits", format!("[{count}, classes]"), format!("{size:?}")));
+        }
+        self.finite.push(logits.f_isfinite()?.f_all()?);
+        Ok(logits.f_argmax(1, false)?)
     }
-    if logits.f_isfinite()?.f_all()?.int64_value(&[]) == 0 {
-        return Err(Error::shape("logits", "finite numbers", "NaN or infinity"));
+
+    fn compare(&mut self, first: &Tensor, second: &Tensor) -> Result<()> {
+        self.equal.push(first.f_eq_tensor(second)?.f_sum(Kind::Int64)?);
+        Ok(())
     }
-    Ok(logits.f_argmax(1, false)?)
+
+    /// How many images had equal classes. Refuses logits that were not finite.
+    fn equal(self) -> Result<f64> {
+        if Tensor::f_stack(&self.finite, 0)?.f_all()?.int64_value(&[]) == 0 {
+            return Err(Error::shape("logits", "finite numbers", "NaN or infinity"));
+        }
+        Ok(Tensor::f_stack(&self.equal, 0)?.f_sum(Kind::Int64)?.int64_value(&[]) as f64)
+    }
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ pub use error::{Error, Result};
 pub use extractor::{FeatureExtractor, LOGITS, MapFeature, NetworkProbe};
 pub use grid::{Anchor, ShiftGrid};
 pub use page::{Page, PageConfig};
-pub use position::{Arithmetic, Folds, Halves, LinearSvm, arithmetic};
+pub use position::{Arithmetic, Folds, Halves, LinearSvm, Separability, arithmetic};
 pub use scene::{Background, Blend, Motion, Picture, Placer, Sprite};
 pub use similarity::{ProfilePoint, Similarity, SimilarityMap};
 pub use statistics::bootstrap_interval;

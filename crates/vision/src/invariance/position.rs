@@ -51,8 +51,8 @@ impl Default for LinearSvm {
 }
 
 impl LinearSvm {
-    /// Weights with the bias last.
-    fn fit(&self, samples: &[&[f32]], labels: &[bool], seed: u64) -> Vec<f32> {
+    /// Weights with the bias last, and whether they were found to `tolerance`.
+    fn fit(&self, samples: &[&[f32]], labels: &[bool], seed: u64) -> (Vec<f32>, bool) {
         let length = samples.first().map_or(0, |sample| sample.len());
         let mut weights = vec![0.0_f32; length + 1];
         let mut duals = vec![0.0_f64; samples.len()];
@@ -81,24 +81,30 @@ impl LinearSvm {
                 }
             }
             if violation < self.tolerance {
-                break;
+                return (weights, true);
             }
         }
-        weights
+        (weights, false)
     }
 
     fn says(weights: &[f32], sample: &[f32]) -> bool {
         dot(sample, &weights[..sample.len()]) + weights[sample.len()] > 0.0
     }
 
-    /// Mean accuracy (0 to 1) with which halves of the frame are told apart, over folds and, with [`Folds::Contiguous`], over
+    /// How well halves of the frame are told apart, over folds and, with [`Folds::Contiguous`], over
     /// objects. `features` has one `[positions, length]` an object. One half is as good as the other: features that do not
     /// depend on position give about a half.
     ///
     /// # Errors
     /// No object; features of another number of positions or lengths that differ; fewer than two positions a half; folds that
     /// leave nothing to fit or test; a cost that is not above 0; no sweep.
-    pub fn separability(&self, features: &[&Tensor], grid: &ShiftGrid, halves: Halves, folds: Folds) -> Result<f64> {
+    pub fn separability(
+        &self,
+        features: &[&Tensor],
+        grid: &ShiftGrid,
+        halves: Halves,
+        folds: Folds,
+    ) -> Result<Separability> {
         let (values, length) = checked_features(features, grid)?;
         let objects: Vec<Vec<&[f32]>> = values.iter().map(|values| values.chunks_exact(length).collect()).collect();
         if self.cost.is_nan() || self.cost <= 0.0 {
@@ -125,9 +131,9 @@ impl LinearSvm {
                     return few(format!("2 to {smaller}"), count);
                 }
                 let fold = stratified(&labels, count);
-                let scores: Vec<f64> =
+                let scores: Vec<Separability> =
                     objects.par_iter().map(|object| self.cross_validate(object, &labels, &fold, count)).collect();
-                Ok(statistics::mean(&scores))
+                Ok(Separability::mean(&scores))
             }
             Folds::LeaveObjectsOut(count) => {
                 if count < 2 || count > objects.len() {
@@ -142,19 +148,36 @@ impl LinearSvm {
         }
     }
 
-    /// Mean accuracy over folds.
-    fn cross_validate(&self, samples: &[&[f32]], labels: &[bool], fold: &[usize], count: usize) -> f64 {
+    /// Mean over folds.
+    fn cross_validate(&self, samples: &[&[f32]], labels: &[bool], fold: &[usize], count: usize) -> Separability {
         let score = |held: usize| {
             let fitted: Vec<usize> = (0..samples.len()).filter(|&index| fold[index] != held).collect();
             let some: Vec<&[f32]> = fitted.iter().map(|&index| samples[index]).collect();
             let known: Vec<bool> = fitted.iter().map(|&index| labels[index]).collect();
-            let weights = self.fit(&some, &known, held as u64);
+            let (weights, converged) = self.fit(&some, &known, held as u64);
             let tested: Vec<usize> = (0..samples.len()).filter(|&index| fold[index] == held).collect();
             let right = tested.iter().filter(|&&index| Self::says(&weights, samples[index]) == labels[index]).count();
-            right as f64 / tested.len() as f64
+            Separability { accuracy: right as f64 / tested.len() as f64, converged }
         };
-        let scores: Vec<f64> = (0..count).into_par_iter().map(score).collect();
-        statistics::mean(&scores)
+        let scores: Vec<Separability> = (0..count).into_par_iter().map(score).collect();
+        Separability::mean(&scores)
+    }
+}
+
+/// How well a position can be read off a feature: see [`LinearSvm::separability`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Separability {
+    /// Mean share of positions whose half is found, 0 to 1.
+    pub accuracy: f64,
+    /// Whether every machine was fitted to [`LinearSvm::tolerance`] within [`LinearSvm::sweeps`]. Where one was not, more sweeps may
+    /// separate better.
+    pub converged: bool,
+}
+
+impl Separability {
+    fn mean(scores: &[Self]) -> Self {
+        let accuracies: Vec<f64> = scores.iter().map(|score| score.accuracy).collect();
+        Self { accuracy: statistics::mean(&accuracies), converged: scores.iter().all(|score| score.converged) }
     }
 }
 
@@ -279,8 +302,9 @@ mod tests {
         let (features, svm) = (rows(), LinearSvm::default());
         let objects = [&features, &features, &features];
         for folds in [Folds::Contiguous(5), Folds::LeaveObjectsOut(3)] {
-            assert_eq!(svm.separability(&objects, &grid(), Halves::TopBottom, folds).unwrap(), 1.0);
-            let sideways = svm.separability(&objects, &grid(), Halves::LeftRight, folds).unwrap();
+            let found = svm.separability(&objects, &grid(), Halves::TopBottom, folds).unwrap();
+            assert_eq!(found, Separability { accuracy: 1.0, converged: true });
+            let sideways = svm.separability(&objects, &grid(), Halves::LeftRight, folds).unwrap().accuracy;
             assert!((sideways - 0.5).abs() < 0.2, "{sideways}");
         }
     }
@@ -291,15 +315,25 @@ mod tests {
         let found = LinearSvm::default()
             .separability(&[&constant, &constant], &grid(), Halves::TopBottom, Folds::LeaveObjectsOut(2))
             .unwrap();
-        assert_eq!(found, 0.5);
+        assert_eq!(found.accuracy, 0.5);
+    }
+
+    #[test]
+    fn machines_that_run_out_of_sweeps_say_so() {
+        let features = rows();
+        let hasty = LinearSvm { sweeps: 1, tolerance: 1e-9, ..LinearSvm::default() };
+        for folds in [Folds::Contiguous(2), Folds::LeaveObjectsOut(2)] {
+            let found = hasty.separability(&[&features, &features], &grid(), Halves::TopBottom, folds).unwrap();
+            assert!(!found.converged, "{folds:?}");
+        }
     }
 
     #[test]
     fn a_machine_finds_the_widest_margin() {
         // Two points at ±2 on a line: w = 1/2, bias 0, with both on the margin (α = 1/8 < C; the bias counts in the norm).
         let svm = LinearSvm { tolerance: 1e-6, sweeps: 1000, ..LinearSvm::default() };
-        let weights = svm.fit(&[&[2.0], &[-2.0]], &[true, false], 0);
-        assert!((weights[0] - 0.5).abs() < 1e-4 && weights[1].abs() < 1e-4, "{weights:?}");
+        let (weights, converged) = svm.fit(&[&[2.0], &[-2.0]], &[true, false], 0);
+        assert!(converged && (weights[0] - 0.5).abs() < 1e-4 && weights[1].abs() < 1e-4, "{weights:?}");
     }
 
     #[test]

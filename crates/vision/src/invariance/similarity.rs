@@ -1,13 +1,28 @@
 //! Maps of similarity, and the numbers read off them.
 
 use super::{Error, Result};
+use image::{ImageFormat, Rgb, RgbImage};
 use serde::{Deserialize, Serialize};
 use std::f64::consts::TAU;
+use std::io::Cursor;
 use std::path::Path;
 use tch::{Kind, Tensor};
 
 /// Differences of similarities that mean nothing: cosines of features that agree to single precision differ by some 1e-14.
 const ROUNDING: f64 = 1e-12;
+
+/// Points of viridis at equal distances, dark to bright: the page's colours.
+const VIRIDIS: [[u8; 3]; 9] = [
+    [68, 1, 84],
+    [71, 45, 123],
+    [59, 82, 139],
+    [44, 114, 142],
+    [33, 145, 140],
+    [40, 174, 128],
+    [94, 201, 98],
+    [173, 220, 48],
+    [253, 231, 37],
+];
 
 /// How alike two feature vectors are. All are symmetric and 1 for equal vectors.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -283,6 +298,27 @@ impl SimilarityMap {
         std::fs::write(path, text).map_err(|source| Error::Write { path: path.into(), source })
     }
 
+    /// Writes a picture with a pixel a position, in viridis from `low` to 1, the colours of a [`Page`](super::Page). What is lower has
+    /// the colour of `low`: give the same to maps that are compared.
+    ///
+    /// # Errors
+    /// A `low` that is not below 1, a map too large for a picture, or a file that cannot be written.
+    pub fn write_png(&self, path: &Path, low: f64) -> Result<()> {
+        if !(low.is_finite() && low < 1.0) {
+            return Err(Error::setting("lowest colour", "below 1", low));
+        }
+        let [rows, columns] = self.size.map(u32::try_from);
+        let (Ok(rows), Ok(columns)) = (rows, columns) else {
+            return Err(Error::shape("similarity map", "at most 2^32 − 1 a side", format!("{:?}", self.size)));
+        };
+        let image = RgbImage::from_fn(columns, rows, |column, row| {
+            Rgb(viridis((self.at(row as usize, column as usize) - low) / (1.0 - low)))
+        });
+        let mut png = Cursor::new(Vec::new());
+        image.write_to(&mut png, ImageFormat::Png)?;
+        std::fs::write(path, png.into_inner()).map_err(|source| Error::Write { path: path.into(), source })
+    }
+
     /// Differences of neighbours, row by row.
     fn row_differences(&self) -> Vec<Vec<f64>> {
         let differences = |row: &[f64]| row.windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -296,6 +332,14 @@ impl SimilarityMap {
             (row.abs_diff(self.anchor[0]).max(column.abs_diff(self.anchor[1])), *value)
         })
     }
+}
+
+/// The colour at a share of the scale; 0 and 1 beyond its ends.
+fn viridis(share: f64) -> [u8; 3] {
+    let at = share.clamp(0.0, 1.0) * (VIRIDIS.len() - 1) as f64;
+    let low = (at as usize).min(VIRIDIS.len() - 2);
+    let [below, above] = [VIRIDIS[low], VIRIDIS[low + 1]].map(|colour| colour.map(f64::from));
+    [0, 1, 2].map(|channel| (below[channel] + (at - low as f64) * (above[channel] - below[channel])).round() as u8)
 }
 
 /// `|Σ x e^(−iωt)|²` with the frequency `ω` in radians a step.

@@ -42,9 +42,9 @@ impl Found {
 pub(super) struct Climber<'a> {
     pub(super) config: &'a Apgd,
     pub(super) subject: &'a Subject<'a>,
-    /// Whether a fooled example is done: not in a ball wider than the attack's own.
+    /// Whether to fool an example is success: not in a ball wider than the attack's own.
     pub(super) count_success: bool,
-    /// L1: the start is random, so what it moved says nothing about how many pixels a step should move.
+    /// L1: the start is random or given, so what it moved says nothing about how many pixels a step should move.
     pub(super) fresh: bool,
 }
 
@@ -112,13 +112,16 @@ impl Climber<'_> {
         for step in 0..=steps {
             if self.count_success && any(&reached) {
                 write(found, &standing, &state.point, &reached, &state.loss, true);
-                let stay = standing.drop(&reached);
-                if standing.len() == 0 {
-                    return Ok(());
+                // A random model may have been fooled by luck: what fools it for good is farther up.
+                if !self.subject.is_random() {
+                    let stay = standing.drop(&reached);
+                    if standing.len() == 0 {
+                        return Ok(());
+                    }
+                    state.keep(&stay);
+                    goal = goal.select(&stay);
+                    direction = direction.select(&stay);
                 }
-                state.keep(&stay);
-                goal = goal.select(&stay);
-                direction = direction.select(&stay);
             }
             if checkpoints.contains(&step) {
                 self.review(&mut state, step - last_checkpoint);
@@ -129,7 +132,9 @@ impl Climber<'_> {
             }
             reached = goal.reached(&self.advance(&mut state, &direction, step)?);
         }
-        let better = state.best_loss.gt_tensor(&standing.rows(&found.loss));
+        // Only of a random model has any that stands been fooled.
+        let still = standing.rows(&found.success).logical_not();
+        let better = state.best_loss.gt_tensor(&standing.rows(&found.loss)).logical_and(&still);
         write(found, &standing, &state.best, &better, &state.best_loss, false);
         Ok(())
     }

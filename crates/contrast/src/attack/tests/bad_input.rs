@@ -1,7 +1,8 @@
 //! Every bad input has its error.
 
 use super::models::{linear, points};
-use crate::attack::{Apgd, Attack, Ball, Error, Goal, Loss, Normalized, Pgd};
+use crate::attack::run::Subject;
+use crate::attack::{Apgd, Attack, Ball, Classifier, Error, Goal, Loss, Normalized, Pgd, Result};
 use tch::{Device, Kind, Tensor};
 
 fn run(attack: &Pgd, images: &Tensor, labels: &Tensor) -> Error {
@@ -176,4 +177,45 @@ fn what_nothing_can_be_projected_onto() {
         let empty = ball.within(1.0, 0.0).project(&images, &images);
         assert!(matches!(empty, Err(Error::Setting { setting: "box", .. })), "{ball:?}");
     }
+}
+
+#[test]
+fn of_numbers_that_are_not_finite_the_logits_are_named_first_then_the_gradient_then_the_loss() {
+    let whole = Tensor::full([2, 2], 0.5, (Kind::Float, Device::Cpu));
+    let goal = Goal::untargeted(&Tensor::from_slice(&[0_i64, 1]));
+    // The second image's first pixel is 0, where these models and losses go wrong.
+    let point = Tensor::from_slice(&[0.5_f32, 0.5, 0.0, 0.5]).reshape([2, 2]);
+    let find = |model: &dyn Classifier, loss: fn(&Tensor) -> Result<Tensor>| {
+        let subject = Subject::new(model, &Ball::linf(0.5), &whole, &goal).unwrap();
+        match subject.evaluate(&point, 7, loss) {
+            Ok(_) => "nothing",
+            Err(Error::NonFinite { what, step: 7, example: 1 }) => what,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let (own, first) = (|x: &Tensor| x * 1.0, |logits: &Tensor| Ok(logits.select(1, 0)));
+    let second = |logits: &Tensor| Ok(logits.select(1, 1));
+    assert_eq!(find(&own, first), "nothing");
+    // Finite, though no sum of them is.
+    assert_eq!(find(&|x: &Tensor| x * 1e-30 + 3e38, first), "nothing");
+    assert_eq!(find(&|x: &Tensor| x.sqrt(), first), "gradient");
+    assert_eq!(find(&own, |logits| Ok(logits.select(1, 0).reciprocal())), "gradient");
+    assert_eq!(
+        find(&own, |logits| Ok(logits.select(1, 0).where_scalarother(&logits.select(1, 0).gt(0.0), f64::INFINITY))),
+        "loss"
+    );
+    assert_eq!(find(&|x: &Tensor| x.reciprocal(), first), "logits");
+    // Where neither loss nor gradient shows it, and where the loss refuses what it gets.
+    assert_eq!(find(&|x: &Tensor| x.masked_fill(&x.eq(0.0), f64::NEG_INFINITY), second), "logits");
+    assert_eq!(find(&|x: &Tensor| x.reciprocal(), |logits| Ok(logits.select(1, 0).detach())), "logits");
+    assert_eq!(find(&|x: &Tensor| x.reciprocal(), |_| Err(Error::NoGradient)), "logits");
+    // The same of a loss of the images: the gradient, then the loss, and a shape that does not fit between them.
+    let perturb = |loss: fn(&Tensor) -> Tensor| {
+        let ascent = Pgd::new(Ball::linf(0.5)).with_steps(1);
+        ascent.perturb_from(&point, &point, |x| Ok::<_, Error>(loss(x))).unwrap_err()
+    };
+    let infinite = |x: &Tensor| x.select(1, 0).where_scalarother(&x.select(1, 0).gt(0.0), f64::INFINITY);
+    assert!(matches!(perturb(infinite), Error::NonFinite { what: "loss", step: 0, example: 1 }));
+    assert!(matches!(perturb(|x| x.sqrt()), Error::NonFinite { what: "gradient", step: 0, example: 1 }));
+    assert!(matches!(perturb(|x| x + f64::NAN), Error::LossShape { .. }));
 }

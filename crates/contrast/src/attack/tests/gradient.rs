@@ -1,7 +1,9 @@
 //! Gradient attacks.
 
 use super::models::{SmallNet, difference, linear, points, uniform, values};
-use crate::attack::{Apgd, Attack, Ball, Classifier, Error, Goal, Loss, Norm, Normalized, Pgd, Start};
+use crate::attack::{
+    Apgd, Attack, AutoAttack, Ball, Classifier, Error, Fab, Goal, Loss, Norm, Normalized, Pgd, Square, Start,
+};
 use tch::{Kind, Tensor};
 
 #[test]
@@ -181,7 +183,7 @@ fn input_gradients_equal_central_differences_on_a_smooth_model() {
         let _ = step.select(1, pixel).fill_(h);
         let numeric = (loss(&(&point + &step)).unwrap() - loss(&(&point - &step)).unwrap()) / (2.0 * h);
         // Truncation is of the order h² = 1e-10, rounding of 1e-16 / h = 1e-11.
-        assert!(difference(&numeric, &slope.gradient.select(1, pixel)) < 1e-8);
+        assert!(difference(&numeric, &slope.select(1, pixel)) < 1e-8);
         let _ = step.zero_();
     }
 }
@@ -260,7 +262,11 @@ fn a_model_that_wants_normalised_images_gets_them() {
     // Of the first channel (.5 − .5) / .25 and (.75 − .5) / .25, of the second (.2 − .4) / .2 and (.4 − .4) / .2; means
     // and deviations are given in single precision.
     let expected = Tensor::from_slice(&[0.0, 1.0, -1.0, 0.0]).reshape([1, 4]);
-    assert!(difference(&model.logits(&images), &expected) < 1e-6);
+    // Twice in either precision, whichever comes first.
+    for kind in [Kind::Double, Kind::Float, Kind::Double, Kind::Float] {
+        let logits = model.logits(&images.to_kind(kind));
+        assert!(logits.kind() == kind && difference(&logits, &expected) < 1e-6);
+    }
 }
 
 #[test]
@@ -269,4 +275,77 @@ fn crafting_in_training_mode_would_be_weaker_and_is_refused() {
     let (images, labels) = net.data(8, 2, Kind::Float);
     let refused = Pgd::new(Ball::linf(0.1)).run(&net.train(), &images, &Goal::untargeted(&labels), 0);
     assert!(matches!(refused, Err(Error::TrainingMode { difference }) if difference > 0.01), "{refused:?}");
+}
+
+#[test]
+fn an_ascent_from_a_given_point_begins_at_its_projection() {
+    let net = SmallNet::new(1, Kind::Float);
+    let (images, labels) = net.data(4, 2, Kind::Float);
+    let loss = |x: &Tensor| Ok::<_, Error>(net.eval()(x).cross_entropy_for_logits(&labels));
+    for (norm, radius) in [(Norm::Linf, 0.05), (Norm::L2, 0.3), (Norm::L1, 1.0)] {
+        let ball = Ball::new(norm, radius);
+        let pgd = Pgd { momentum: 0.5, ..Pgd::new(ball).with_steps(5) };
+        let at_the_image = pgd.clone().with_start(Start::Image).perturb(&images, loss, 0).unwrap();
+        assert_eq!(pgd.perturb_from(&images, &images, loss).unwrap(), at_the_image, "{norm:?}");
+        // Steps of no length stay at the start.
+        let outside = &images + uniform(&[4, 1, 6, 6], 3, (-1.0, 1.0), Kind::Float);
+        let still = pgd.clone().with_step_size(0.0).perturb_from(&images, &outside, loss).unwrap();
+        // Every step projects once more, which rounds in L2 and L1.
+        assert!(difference(&still, &ball.project(&images, &outside).unwrap()) < 1e-6, "{norm:?}");
+        // And steps of some length climb from there.
+        let moved = pgd.perturb_from(&images, &still, loss).unwrap();
+        assert!(loss(&moved).unwrap().double_value(&[]) > loss(&still).unwrap().double_value(&[]), "{norm:?}");
+        assert!(norm.size(&(moved - &images)).max().double_value(&[]) <= radius * (1.0 + 1e-6) + 1.2e-7);
+    }
+    let pgd = Pgd::new(Ball::linf(0.05));
+    for wrong in [images.narrow(0, 0, 3), images.to_kind(Kind::Double), images.to_kind(Kind::Uint8)] {
+        let refused = pgd.perturb_from(&images, &wrong, loss);
+        assert!(matches!(refused, Err(Error::Images { .. })), "{refused:?}");
+    }
+    let refused = pgd.with_restarts(2).perturb_from(&images, &images, loss);
+    assert!(matches!(refused, Err(Error::Setting { setting: "restarts", .. })));
+}
+
+#[test]
+fn logits_of_another_kind_than_the_images_give_what_the_images_kind_gives() {
+    let (single, double) = (SmallNet::new(5, Kind::Float), SmallNet::new(5, Kind::Double));
+    let (images, labels) = single.data(12, 6, Kind::Float);
+    let wide = |x: &Tensor| double.eval()(&x.to_kind(Kind::Double));
+    let ball = Ball::linf(0.03);
+    let members: Vec<Box<dyn Attack>> = vec![
+        Box::new(Apgd::dlr(ball).with_steps(10)),
+        Box::new(Fab { steps: 5, ..Fab::untargeted(ball) }),
+        Box::new(Square::new(ball).with_queries(20)),
+    ];
+    let attacks: [Box<dyn Attack>; 4] = [
+        Box::new(Pgd::new(ball).with_steps(5)),
+        Box::new(Pgd::new(ball).with_restarts(2).with_steps(5).stopping_early()),
+        Box::new(Apgd::new(ball).with_steps(10)),
+        Box::new(AutoAttack::of(ball, members).unwrap()),
+    ];
+    for attack in attacks {
+        let run = |model: &dyn Classifier| attack.run(model, &images, &Goal::untargeted(&labels), 1).unwrap();
+        let (found, expected) = (run(&wide), run(&single.eval()));
+        assert_eq!(values(&found.success), values(&expected.success), "{}", attack.name());
+        assert_eq!(found.images.kind(), Kind::Float);
+        let apart = difference(&found.images, &expected.images);
+        assert!(apart < 1e-5, "{}: {apart}", attack.name());
+    }
+}
+
+#[test]
+fn the_look_for_training_mode_allows_for_the_rounding_of_half_precision() {
+    let (images, labels) = points(Kind::Float);
+    // An image alone is rounded to the next number up or down, or by far more.
+    let run = |kind: Kind, share: f64| {
+        let model = |x: &Tensor| {
+            let factor = if x.size()[0] == 1 { 1.0 + share } else { 1.0 };
+            (linear(Kind::Float)(x) * factor).to_kind(kind)
+        };
+        Pgd::new(Ball::linf(0.1)).with_steps(2).run(&model, &images, &Goal::untargeted(&labels), 0)
+    };
+    for (kind, digit) in [(Kind::BFloat16, 1.0 / 128.0), (Kind::Half, 1.0 / 1024.0), (Kind::Float, 1e-7)] {
+        assert!(run(kind, digit).is_ok(), "{kind:?}");
+        assert!(matches!(run(kind, 0.1), Err(Error::TrainingMode { .. })), "{kind:?}");
+    }
 }

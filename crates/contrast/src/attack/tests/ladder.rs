@@ -1,9 +1,9 @@
 //! APGD, FAB, CW, Square and their ensemble.
 
-use super::models::{SmallNet, difference, linear, points, uniform, values};
+use super::models::{SmallNet, difference, flipping, linear, points, uniform, values};
 use crate::attack::{
-    Adversarial, Aim, Apgd, ApgdTargeted, Attack, AutoAttack, Ball, CwL2, Error, Fab, Goal, Loss, Norm, Pgd,
-    RandomPoints, Square, Variable, Version,
+    Adversarial, Aim, Apgd, ApgdTargeted, Attack, AutoAttack, Ball, CwL2, Error, Evaluator, Fab, Goal, Interim, Loss,
+    Norm, Pgd, RandomPoints, Result, Square, Stage, Stochastic, Variable, Version,
 };
 use tch::{Kind, Tensor};
 
@@ -458,5 +458,145 @@ fn a_large_batch_is_attacked_in_parts_as_if_it_were_whole() {
         // Another batch size rounds otherwise, by 1e-16 a step.
         assert!(difference(&whole.images.narrow(0, start, 50), &part.images) < 1e-12);
         assert_eq!(values(&whole.success.narrow(0, start, 50)), values(&part.success));
+    }
+}
+
+#[test]
+fn a_random_model_is_not_broken_by_luck() {
+    // No budget to speak of, so that an honest look at an image is wrong once in twenty; the attacks look thousands of times.
+    let (ball, model) = (Ball::linf(1e-6), Stochastic(flipping(0.05)));
+    let images = uniform(&[200, 4], 2, (0.0, 1.0), Kind::Double);
+    let labels = flipping(0.0)(&images).argmax(-1, false);
+    let random = AutoAttack::new(ball, Version::Random);
+    let found = random.run(&model, &images, &Goal::untargeted(&labels), 0).unwrap();
+    // .95³ = .857, with a standard error of .025.
+    assert!(found.survivors() > 0.7, "{}", found.survivors());
+    let report = Evaluator::new(&model, 0)
+        .attack(Apgd::new(ball).with_steps(30))
+        .attack(Square::new(ball).with_queries(30))
+        .curve(&[0.0, 1e-6])
+        .run(&images, &labels)
+        .unwrap();
+    let shares = report.attacks.iter().map(|outcome| outcome.robust).chain(report.curves.iter().map(|at| at.robust));
+    assert!(shares.map(|robust| robust.share()).all(|share| share > 0.7), "{report:?}");
+    // Two images of the first look, a look at the start and one a step, and the one that counts; random models get no more.
+    assert_eq!(report.attacks[0].forward, 2 + 200 * (1 + 30 + 1));
+}
+
+#[test]
+fn past_an_example_that_luck_has_fooled_apgd_climbs_on_to_where_it_is_fooled_for_good() {
+    // The second logit is five times the mean change of ten pixels, with noise in [−1, 1): a look is wrong every other time at
+    // the start, three times out of four in the corner, where every pixel has risen by .1.
+    let calls = std::cell::Cell::new(0);
+    let model = Stochastic(|x: &Tensor| {
+        calls.set(calls.get() + 1);
+        let noise = uniform(&[x.size()[0], 1], calls.get(), (-1.0, 1.0), Kind::Double);
+        let second = (x - 0.5).mean_dim([1].as_slice(), true, Kind::Double) * 5.0 + noise;
+        Tensor::cat(&[second.zeros_like(), second], 1)
+    });
+    let images = Tensor::full([40, 10], 0.5, (Kind::Double, tch::Device::Cpu));
+    let goal = Goal::untargeted(&Tensor::zeros([40], (Kind::Int64, tch::Device::Cpu)));
+    let found = Apgd::new(Ball::linf(0.1)).with_steps(20).run(&model, &images, &goal, 0).unwrap();
+    assert_eq!(found.survivors(), 0.0);
+    assert!((found.images - 0.6).abs().max().double_value(&[]) < 1e-9);
+    // Where the loss leads away from what fools, below .55, an image that fooled is returned and not the best.
+    let model = Stochastic(|x: &Tensor| Tensor::cat(&[x.zeros_like(), x.neg() + 0.55], 1));
+    let images = Tensor::linspace(0.46, 0.54, 20, (Kind::Double, tch::Device::Cpu)).reshape([20, 1]);
+    let goal = Goal::untargeted(&Tensor::zeros([20], (Kind::Int64, tch::Device::Cpu)));
+    let away = Apgd { loss: Loss::custom(|logits, _| logits.select(1, 1).neg()), ..Apgd::new(Ball::linf(0.1)) };
+    let found = away.with_steps(20).run(&model, &images, &goal, 0).unwrap();
+    assert!(found.survivors() > 0.0 && found.survivors() < 1.0);
+    assert_eq!(values(&found.success), values(&found.images.squeeze_dim(1).lt(0.55)));
+}
+
+#[test]
+fn apgd_goes_on_from_a_given_point() {
+    let net = SmallNet::new(5, Kind::Double);
+    // More than a part.
+    let (images, labels) = net.data(150, 6, Kind::Double);
+    for norm in [Norm::Linf, Norm::L2, Norm::L1] {
+        let ball = Ball::new(norm, radii(norm)[1]);
+        let pgd = Pgd::new(ball).with_steps(10).run(&net.eval(), &images, &Goal::untargeted(&labels), 3).unwrap();
+        let fooled = pgd.success.nonzero().squeeze_dim(1);
+        let (count, rows) = (fooled.size()[0], |whole: &Tensor| whole.index_select(0, &fooled));
+        assert!(count > 10, "{norm:?}: {count}");
+        let (clean, start, goal) = (rows(&images), rows(&pgd.images), Goal::untargeted(&rows(&labels)));
+        let apgd = Apgd::new(ball).with_steps(5);
+        let found = apgd.run_from(&net.eval(), &clean, &start, &goal, 0).unwrap();
+        // Three images of the first look, and the start.
+        assert_eq!((found.survivors(), found.forward), (0.0, 3 + count as u64), "{norm:?}");
+        assert!(difference(&found.images, &start) < 1e-6, "{norm:?}");
+        // From outside it begins where the projection is.
+        let all = Goal::untargeted(&labels);
+        let outside = &images + 9.0;
+        let nearest = ball.project(&images, &outside).unwrap();
+        let run = |start: &Tensor| apgd.run_from(&net.eval(), &images, start, &all, 0).unwrap();
+        let (far, near) = (run(&outside), run(&nearest));
+        // In L1 a rounding chooses among pixels of equal gradient.
+        assert!(norm == Norm::L1 || difference(&far.images, &near.images) < 1e-6, "{norm:?}");
+        assert!(norm.size(&(far.images - &images)).max().double_value(&[]) <= ball.radius * (1.0 + 1e-6));
+        // And a second restart does as well at least.
+        let again = Apgd { restarts: 2, ..apgd.clone() }.run_from(&net.eval(), &images, &images, &all, 0).unwrap();
+        assert!(again.survivors() <= run(&images).survivors());
+    }
+    let apgd = Apgd::new(Ball::linf(0.1));
+    for wrong in [images.narrow(0, 0, 149), images.to_kind(Kind::Float)] {
+        let refused = apgd.run_from(&net.eval(), &images, &wrong, &Goal::untargeted(&labels), 0);
+        assert!(matches!(refused, Err(Error::Images { .. })));
+    }
+}
+
+/// A run was ended by the test, with what was known, or by an error.
+#[derive(Debug)]
+struct Ended(Result<Interim>);
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Self {
+        Self(Err(error))
+    }
+}
+
+#[test]
+fn an_ensemble_goes_on_from_where_it_was_ended() {
+    let net = SmallNet::new(5, Kind::Double);
+    let (images, labels) = net.data(24, 6, Kind::Double);
+    let (goal, ball) = (Goal::untargeted(&labels), Ball::linf(0.05));
+    let ensemble = |points| {
+        let attacks: Vec<Box<dyn Attack>> = vec![
+            Box::new(RandomPoints::new(ball, points)),
+            Box::new(Apgd::new(ball).with_steps(20)),
+            Box::new(Square::new(ball).with_queries(50)),
+        ];
+        AutoAttack::of(ball, attacks).unwrap().with_batch(7)
+    };
+    let (whole, stages) = ensemble(5).run_in_stages(&net.eval(), &images, &goal, 3).unwrap();
+    let counts = |stages: &[Stage]| stages.iter().map(|s| (s.before, s.after, s.forward)).collect::<Vec<_>>();
+    assert!(stages[0].after < stages[0].before && stages[1].after < stages[1].before);
+    for ended_after in 1..=3 {
+        let ended = ensemble(5).run_resumable(&net.eval(), &images, &goal, 3, None, |now| {
+            if now.stages.len() == ended_after { Err(Ended(Ok(now.copy()))) } else { Ok(()) }
+        });
+        let Err(Ended(Ok(interim))) = ended else { panic!("{ended:?}") };
+        let mut later = Vec::new();
+        let resumed = ensemble(5).run_resumable(&net.eval(), &images, &goal, 3, Some(&interim), |now| {
+            later.push(now.stages.len());
+            Ok::<_, Ended>(())
+        });
+        let (resumed, all) = resumed.unwrap();
+        assert_eq!((resumed.images, resumed.success), (whole.images.copy(), whole.success.copy()));
+        assert_eq!(counts(&all), counts(&stages));
+        assert_eq!(later, (ended_after + 1..=3).collect::<Vec<_>>());
+        assert_eq!(interim.stages.len(), ended_after);
+
+        let refused = |ensemble: &AutoAttack, images: &Tensor, interim: &Interim| {
+            let goal = Goal::untargeted(&labels.narrow(0, 0, images.size()[0]));
+            let after = |_: &Interim| Ok::<_, Error>(());
+            ensemble.run_resumable(&net.eval(), images, &goal, 3, Some(interim), after).unwrap_err()
+        };
+        // Another attack, another number of images, and other images.
+        let other = refused(&ensemble(6), &images, &interim);
+        assert!(matches!(other, Error::Setting { setting: "stages", .. }), "{other}");
+        assert!(matches!(refused(&ensemble(5), &images.narrow(0, 0, 23), &interim), Error::Images { .. }));
+        assert!(matches!(refused(&ensemble(5), &(&images * 0.5), &interim), Error::Images { .. }));
     }
 }

@@ -1,5 +1,7 @@
 //! Models whose robustness is known.
 
+use std::cell::Cell;
+
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor, nn, nn::ModuleT};
@@ -15,6 +17,16 @@ pub(crate) fn linear(kind: Kind) -> impl Fn(&Tensor) -> Tensor {
 pub(crate) fn points(kind: Kind) -> (Tensor, Tensor) {
     let images = Tensor::from_slice(&[0.5, 0.4, 0.6, 0.02, 0.99, 0.5]).reshape([2, 3]).to_kind(kind);
     (images, Tensor::from_slice(&[0_i64, 1]))
+}
+
+/// Logits of three classes and four pixels whose sign is flipped, with probability `share`, for every call and example anew.
+pub(crate) fn flipping(share: f64) -> impl Fn(&Tensor) -> Tensor {
+    let (weights, calls) = (uniform(&[3, 4], 1, (-1.0, 1.0), Kind::Double), Cell::new(0));
+    move |x| {
+        calls.set(calls.get() + 1);
+        let kept = uniform(&[x.size()[0], 1], calls.get(), (0.0, 1.0), Kind::Double).ge(share);
+        x.matmul(&weights.tr()) * (kept.to_kind(Kind::Double) * 2.0 - 1.0)
+    }
 }
 
 /// Random numbers in `[low, high)`.

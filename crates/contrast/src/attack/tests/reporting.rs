@@ -6,9 +6,9 @@ use crate::attack::smoothing::{
     two_sided_binomial,
 };
 use crate::attack::{
-    Accuracy, Adversarial, Apgd, ApgdTargeted, Attack, AutoAttack, Ball, Classifier, Error, Evaluator, Goal,
-    MaskingConfig, Pgd, Pictures, RandomPoints, Result, RobustnessReport, Square, Stochastic, gradient_masking,
-    to_bytes,
+    Accuracy, Adversarial, Apgd, ApgdTargeted, Attack, AutoAttack, Ball, Classifier, Error, Evaluator, Goal, Loss,
+    MaskingConfig, Paired, Pgd, Pictures, RandomPoints, Result, RobustnessReport, Square, Stage, Stochastic,
+    gradient_masking, paired, to_bytes,
 };
 use tch::{Kind, Tensor};
 
@@ -92,6 +92,63 @@ fn a_report_holds_curves_that_never_rise_and_survives_json() {
     assert!(report.worst.correct <= report.attacks.iter().map(|attack| attack.robust.correct).min().unwrap());
     let json = serde_json::to_string(&report).unwrap();
     assert_eq!(serde_json::from_str::<RobustnessReport>(&json).unwrap(), report);
+}
+
+#[test]
+fn a_report_tells_how_its_attacks_were_run_and_older_reports_can_be_read() {
+    let net = SmallNet::new(5, Kind::Double);
+    let (images, labels) = net.data(6, 6, Kind::Double);
+    let (model, pgd) = (net.eval(), Pgd::new(Ball::linf(0.03)).with_steps(3));
+    let report = Evaluator::new(&model, 7)
+        .attack(pgd.clone())
+        .attack(pgd.clone().with_loss(Loss::Margin))
+        .curve(&[0.01, 0.02])
+        .run(&images, &labels)
+        .unwrap();
+    assert_eq!(report.seed, 7);
+    let [first, second] = report.attacks.as_slice() else { panic!("{:?}", report.attacks) };
+    assert_eq!(first.attack, second.attack);
+    assert!(first.settings.contains("CrossEntropy") && second.settings.contains("Margin"), "{}", second.settings);
+    let places: Vec<_> = report.curves.iter().map(|point| (point.place, point.radius)).collect();
+    assert_eq!(places, [(Some(0), 0.01), (Some(0), 0.02), (Some(1), 0.01), (Some(1), 0.02)]);
+
+    // As they were stored before: without these.
+    let mut json = serde_json::to_value(&report).unwrap();
+    let without =
+        |value: &mut serde_json::Value, key: &str| assert!(value.as_object_mut().unwrap().remove(key).is_some());
+    without(&mut json, "seed");
+    json["attacks"].as_array_mut().unwrap().iter_mut().for_each(|outcome| without(outcome, "settings"));
+    json["curves"].as_array_mut().unwrap().iter_mut().for_each(|point| without(point, "place"));
+    let read: RobustnessReport = serde_json::from_value(json).unwrap();
+    assert_eq!((read.seed, read.attacks[0].settings.as_str(), read.curves[0].place), (0, "", None));
+    assert_eq!((read.worst, &read.attacks[0].standing), (report.worst, &first.standing));
+
+    let ensemble = AutoAttack::of(pgd.ball, vec![Box::new(pgd.clone())]).unwrap();
+    let (_, stages) = ensemble.run_in_stages(&model, &images, &Goal::untargeted(&labels), 0).unwrap();
+    assert_eq!(stages[0].settings, format!("{pgd:?}"));
+    let mut json = serde_json::to_value(&stages[0]).unwrap();
+    without(&mut json, "settings");
+    assert_eq!(serde_json::from_value::<Stage>(json).unwrap(), Stage { settings: String::new(), ..stages[0].clone() });
+}
+
+#[test]
+fn two_models_are_compared_by_the_examples_that_only_one_withstood() {
+    // 60 that only the first withstood, 40 that only the second did, and more on which they agree.
+    let flags = |parts: [(bool, usize); 4]| -> Vec<bool> {
+        parts.iter().flat_map(|&(flag, count)| std::iter::repeat_n(flag, count)).collect()
+    };
+    let first = flags([(true, 60), (false, 40), (true, 25), (false, 9)]);
+    let second = flags([(false, 60), (true, 40), (true, 25), (false, 9)]);
+    let found = paired(&first, &second).unwrap();
+    assert_eq!((found.only_first, found.only_second), (60, 40));
+    assert!((found.p - 0.056_887_9).abs() < 1e-6, "{}", found.p);
+    let turned = paired(&second, &first).unwrap();
+    assert_eq!((turned.only_first, turned.only_second, turned.p), (40, 60, found.p));
+    let alike = Paired { only_first: 0, only_second: 0, p: 1.0 };
+    assert_eq!((paired(&first, &first).unwrap(), paired(&[], &[]).unwrap()), (alike, alike));
+    // Five against none: 2 · 2⁻⁵.
+    assert!((paired(&[true; 5], &[false; 5]).unwrap().p - 0.0625).abs() < 1e-12);
+    assert!(matches!(paired(&first, &second[1..]), Err(Error::Setting { .. })));
 }
 
 #[test]

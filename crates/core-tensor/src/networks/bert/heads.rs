@@ -1,5 +1,6 @@
 //! What stands on top of the encoder.
 
+use super::input::{extremes, within};
 use super::layer::dropout;
 use super::{Bert, BertConfig, BertInput};
 use crate::nn::{Init, LayerFactory, LayerNormConfig, LinearConfig, Module, record};
@@ -112,9 +113,10 @@ impl BertForQuestionAnswering {
                 _ => return Err(Error::tensor(format!("{name}'s logits"), "[batch, tokens]", format!("{size:?}"))),
             };
             check_labels(name, positions, Kind::Int64, batch)?;
-            check_classes(name, positions, 0, i64::MAX)?;
+            let (nearest, furthest) = extremes(&[positions])?[0];
+            within(name, (nearest, furthest), 0, i64::MAX)?;
             // The mean over no position is NaN.
-            if positions.min().int64_value(&[]) >= tokens {
+            if nearest >= tokens {
                 return Err(Error::tensor(name, format!("a position below {tokens}"), "none"));
             }
             let positions = positions.clamp_max(tokens);
@@ -254,10 +256,5 @@ fn check_labels(name: &str, labels: &Tensor, kind: Kind, batch: i64) -> Result<(
 }
 
 fn check_classes(name: &str, labels: &Tensor, low: i64, end: i64) -> Result<()> {
-    let (smallest, largest) = (labels.min().int64_value(&[]), labels.max().int64_value(&[]));
-    if smallest < low || largest >= end {
-        let found = if smallest < low { smallest } else { largest };
-        return Err(Error::tensor(name, format!("numbers in [{low}, {end})"), format!("{found}")));
-    }
-    Ok(())
+    within(name, extremes(&[labels])?[0], low, end)
 }

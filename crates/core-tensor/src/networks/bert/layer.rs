@@ -116,11 +116,46 @@ pub(in crate::networks) fn dropout(x: Tensor, rate: f64, train: bool) -> Tensor 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::Standard;
+    use crate::nn::{BatchNormConfig, Conv2dConfig, Standard};
     use tch::{Device, Kind, nn};
+
+    /// Standard layers, and heads scaled by 0.5 and 0.
+    struct Scaled;
+
+    impl LayerFactory for Scaled {
+        fn conv2d(&self, path: &Path, config: Conv2dConfig) -> Module {
+            Standard.conv2d(path, config)
+        }
+
+        fn linear(&self, path: &Path, config: LinearConfig) -> Module {
+            Standard.linear(path, config)
+        }
+
+        fn batch_norm2d(&self, path: &Path, config: BatchNormConfig) -> Module {
+            Standard.batch_norm2d(path, config)
+        }
+
+        fn gate(&self, _: &Path, config: GateConfig) -> Option<Module> {
+            let scale = || Tensor::from_slice(&[0.5_f32, 0.0]).view([1, 2, 1, 1]);
+            (config.gated == Gated::Heads).then(|| Box::new(nn::func(move |heads| heads * scale())) as Module)
+        }
+    }
 
     #[test]
     fn attention_with_identity_projections_is_the_one_worked_by_hand() {
+        // Head 0 attends softmax([1, 0]/√2) = 0.6698, 0.3302 and mirrored; head 1 softmax([4, 0]/√2) = 0.9442, 0.0558
+        // and softmax([0, 1]/√2).
+        let expected = [0.6698, 0.3302, 1.8884, -0.0558, 0.3302, 0.6698, 0.6605, -0.6698];
+        let gated = [0.3349, 0.1651, 0.0, 0.0, 0.1651, 0.3349, 0.0, 0.0];
+        for (factory, expected) in [(&Standard as &dyn LayerFactory, expected), (&Scaled, gated)] {
+            let attended = attended_by_hand(factory);
+            for (found, expected) in attended.into_iter().zip(expected) {
+                assert!((found - expected).abs() < 6e-5, "{found} {expected}");
+            }
+        }
+    }
+
+    fn attended_by_hand(factory: &dyn LayerFactory) -> Vec<f32> {
         let config = BertConfig {
             hidden_size: 4,
             num_hidden_layers: 1,
@@ -129,18 +164,24 @@ mod tests {
             ..BertConfig::nano(10)
         };
         let store = nn::VarStore::new(Device::Cpu);
-        let layer = Layer::new(&store.root(), &Standard, &config, 0);
+        let layer = Layer::new(&store.root(), factory, &config, 0);
         for name in ["query", "key", "value"] {
             let mut weight = store.variables().remove(&format!("attention.self.{name}.weight")).unwrap();
             tch::no_grad(|| weight.copy_(&Tensor::eye(4, (Kind::Float, Device::Cpu))));
         }
         let x = Tensor::from_slice(&[1_f32, 0.0, 2.0, 0.0, 0.0, 1.0, 0.0, -1.0]).view([1, 2, 4]);
-        let out: Vec<f32> = layer.attend(&x, &x, None, false).view(-1).try_into().unwrap();
-        // Head 0 attends softmax([1, 0]/√2) = 0.6698, 0.3302 and mirrored; head 1 softmax([4, 0]/√2) = 0.9442, 0.0558
-        // and softmax([0, 1]/√2).
-        let expected = [0.6698, 0.3302, 1.8884, -0.0558, 0.3302, 0.6698, 0.6605, -0.6698];
-        for (found, expected) in out.into_iter().zip(expected) {
-            assert!((found - expected).abs() < 6e-5, "{found} {expected}");
+        layer.attend(&x, &x, None, false).view(-1).try_into().unwrap()
+    }
+
+    #[test]
+    fn the_gelu_is_the_exact_one_with_a_gradient_and_without() {
+        for gradient in [false, true] {
+            let x = Tensor::from_slice(&[-1_f32, 0.5, 1.0, 2.0]).set_requires_grad(gradient);
+            let found: Vec<f32> = gelu(x).detach().try_into().unwrap();
+            // x·Φ(x). The form with tanh has −0.158808, 0.345714, 0.841192 and 1.954598.
+            for (found, expected) in found.into_iter().zip([-0.158655, 0.345731, 0.841345, 1.9545]) {
+                assert!((found - expected).abs() < 2e-6, "{found} {expected}");
+            }
         }
     }
 }

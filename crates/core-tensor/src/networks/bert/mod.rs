@@ -40,7 +40,9 @@ pub use input::BertInput;
 pub(super) use input::in_table;
 pub(super) use layer::dropout;
 pub use model::{Bert, Rows};
-pub use pretrained::{BertLoad, load_state_into, load_weights, save_pretrained};
+pub use pretrained::{
+    BertLoad, load_state_into, load_state_keeping, load_weights, load_weights_keeping, save_pretrained,
+};
 
 #[cfg(test)]
 mod tests;

@@ -95,10 +95,10 @@ impl Bert {
     /// # Errors
     /// An input that does not fit the network.
     pub fn hidden_rows(&self, input: &BertInput, rows: Rows, train: bool) -> Result<Tensor> {
-        let (_, tokens) = input.check(&self.config)?;
-        let mask = input.additive_mask(self.word_table.kind());
+        let seen = input.checked(&self.config)?;
+        let mask = input.additive_mask(self.word_table.kind(), seen.padded);
         let kept = self.kept_layers(train);
-        let mut x = self.embed(input, tokens, train);
+        let mut x = self.embed(input, seen.tokens, train);
         for (place, layer) in kept.iter().enumerate() {
             let first_only = rows == Rows::First && place + 1 == kept.len();
             let queries = if first_only { x.narrow(1, 0, 1) } else { x.shallow_clone() };

@@ -27,7 +27,15 @@ const HEADS: [&str; 6] = ["classifier.", "qa_outputs.", "cls.", "bert.pooler.", 
 /// # Errors
 /// A file that cannot be read, and whatever [`load_state_into`] refuses.
 pub fn load_weights(path: &Path, variables: &VarStore) -> Result<BertLoad> {
-    load_state_into(variables, &read_state(path)?)
+    load_weights_keeping(path, variables, &[])
+}
+
+/// [`load_weights`] into a model with parts that the file may lack, as [`load_state_keeping`].
+///
+/// # Errors
+/// A file that cannot be read, and whatever [`load_state_keeping`] refuses.
+pub fn load_weights_keeping(path: &Path, variables: &VarStore, keep: &[&str]) -> Result<BertLoad> {
+    load_state_keeping(variables, &read_state(path)?, keep)
 }
 
 /// Copies a Hugging Face state dict into a model built under the store's root.
@@ -35,13 +43,27 @@ pub fn load_weights(path: &Path, variables: &VarStore) -> Result<BertLoad> {
 /// `module.`, which `DataParallel` puts on, is taken off, the prefix `bert.` added or taken off as the model needs it;
 /// `LayerNorm.gamma` and `beta`, as old checkpoints have them, become `weight` and `bias`; position numbers and the
 /// decoder tied to the word table are left out; half precision widens. Heads may be missing, and then keep their own
-/// values; heads without a place are reported.
+/// values; heads without a place are reported. Heads are what begins with `classifier.`, `qa_outputs.`, `cls.`,
+/// `bert.cls.`, `pooler.` or `bert.pooler.`: for other names there is [`load_state_keeping`].
 ///
 /// # Errors
 /// Encoder weights that are missing or unexpected, and any weights of another shape (a vocabulary that does not match the
 /// embedding, an attention head too many, a classifier of another number of classes: leave it out of `state` to keep the
 /// model's own), by name. The model is then as it was.
 pub fn load_state_into(variables: &VarStore, state: &NamedTensors) -> Result<BertLoad> {
+    load_state_keeping(variables, state, &[])
+}
+
+/// [`load_state_into`] a model with parts of its own: variables whose names begin with or end in an entry of `keep` may
+/// be missing as heads may, and then keep their values. `slimming_coef` for coefficients, `head.` for a head of that
+/// name. What `state` does hold is loaded, whatever `keep` says.
+///
+/// # Errors
+/// An empty entry, and whatever [`load_state_into`] refuses.
+pub fn load_state_keeping(variables: &VarStore, state: &NamedTensors, keep: &[&str]) -> Result<BertLoad> {
+    if keep.contains(&"") {
+        return Err(Error::setting("keep", "beginnings or ends of names", "an empty one"));
+    }
     let ours = variables.variables().keys().any(|name| name.starts_with("bert."));
     let theirs = state.keys().any(|name| without_module(name).starts_with("bert."));
     let mut renamed = Vec::new();
@@ -55,8 +77,15 @@ pub fn load_state_into(variables: &VarStore, state: &NamedTensors) -> Result<Ber
             return Err(Error::tensor(new, "one tensor of that name", "two"));
         }
     }
-    let heads = || Tolerance::Under(HEADS.map(String::from).into());
-    let policy = LoadPolicy { strip: Vec::new(), missing: heads(), unexpected: heads(), ..LoadPolicy::strict() };
+    let heads = HEADS.map(String::from);
+    let kept = |name: &String| keep.iter().any(|part| name.starts_with(part) || name.ends_with(part));
+    let own = variables.variables().into_keys().filter(kept);
+    let policy = LoadPolicy {
+        strip: Vec::new(),
+        missing: Tolerance::Under(heads.iter().cloned().chain(own).collect()),
+        unexpected: Tolerance::Under(heads.into()),
+        ..LoadPolicy::strict()
+    };
     Ok(BertLoad { report: load_state(variables, &translated, &policy)?, renamed })
 }
 

@@ -169,6 +169,11 @@ fn parameters_count_as_published() {
     assert_eq!(count(&pre_training(false), 769), 109_514_298);
     assert_eq!(count(&classes, 768), 109_483_778);
     assert_eq!(count(&spans, 768), 108_893_186);
+    // Four layers of 256, counted whole: tables 256·(8192 + 128 + 2), their norm 512, and 789,760 a layer.
+    let store = store();
+    Bert::encoder_only(&store.root(), &Standard, &BertConfig::tiny(8192)).unwrap();
+    let parameters: usize = store.trainable_variables().iter().map(Tensor::numel).sum();
+    assert_eq!(parameters, 5_289_984);
 }
 
 #[test]
@@ -311,6 +316,36 @@ fn checkpoints_of_every_published_form_load() {
 }
 
 #[test]
+fn a_checkpoint_loads_under_a_head_of_ones_own() {
+    let (full, model) = classifier(&small(), 2);
+    let expected = model.bert().hidden(&small_input(), false).unwrap();
+    let published = state_of(&full);
+    let own = || {
+        let store = store();
+        let bert = Bert::new(&(store.root() / "bert"), &Standard, &small()).unwrap();
+        let head = nn::linear(store.root() / "tagger", 16, 5, Default::default());
+        (store, bert, head.ws.copy())
+    };
+    let (store, bert, head) = own();
+    let refused = load_state_into(&store, &published).unwrap_err().to_string();
+    assert!(refused.contains("tagger.bias") && refused.contains("tagger.weight"), "{refused}");
+    assert!(load_state_keeping(&store, &published, &[""]).unwrap_err().to_string().contains("keep"));
+    // Neither a piece from the middle nor another name lets anything go.
+    assert!(load_state_keeping(&store, &published, &["agger.", "head."]).is_err());
+    let folder = tempfile::tempdir().unwrap();
+    save_pretrained(folder.path(), &full, &small()).unwrap();
+    let load = load_weights_keeping(&folder.path().join("model.safetensors"), &store, &["tagger."]).unwrap();
+    assert_eq!(load.report.missing, ["tagger.bias", "tagger.weight"]);
+    assert!(store.variables()["tagger.weight"].equal(&head));
+    assert!(bert.hidden(&small_input(), false).unwrap().equal(&expected));
+    // What the file does hold is loaded all the same.
+    let (other, _bert, _) = own();
+    let load = load_state_keeping(&other, &state_of(&store), &["tagger.", "weight"]).unwrap();
+    assert!(load.report.missing.is_empty());
+    assert!(other.variables()["tagger.weight"].equal(&head));
+}
+
+#[test]
 fn checkpoints_that_do_not_fit_are_refused_by_name() {
     let (full, model) = classifier(&small(), 2);
     drop(model);
@@ -356,6 +391,13 @@ fn inputs_that_do_not_fit_are_refused_by_name() {
     assert!(refuse(BertInput::new(ids().to_kind(Kind::Float))).contains("Float"));
     assert!(refuse(BertInput::new(ids()).with_types(ids() + 2)).contains("types"));
     assert!(refuse(BertInput::new(ids()).with_mask(Tensor::ones([2, 4], (Kind::Int64, Device::Cpu)))).contains("mask"));
+    assert!(refuse(BertInput::new(ids()).with_mask(ids() + 2)).contains("`mask`: expected numbers in [0, 2), found 2"));
+    assert!(refuse(BertInput::new(ids()).with_mask(ids() - 1)).contains("found -1"));
+    let floats = Tensor::zeros([2, 5], (Kind::Float, Device::Cpu));
+    // Of two faults the first is named, whether it is one of shape or of values.
+    assert!(refuse(BertInput::new(ids() + 40).with_types(floats.shallow_clone())).contains("`ids`"));
+    assert!(refuse(BertInput::new(ids()).with_types(floats).with_mask(ids() + 2)).contains("`types`"));
+    assert!(refuse(BertInput::new(ids()).with_types(ids() + 2).with_mask(ids() + 2)).contains("`types`"));
     let logits = model.forward(&BertInput::new(ids()), false).unwrap();
     assert!(model.loss(&logits, &Tensor::from_slice(&[0_i64, 2])).unwrap_err().to_string().contains("[0, 2)"));
     assert!(model.loss(&logits, &Tensor::from_slice(&[0_i64])).unwrap_err().to_string().contains("Int64 [2]"));
@@ -391,10 +433,13 @@ fn padding_is_masked_with_a_finite_number_in_every_kind() {
     let ids = Tensor::zeros([1, 2], (Kind::Int64, Device::Cpu));
     let input = BertInput::new(ids).with_mask(Tensor::from_slice(&[1_i64, 0]).view([1, 2]));
     for (kind, below) in [(Kind::Half, -6e4), (Kind::BFloat16, -3e38), (Kind::Float, -3e38), (Kind::Double, -3e38)] {
-        let mask = input.additive_mask(kind).unwrap().to_kind(Kind::Double);
+        let mask = input.additive_mask(kind, true).unwrap().to_kind(Kind::Double);
         let (token, padding) = (mask.double_value(&[0, 0, 0, 0]), mask.double_value(&[0, 0, 0, 1]));
         assert!(token == 0.0 && padding.is_finite() && padding < below, "{kind:?} {token} {padding}");
     }
+    assert!(input.checked(&small()).unwrap().padded);
+    let whole = input.with_mask(Tensor::ones([1, 2], (Kind::Int64, Device::Cpu)));
+    assert!(!whole.checked(&small()).unwrap().padded && whole.additive_mask(Kind::Float, false).is_none());
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! A mapping, compact for the search and written out for people.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::count::Counts;
 use super::problem::Problem;
+use crate::error::HwError;
 use crate::loopnest::Dim;
 
 pub(super) const MAX_LEVELS: usize = 8;
@@ -28,7 +30,11 @@ pub struct Factors {
 }
 
 /// A mapping for people: loops of more than one iteration, outermost first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+///
+/// At one level, loops over N, Y and X stand side by side, as do those over C, R and S: within such a group their order changes
+/// nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Mapping {
     /// Loops at each memory level.
     pub levels: Vec<Vec<(Dim, u64)>>,
@@ -46,5 +52,59 @@ impl Problem<'_> {
             dims.map(|&dim| (dim, factors.temporal[level][dim as usize])).filter(|&(_, bound)| bound > 1).collect()
         });
         Mapping { levels: levels.collect(), rows: factors.rows, cols: factors.cols }
+    }
+
+    /// The accesses of a mapping that anybody may have written.
+    pub(super) fn counts_of(&self, layer: &str, mapping: &Mapping) -> Result<Counts, HwError> {
+        let fail = |field: String, expected: String, found: String| {
+            Err(HwError::field(format!("mapping of layer `{layer}`"), field, expected, found))
+        };
+        if mapping.levels.len() != self.levels.len() {
+            return fail("levels".into(), self.levels.len().to_string(), mapping.levels.len().to_string());
+        }
+        let sides = [("rows", mapping.rows.1, self.engine.rows), ("cols", mapping.cols.1, self.engine.cols)];
+        if let Some((field, found, side)) = sides.into_iter().find(|&(_, found, side)| found == 0 || found > side) {
+            return fail(field.into(), format!("1 to {side}"), found.to_string());
+        }
+        let mut factors =
+            Factors { temporal: [[1; 7]; MAX_LEVELS], order: [0; MAX_LEVELS], rows: mapping.rows, cols: mapping.cols };
+        let mut covered = [1_u64; 7];
+        for (dim, bound) in [mapping.rows, mapping.cols].iter().chain(mapping.levels.iter().flatten()) {
+            covered[*dim as usize] = covered[*dim as usize].saturating_mul(*bound);
+        }
+        for dim in Dim::ALL {
+            // Twice is what filling the array can take; counts of more might pass 64 bits.
+            let (size, found) = (self.sizes[dim as usize], covered[dim as usize]);
+            if !(size..=2 * size).contains(&found) {
+                return fail(
+                    format!("product of the bounds of {dim:?}"),
+                    format!("{size} to {}", 2 * size),
+                    found.to_string(),
+                );
+            }
+        }
+        for (level, loops) in mapping.levels.iter().enumerate() {
+            let mut groups: Vec<usize> = Vec::new();
+            for &(dim, bound) in loops.iter().filter(|&&(_, bound)| bound > 1) {
+                factors.temporal[level][dim as usize] *= bound;
+                groups.extend(GROUPS.iter().position(|group| group.contains(&dim)));
+            }
+            groups.dedup();
+            // Groups without a loop may stand anywhere.
+            let ordered = |order: &[usize; 3]| order.iter().filter(|group| groups.contains(group)).eq(&groups);
+            let Some(order) = ORDERS.iter().position(ordered) else {
+                let field = format!("loops at `{}`", self.levels[level].name);
+                return fail(field, "those over N, Y, X, and over C, R, S, side by side".into(), format!("{loops:?}"));
+            };
+            factors.order[level] = order as u8;
+        }
+        match (self.tiles(&factors), self.count(&factors)) {
+            (Ok(_), Some(counts)) => Ok(counts),
+            (Err((level, used)), _) => {
+                let field = format!("tiles at `{}`", self.levels[level].name);
+                fail(field, format!("at most {} bits", self.room[level]), format!("{used} bits"))
+            }
+            (Ok(_), None) => Err(self.no_fit(layer)),
+        }
     }
 }

@@ -4,6 +4,7 @@ use super::space::{Space, ways};
 use super::*;
 use crate::Accelerator;
 use crate::engine::Engine;
+use crate::loopnest::Dim;
 use crate::loopnest::nest::{Access, LoopNest, Step};
 use crate::task::OperandKind;
 use core_tensor::workload::{Layer, Operator, Pass};
@@ -126,6 +127,77 @@ fn machines_and_tasks_that_make_no_sense_are_refused() {
     for error in refused(engine, &deep, &conv(4, 4, 8, 3, 1)) {
         assert!(error.contains("9 levels"), "{error}");
     }
+}
+
+/// Every layer of ResNet-20 at 8 bits, as inference.
+fn resnet20() -> Vec<Task> {
+    let net = crate::networks::with_bits(crate::networks::builtin("resnet20-cifar").unwrap(), [8; 3]);
+    Task::of_workload(&net, &[Pass::Forward]).unwrap()
+}
+
+#[test]
+fn a_mapping_that_was_found_costs_what_the_search_says_also_from_a_file() {
+    let (mut accelerator, mut engine) = accelerator();
+    engine.candidates = 300;
+    accelerator.engine = Engine::LoopNest(engine);
+    for task in resnet20() {
+        let mapping = engine.map(&accelerator, &task).unwrap();
+        let read = serde_json::from_str(&serde_json::to_string(&mapping).unwrap()).unwrap();
+        assert_eq!(mapping, read);
+        let found = engine.cost_of(&accelerator, &task, &read).unwrap();
+        assert_eq!(found, crate::engine::price(&accelerator, &task).unwrap(), "{}", task.name);
+    }
+}
+
+#[test]
+fn no_search_is_worse_than_the_mapping_with_all_loops_at_dram() {
+    let (accelerator, mut engine) = accelerator();
+    (engine.objective, engine.candidates) = (Objective::EnergyDelay, 300);
+    for task in resnet20() {
+        let problem = Problem::new(&engine, &accelerator, &task).unwrap();
+        let default = problem.describe(&problem.trivial());
+        let cost = |mapping: &Mapping| engine.cost_of(&accelerator, &task, mapping).unwrap();
+        let delay = |mapping: &Mapping| cost(mapping).energy_pj() * cost(mapping).cycles() as f64;
+        // The search sums the same terms in another order.
+        assert!(delay(&engine.map(&accelerator, &task).unwrap()) <= delay(&default) * (1.0 + 1e-9), "{}", task.name);
+        assert_eq!(cost(&default).cycles(), engine.default_cycles(&accelerator, &task).unwrap());
+    }
+}
+
+#[test]
+fn a_mapping_that_is_none_of_the_task_or_the_machine_is_refused() {
+    let (accelerator, engine) = accelerator();
+    // 4 → 4 channels, 3 × 3, 6 × 6 outputs: rows take the channels, columns the output columns.
+    let task = conv(4, 4, 8, 3, 1);
+    let levels = vec![vec![(Dim::Y, 6), (Dim::C, 4)], vec![(Dim::R, 3)], vec![(Dim::S, 3)]];
+    let good = Mapping { levels, rows: (Dim::K, 4), cols: (Dim::X, 6) };
+    engine.cost_of(&accelerator, &task, &good).unwrap();
+    let refused = |change: fn(&mut Mapping)| {
+        let mut mapping = good.clone();
+        change(&mut mapping);
+        let error = engine.cost_of(&accelerator, &task, &mapping).unwrap_err().to_string();
+        error.strip_prefix("mapping of layer `c`: ").unwrap().to_owned()
+    };
+    let halved = refused(|mapping| mapping.levels[0][0].1 = 3);
+    assert_eq!(halved, "product of the bounds of Y is 3, expected 6 to 12");
+    let again = refused(|mapping| mapping.levels[2].push((Dim::C, 4)));
+    assert_eq!(again, "product of the bounds of C is 16, expected 4 to 8");
+    let none = refused(|mapping| mapping.levels[1][0].1 = 0);
+    assert_eq!(none, "product of the bounds of R is 0, expected 3 to 6");
+    assert_eq!(refused(|mapping| mapping.levels.truncate(2)), "levels is 2, expected 3");
+    assert_eq!(refused(|mapping| mapping.rows.1 = 13), "rows is 13, expected 1 to 12");
+    let parted = refused(|mapping| {
+        mapping.levels[0] = vec![(Dim::Y, 2), (Dim::C, 4), (Dim::Y, 3)];
+    });
+    let expected = "those over N, Y, X, and over C, R, S, side by side";
+    assert_eq!(parted, format!("loops at `dram` is [(Y, 2), (C, 4), (Y, 3)], expected {expected}"));
+    // An element with one filter and one column has 4·8·3 inputs and 4·9 weights of 8 bits, and 6 sums of 32.
+    let mut small = accelerator.clone();
+    small.memory[2].capacity_bytes = Some(128);
+    let inside = Mapping { levels: vec![Vec::new(), Vec::new(), good.levels.concat()], ..good.clone() };
+    engine.cost_of(&accelerator, &task, &inside).unwrap();
+    let error = engine.cost_of(&small, &task, &inside).unwrap_err().to_string();
+    assert_eq!(error, "mapping of layer `c`: tiles at `rf` is 1248 bits, expected at most 1024 bits");
 }
 
 #[test]

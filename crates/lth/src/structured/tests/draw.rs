@@ -31,6 +31,60 @@ fn both_rules_draw_what_was_worked_by_hand() {
 }
 
 #[test]
+fn only_ties_on_both_sides_of_the_line_count() {
+    let group = SlimGroup { coefficient: "c".into(), layer: 0, gated: Gated::Heads, units: 12, followers: Vec::new() };
+    let tied = |values: [f32; 12], threshold| {
+        let config = DrawConfig { threshold, min_per_layer: 0, ..DrawConfig::ratios(1.0 / 3.0, 0.0) };
+        config.draw(&scores(std::slice::from_ref(&group), |_, unit| values[unit])).unwrap().tied
+    };
+    // Four go: the fourth smallest is shared with two that stay.
+    let shared = [1.0, 2.0, 1.0, 1.0, 0.9, 2.0, 0.8, 2.0, 0.7, 2.0, 2.0, 2.0];
+    assert_eq!(tied(shared, Threshold::BottomK), [0.25, 0.0]);
+    // What is above a quantile is above all that is dropped.
+    assert_eq!(tied(shared, Threshold::StrictQuantile), [0.0, 0.0]);
+    let apart = [1.0, 2.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0];
+    assert_eq!(tied(apart, Threshold::BottomK), [0.0, 0.0]);
+    assert_eq!(tied([1.0; 12], Threshold::BottomK), [1.0, 0.0]);
+    // Layers ranked apart are counted apart: 1 is on both sides in the first, and all that is dropped in the second.
+    let groups =
+        [("a", 0), ("b", 1)].map(|(name, layer)| SlimGroup { coefficient: name.into(), layer, ..group.clone() });
+    let both = scores(&groups, |number, unit| [shared, apart][number][unit]);
+    assert_eq!(DrawConfig::ratios(1.0 / 3.0, 0.0).draw(&both).unwrap().tied, [0.125, 0.0]);
+}
+
+#[test]
+fn scores_crowded_near_one_are_few_at_the_line_and_after_one_step_all_of_them_are() {
+    let groups = bert_groups(&BertConfig::base(), "bert.");
+    let mut random = core_tensor::seed::generator(0, Purpose::Mask, 0);
+    let near_one = rand_distr::Normal::new(1.0, 5e-5).unwrap();
+    let drawn: Vec<Vec<f32>> = groups
+        .iter()
+        .map(|group| (0..group.units).map(|_| rand::Rng::sample::<f64, _>(&mut random, near_one) as f32).collect())
+        .collect();
+    let settled = DrawConfig::default().draw(&scores(&groups, |number, unit| drawn[number][unit])).unwrap();
+    // 36,864 neurons on the few thousand numbers that f32 has there.
+    assert!(settled.distinct[1] < 0.5 && settled.tied[1] < 1e-3, "{:?} {:?}", settled.distinct, settled.tied);
+    // After one step of Adam at 2e-5.
+    let one_step = scores(&groups, |_, unit| if unit % 2 == 0 { 1.0 - 2e-5 } else { 1.0 + 2e-5 });
+    let tied = DrawConfig::default().draw(&one_step).unwrap().tied;
+    assert!(tied.iter().all(|share| *share > 0.3), "{tied:?}");
+}
+
+#[test]
+fn a_constant_on_one_layer_moves_the_global_line_only() {
+    let groups = bert_groups(&small(), "bert.");
+    let draw = |lift: f32| {
+        let lifted =
+            |number: usize, unit: usize| ((unit * 5 + number) % 12) as f32 + if number < 2 { lift } else { 0.0 };
+        DrawConfig::ratios(0.5, 10.0 / 24.0).draw(&scores(&groups, lifted)).unwrap().mask
+    };
+    let (plain, lifted) = (draw(0.0), draw(100.0));
+    assert_eq!(lifted.heads, plain.heads);
+    let kept = |ticket: &TicketMask| [1, 3].map(|neurons| ticket.kept(&groups[neurons]).unwrap().len());
+    assert_eq!((kept(&plain), kept(&lifted)), ([7, 7], [12, 2]));
+}
+
+#[test]
 fn a_floor_keeps_every_layer_alive_and_says_so() {
     let groups = bert_groups(&small(), "bert.");
     // Layer 0's neurons are all worse than layer 1's: a global cut of half would empty it.

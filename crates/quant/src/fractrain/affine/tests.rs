@@ -232,6 +232,15 @@ proptest! {
     }
 
     #[test]
+    fn on_the_widest_grid_values_come_back_to_a_few_units_in_the_last_place(values in proptest::collection::vec(-1e4_f32..1e4, 2..40)) {
+        let largest = values.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+        let rounded = nearest(&values, Bits::MAX);
+        // Half a step, and the rounding of three operations on numbers of up to twice the largest.
+        let slack = 6.0 * f32::EPSILON * largest;
+        prop_assert!(values.iter().zip(&rounded).all(|(x, q)| (x - q).abs() <= slack), "{values:?} → {rounded:?}");
+    }
+
+    #[test]
     fn shift_and_scale_go_through(values in proptest::collection::vec(-10.0_f32..10.0, 3..20), width in 1_u32..7, scale in 0.125_f32..8.0, shift in -8.0_f32..8.0) {
         let moved: Vec<f32> = values.iter().map(|x| scale * x + shift).collect();
         let (ours, theirs) = (nearest(&moved, width), nearest(&values, width));

@@ -1,10 +1,11 @@
 use super::*;
-use crate::fractrain::{Affine, Bits, Error, GridKind, RangeRule, Rounding};
+use crate::fractrain::{Affine, Bits, CostLedger, Error, GridKind, RangeRule, Rounding};
 use core_tensor::networks::{
     Architecture, ConvNetConfig, LanguageModel, LanguageModelConfig, MobileNetV2Config, ResNetConfig,
 };
 use core_tensor::nn::Network;
 use core_tensor::text::corpus::LanguageBatch;
+use core_tensor::workload::Operator;
 use tch::{Device, Kind, Reduction, nn};
 
 fn bits(bits: u32) -> Bits {
@@ -144,6 +145,100 @@ fn a_backward_pass_equals_the_one_written_by_hand() {
     let gradient = Affine::per_tensor(bits(3)).round(&upstream, Rounding::Nearest).unwrap();
     assert!(x.grad().equal(&gradient.mm(&rounded)));
     assert!(weight.grad().equal(&gradient.transpose(0, 1).mm(&input)));
+}
+
+#[test]
+fn two_layers_and_a_relu_are_as_worked_by_hand() {
+    let store = nn::VarStore::new(Device::Cpu);
+    let config = QuantConfig { linear: true, stochastic_gradients: false, ..QuantConfig::default() };
+    let factory = QuantFactory::new(config, Precision::new(2, 2).unwrap()).unwrap();
+    let layer = |name: &str, inputs, outputs| {
+        factory.linear(&(store.root() / name), LinearConfig { bias: false, ..LinearConfig::new(inputs, outputs) })
+    };
+    let (first, second) = (layer("first", 3, 2), layer("second", 2, 2));
+    let variables = store.variables();
+    let set = |name: &str, values: &[f32]| {
+        let mut weight = variables[name].shallow_clone();
+        tch::no_grad(|| weight.copy_(&Tensor::from_slice(values).view_as(&weight)));
+    };
+    let floats = |tensor: &Tensor| Vec::<f32>::try_from(tensor.detach().view(-1)).unwrap();
+    // Rows of a range of 3, four levels a distance of 1 apart: 1.8 → 2, −0.4 → 0. The second layer's are levels.
+    set("first.weight", &[0.0, 3.0, 1.8, 1.0, -2.0, -0.4]);
+    set("second.weight", &[1.0, 4.0, -2.0, 1.0]);
+    // Rounded: [0, 1, 3], [3, 1, 1].
+    let x = Tensor::from_slice(&[0.0_f32, 1.4, 3.0, 3.0, 0.6, 1.0]).view([2, 3]).set_requires_grad(true);
+    // [9, −2], [5, 1]; after the ReLU [9, 0], [5, 1], a range of 9: rounded [9, 0], [6, 0].
+    let hidden = first.forward_t(&x, true);
+    assert_eq!(floats(&hidden), [9.0, -2.0, 5.0, 1.0]);
+    let output = second.forward_t(&hidden.relu(), true);
+    assert_eq!(floats(&output), [9.0, -18.0, 6.0, -12.0]);
+    // The output's gradient, rounded: [0, 1], [3, 1].
+    (&output * Tensor::from_slice(&[0.0_f32, 1.4, 3.0, 0.7]).view([2, 2])).sum(Kind::Float).backward();
+    assert_eq!(floats(&variables["second.weight"].grad()), [18.0, 0.0, 15.0, 0.0]);
+    // Of the second layer's input [−2, 1], [1, 13]; through the ReLU [−2, 0], [1, 13], a range of 15, four levels a distance
+    // of 5 apart: rounded [−2, −2], [3, 13].
+    assert_eq!(floats(&variables["first.weight"].grad()), [9.0, 1.0, -3.0, 39.0, 11.0, 7.0]);
+    assert_eq!(floats(&x.grad()), [-2.0, -2.0, -4.0, 13.0, -17.0, 6.0]);
+}
+
+/// A convolution that is none of the factory's.
+#[derive(Debug)]
+struct Own {
+    weight: Tensor,
+    site: QuantSite,
+}
+
+impl ModuleT for Own {
+    fn forward_t(&self, input: &Tensor, train: bool) -> Tensor {
+        let side = |axis| input.size()[axis] as u64;
+        let operator = || Operator::conv2d(4, 6, 3, 1, 1, [side(2), side(3)]);
+        self.site.forward(input, (&self.weight, None), train, operator, |input, weight, bias| {
+            input.conv2d(weight, bias, [1, 1], [1, 1], [1, 1], 1)
+        })
+    }
+}
+
+#[test]
+fn a_convolution_of_ones_own_is_the_factorys_bit_for_bit_and_in_the_ledger() {
+    let run = |own: bool, gated: bool| {
+        let store = nn::VarStore::new(Device::Cpu);
+        let dfq = DfqConfig { hidden: 4, embedding: 4, ..DfqConfig::default() };
+        let factory = match gated {
+            true => QuantFactory::gated(QuantConfig::default(), dfq, store.root() / "gates").unwrap(),
+            false => QuantFactory::new(QuantConfig::default(), Precision::new(4, 6).unwrap()).unwrap(),
+        };
+        let (root, path) = (store.root(), store.root() / "own");
+        let stem = factory.conv2d(&(root / "stem"), Conv2dConfig::new(1, 4, 3, 1));
+        let second: Module = match own {
+            true => {
+                let weight = path.var("weight", &[6, 4, 3, 3], nn::Init::Const(0.0));
+                Box::new(Own { weight, site: factory.site(&path, 4) })
+            }
+            false => factory.conv2d(&path, Conv2dConfig::new(4, 6, 3, 1)),
+        };
+        fill(&store);
+        // Of a gate, what `fill` leaves as it was drawn.
+        let gates = store.variables().into_iter().filter(|(name, _)| name.starts_with("gates"));
+        gates.for_each(|(_, mut variable)| tch::no_grad(|| variable.copy_(&waves(&variable.size()))));
+        let forward = |train| second.forward_t(&stem.forward_t(&waves(&[5, 1, 6, 6]), train).relu(), train);
+        let workload = core_tensor::nn::trace("net", || drop(forward(false))).unwrap();
+        let (handle, gates) = (factory.handle(), factory.gates());
+        let mut ledger = CostLedger::new(&workload, &handle, gates.as_ref()).unwrap();
+        let output = forward(true);
+        output.square().sum(Kind::Float).backward();
+        gates.iter().for_each(|gates| drop(gates.finish().unwrap()));
+        ledger.step().unwrap();
+        let mut found = vec![("output".to_owned(), output.detach()), ("evaluated".to_owned(), forward(false).detach())];
+        let trained = core_tensor::optim::named_trainable(&store).into_iter();
+        found.extend(trained.map(|(name, variable)| (name, variable.grad().copy())));
+        (found, handle.layers(), ledger.reference_macs(), ledger.effective_macs())
+    };
+    for gated in [false, true] {
+        let ((ours, layers, reference, effective), theirs) = (run(true, gated), run(false, gated));
+        assert_equal(&ours, &theirs.0);
+        assert!(reference > 0.0 && layers.contains(&"own".to_owned()), "{layers:?}");
+        assert_eq!((layers, reference, effective), (theirs.1, theirs.2, theirs.3), "gated: {gated}");
+    }
 }
 
 #[test]

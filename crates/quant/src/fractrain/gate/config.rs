@@ -11,7 +11,8 @@ pub struct DfqConfig {
     /// What there is to choose from. Published for CIFAR: (3,6), (4,6), (4,8), (6,8), (6,12); for ImageNet (3,6), (4,8),
     /// (6,12), (8,16).
     pub options: Vec<DfqOption>,
-    /// Bits of all gated weights. Published: 4 for ResNet-74 on CIFAR-100, 6 for ResNet-18 on ImageNet.
+    /// Bits of all gated weights, until the [`QuantHandle`](crate::fractrain::QuantHandle) is set to others. Published: 4 for
+    /// ResNet-74 on CIFAR-100, 6 for ResNet-18 on ImageNet.
     pub weight: Bits,
     /// Width of a gate's first layer. Published: 32 (CIFAR ResNets), 64 (MobileNetV2).
     pub hidden: i64,
@@ -77,18 +78,33 @@ impl DfqConfig {
     /// The cost of each option in the three passes together, relative to full precision: `b_w·b_a + b_w·b_g + b_a·b_g`
     /// over 32², 0 for a skip.
     pub fn option_costs(&self) -> Vec<f64> {
+        self.costs_at(Some(self.weight))
+    }
+
+    /// The same with weights of other bits, none for full precision.
+    pub(super) fn costs_at(&self, weight: Option<Bits>) -> Vec<f64> {
         let cost =
-            |option: &DfqOption| option.precision(self.weight).map_or(0.0, |precision| precision.cost().iter().sum());
+            |option: &DfqOption| option.precision_at(weight).map_or(0.0, |precision| precision.cost().iter().sum());
         self.options.iter().map(cost).collect()
     }
 
-    /// A target that no mix of options reaches.
+    /// A target that no mix of options reaches. Those of [`FollowTarget`](super::FollowTarget) have
+    /// [warnings](super::FollowTarget::warnings) of their own.
     pub fn warning(&self) -> Option<Warning> {
-        let percent = self.option_costs().into_iter().map(|cost| 100.0 * cost / 3.0);
-        let (floor, ceiling) =
-            percent.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), cost| (low.min(cost), high.max(cost)));
-        let target = self.target.percent();
+        self.unreachable(self.target, Some(self.weight))
+    }
+
+    /// A target that no mix of options reaches with such weights.
+    pub(super) fn unreachable(&self, target: CpTarget, weight: Option<Bits>) -> Option<Warning> {
+        let (floor, ceiling) = self.reach(weight);
+        let target = target.percent();
         (!(floor..=ceiling).contains(&target)).then_some(Warning::TargetUnreachable { target, floor, ceiling })
+    }
+
+    /// Costs of the cheapest and of the dearest option with such weights, in percent of full precision.
+    pub(super) fn reach(&self, weight: Option<Bits>) -> (f64, f64) {
+        let percent = self.costs_at(weight).into_iter().map(|cost| 100.0 * cost / 3.0);
+        percent.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), cost| (low.min(cost), high.max(cost)))
     }
 
     /// The block that a layer of this name belongs to.

@@ -2,7 +2,7 @@
 
 use super::Gates;
 use crate::fractrain::indicator::check_reach;
-use crate::fractrain::{Error, Result, StageIndicator};
+use crate::fractrain::{Error, Result, StageIndicator, Warning};
 use core_tensor::optim::{NamedTensors, Optimizer};
 use core_tensor::train::{Control, EpochReport, Loss, Objective, Observer, Progress, StepContext};
 use serde::{Deserialize, Serialize};
@@ -69,7 +69,8 @@ pub enum CostController {
         rho: f64,
     },
     /// A proportional part and a multiplier that grows with the relative distance: `λ ← λ + rate·d`,
-    /// `weight = gain·d + λ`, both within ±`limit`, where `d = (cp − target)/target`. Ours.
+    /// `weight = gain·d + λ`, both within ±`limit`, where `d = (cp − target)/target`. Ours. A target out of reach is
+    /// followed as far as options go, so that λ stands still there instead of growing to its limit.
     Adaptive {
         /// Growth of the multiplier in a step.
         rate: f64,
@@ -101,8 +102,9 @@ impl CostController {
         }
     }
 
-    /// The weight of the cost term at a realised cost; moves the multiplier.
-    pub(super) fn weight(&self, multiplier: &mut f64, cp: f64, target: f64) -> f64 {
+    /// The weight of the cost term at a realised cost; moves the multiplier. `reach` are the costs of the cheapest and of the
+    /// dearest option.
+    pub(super) fn weight(&self, multiplier: &mut f64, cp: f64, target: f64, reach: (f64, f64)) -> f64 {
         match *self {
             Self::Sign { .. } if cp < target => -1.0,
             Self::Sign { band } => {
@@ -122,7 +124,7 @@ impl CostController {
                 }
             }
             Self::Adaptive { rate, gain, limit } => {
-                let distance = (cp - target) / target;
+                let distance = (cp - target.clamp(reach.0, reach.1)) / target;
                 *multiplier = (*multiplier + rate * distance).clamp(-limit, limit);
                 (gain * distance + *multiplier).clamp(-limit, limit)
             }
@@ -132,6 +134,12 @@ impl CostController {
 
 /// What [`WithGateCost`] calls the loss proper.
 const TASK_LOSS: &str = "task_loss";
+
+/// An epoch's loss proper, for indicators: with its cost term the sum may be negative.
+pub(in crate::fractrain) fn loss_proper(report: &EpochReport) -> f64 {
+    let loss = ["cross_entropy", TASK_LOSS, "loss"].into_iter().find_map(|name| report.metrics.get(name));
+    loss.copied().unwrap_or(f64::NAN)
+}
 
 /// An objective with the gates' cost added: `loss + β·weight·cost`.
 ///
@@ -165,7 +173,8 @@ impl<B> Objective<B> for WithGateCost<'_, B> {
         }
         let mut state = self.gates.lock();
         let (target, mut multiplier) = (state.config.target.percent(), state.multiplier);
-        let weight = state.config.controller.weight(&mut multiplier, pass.cp, target);
+        let reach = state.config.reach(state.weight);
+        let weight = state.config.controller.weight(&mut multiplier, pass.cp, target, reach);
         state.multiplier = multiplier;
         let mut scale = state.config.beta * weight;
         if let Some(limit) = state.config.limit {
@@ -225,6 +234,12 @@ impl FollowTarget {
         Ok(Self { gates: gates.clone(), targets, indicator: Some(Box::new(indicator)), stage: 0, counts: Vec::new() })
     }
 
+    /// Targets that no mix of options reaches: the gates take the cheapest or the dearest one throughout.
+    pub fn warnings(&self) -> Vec<Warning> {
+        let state = self.gates.lock();
+        self.targets.iter().filter_map(|target| state.config.unreachable(*target, state.weight)).collect()
+    }
+
     /// Turning points so far.
     pub fn stage(&self) -> usize {
         self.stage
@@ -258,9 +273,7 @@ impl Observer for FollowTarget {
         }
         report.metrics.insert("target_cp".into(), self.targets[self.stage].percent());
         if let Some(indicator) = &mut self.indicator {
-            // The loss proper: with its cost term the sum may be negative.
-            let loss = ["cross_entropy", TASK_LOSS, "loss"].into_iter().find_map(|name| report.metrics.get(name));
-            let switches = indicator.end_of_epoch(loss.copied().unwrap_or(f64::NAN));
+            let switches = indicator.end_of_epoch(loss_proper(report));
             if switches.map_err(|error| error.into_core("gates"))? && self.stage + 1 < self.targets.len() {
                 self.stage += 1;
                 self.gates.set_target(self.targets[self.stage]);

@@ -1,7 +1,7 @@
 //! How a layer asks its block's gate.
 
 use super::{Decision, DfqOption, Gates};
-use crate::fractrain::Result;
+use crate::fractrain::{Bits, Result};
 use tch::Tensor;
 
 /// A layer's tie to the gate of its block.
@@ -19,9 +19,12 @@ pub(in crate::fractrain) struct Link {
 const SHORTCUT_BITS: u32 = 8;
 
 impl Link {
-    /// The block's decision for this batch; made now if this layer leads.
-    pub(in crate::fractrain) fn decide(&self, input: &Tensor) -> Result<Decision> {
-        let mut decision = self.gates.lock().decide(self.block, self.leads, input)?;
+    /// The block's decision for this batch; made now if this layer leads. `weight` are the bits that its weight has.
+    pub(in crate::fractrain) fn decide(&self, input: &Tensor, weight: Option<Bits>) -> Result<Decision> {
+        let mut state = self.gates.lock();
+        state.weight = weight;
+        let mut decision = state.decide(self.block, self.leads, input)?;
+        drop(state);
         if self.shortcut && decision.options.contains(&DfqOption::Skip) {
             let carried = DfqOption::bits(SHORTCUT_BITS, SHORTCUT_BITS)?;
             let options =

@@ -44,9 +44,14 @@ impl DfqOption {
 
     /// The precision of a layer that takes this option; none where it is skipped.
     pub fn precision(self, weight: Bits) -> Option<Precision> {
+        self.precision_at(Some(weight))
+    }
+
+    /// The same with a weight that may be in full precision.
+    pub(super) fn precision_at(self, weight: Option<Bits>) -> Option<Precision> {
         match self {
             Self::Bits { activation, gradient } => Some(Precision {
-                weight: Some(weight),
+                weight,
                 activation: Some(activation),
                 gradient: Some(gradient),
                 weight_gradient: None,

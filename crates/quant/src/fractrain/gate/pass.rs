@@ -47,7 +47,7 @@ impl State {
     }
 
     pub(super) fn finish(&mut self) -> Result<GatePass> {
-        let costs = self.config.option_costs();
+        let costs = self.config.costs_at(self.weight);
         let pass = std::mem::take(&mut self.pass);
         self.network.reset();
         let decided = pass.decisions.iter().enumerate().filter_map(|(block, found)| Some((block, found.as_ref()?)));

@@ -279,16 +279,62 @@ fn targets_that_would_never_come_are_refused() {
 fn controllers_push_towards_the_target() {
     let mut memory = 0.0;
     let sign = CostController::Sign { band: 0.5 };
-    assert_eq!([2.9, 3.0, 3.4, 3.5].map(|cp| sign.weight(&mut memory, cp, 3.0)), [-1.0, 0.0, 0.0, 1.0]);
+    let reach = (1.5, 4.5);
+    assert_eq!([2.9, 3.0, 3.4, 3.5].map(|cp| sign.weight(&mut memory, cp, 3.0, reach)), [-1.0, 0.0, 0.0, 1.0]);
     let relax = CostController::Relax { rho: 0.5 };
-    assert_eq!([2.4, 2.9, 3.1, 3.5].map(|cp| relax.weight(&mut memory, cp, 3.0)), [-1.0, -0.1, 0.1, 1.0]);
+    assert_eq!([2.4, 2.9, 3.1, 3.5].map(|cp| relax.weight(&mut memory, cp, 3.0, reach)), [-1.0, -0.1, 0.1, 1.0]);
     assert_eq!(memory, 0.0);
     let adaptive = CostController::Adaptive { rate: 1.0, gain: 2.0, limit: 3.0 };
     // d = 1/3: λ = 1/3, weight 2/3 + 1/3; then λ = 2/3, weight 4/3; in the end the limit.
-    assert!((adaptive.weight(&mut memory, 4.0, 3.0) - 1.0).abs() < 1e-12);
-    assert!((adaptive.weight(&mut memory, 4.0, 3.0) - 4.0 / 3.0).abs() < 1e-12);
+    assert!((adaptive.weight(&mut memory, 4.0, 3.0, reach) - 1.0).abs() < 1e-12);
+    assert!((adaptive.weight(&mut memory, 4.0, 3.0, reach) - 4.0 / 3.0).abs() < 1e-12);
     for _ in 0..20 {
-        adaptive.weight(&mut memory, 4.0, 3.0);
+        adaptive.weight(&mut memory, 4.0, 3.0, reach);
     }
-    assert_eq!(adaptive.weight(&mut memory, 4.0, 3.0), 3.0);
+    assert_eq!(adaptive.weight(&mut memory, 4.0, 3.0, reach), 3.0);
+    // At the cheapest option, below which a target lies, the multiplier stands still, and above the dearest, too.
+    for (cp, target) in [(1.5, 1.0), (4.5, 6.0)] {
+        let mut memory = 0.7;
+        for _ in 0..100 {
+            assert_eq!(adaptive.weight(&mut memory, cp, target, reach), 0.7);
+        }
+        assert!(adaptive.weight(&mut memory, 3.0, target, reach) * (3.0 - target) > 0.0, "still pushed towards it");
+    }
+}
+
+#[test]
+fn targets_of_stages_that_no_mix_of_options_reaches_are_warned_of() {
+    let net = gated(&small(), DfqConfig::default());
+    assert!(FollowTarget::constant(&net.gates).warnings().is_empty());
+    // The published stages: the cheapest option costs 1.7578 %.
+    let targets = [1.5, 2.0, 2.5, 3.0].map(|percent| CpTarget::new(percent).unwrap());
+    let plateau = PlateauIndicator::new(PlateauConfig::default()).unwrap();
+    let follow = FollowTarget::staged(&net.gates, targets.to_vec(), plateau).unwrap();
+    let said: Vec<String> = follow.warnings().iter().map(ToString::to_string).collect();
+    assert_eq!(said, ["a cost of 1.5 % cannot be reached: the options cost between 1.7578 % and 4.6875 %"]);
+}
+
+#[test]
+fn the_cost_is_that_of_the_weights_bits_that_ran() {
+    let store = nn::VarStore::new(Device::Cpu);
+    let factory = QuantFactory::gated(QuantConfig::default(), config(&[(3, 6)]), store.root() / "gates").unwrap();
+    let network = small().build(&store.root(), &factory).unwrap();
+    let (handle, gates) = (factory.handle(), factory.gates().unwrap());
+    let cp = || {
+        let _ = network.forward(&waves(&[2, 1, 8, 8]), true);
+        gates.finish().unwrap()
+    };
+    // (b·3 + b·6 + 3·6) of 3·1024.
+    for (weight, sum) in [(None, 54.0), (Some(8), 90.0), (Some(2), 36.0)] {
+        if let Some(weight) = weight {
+            // As a schedule for the whole network would; the gates keep activations and gradients.
+            handle.set_precision(crate::fractrain::Precision::new(weight, 12).unwrap());
+        }
+        let pass = cp();
+        assert!((pass.cp - 100.0 * sum / 3072.0).abs() < 1e-9, "{weight:?}: {}", pass.cp);
+        // Two blocks of unlike size.
+        assert!((pass.cost.double_value(&[]) - 2.0 * sum / 1024.0).abs() < 1e-6);
+    }
+    let [warning] = &FollowTarget::constant(&gates).warnings()[..] else { panic!("3 % is beyond the one option") };
+    assert!(warning.to_string().contains("1.1719 % and 1.1719 %"), "{warning}");
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::fractrain::{Precision, QuantConfig, QuantFactory};
+use core_tensor::checkpoint::Tolerance;
 
 fn waves(shape: &[i64]) -> Tensor {
     let count = shape.iter().product::<i64>();
@@ -112,13 +113,53 @@ fn what_has_no_integer_form_is_refused_by_name() {
     let factory = QuantFactory::gated(QuantConfig::default(), Default::default(), store.root() / "gates").unwrap();
     architecture().build(&store.root(), &factory).unwrap();
     let error = export_int8(&store, &factory.handle()).unwrap_err().to_string();
-    assert!(error.contains("layer1.0.conv1") && error.contains("one option"), "{error}");
+    assert!(error.contains("layer1.0.conv1") && error.contains("`QuantFactory::new`"), "{error}");
     let store = VarStore::new(Device::Cpu);
     let factory = QuantFactory::new(QuantConfig::default(), Precision::new(8, 8).unwrap()).unwrap();
     let grouped = Conv2dConfig { groups: 2, ..Conv2dConfig::new(2, 2, 3, 1) };
     let _layer = factory.conv2d(&(store.root() / "conv"), grouped);
     let error = export_int8(&store, &factory.handle()).unwrap_err().to_string();
     assert!(error.contains("`conv`") && error.contains("groups"), "{error}");
+    let store = VarStore::new(Device::Cpu);
+    let factory = QuantFactory::new(QuantConfig::default(), Precision::new(8, 8).unwrap()).unwrap();
+    let _site = factory.site(&(store.root() / "own"), 2);
+    let error = export_int8(&store, &factory.handle()).unwrap_err().to_string();
+    assert!(error.contains("`own`"), "{error}");
+}
+
+#[test]
+fn a_network_with_gates_is_exported_by_way_of_one_option() {
+    let gated = VarStore::new(Device::Cpu);
+    let factory = QuantFactory::gated(QuantConfig::default(), Default::default(), gated.root() / "gates").unwrap();
+    let network = architecture().build(&gated.root(), &factory).unwrap();
+    let _ = tch::no_grad(|| network.forward(&waves(&[2, 3, 12, 12]), true));
+    let store = VarStore::new(Device::Cpu);
+    let config = QuantConfig { full_precision_stem: true, ..QuantConfig::default() };
+    let factory = QuantFactory::new(config, Precision::new(6, 8).unwrap()).unwrap();
+    architecture().build(&store.root(), &factory).unwrap();
+    let gates = Tolerance::Under(vec!["gates.".into()]);
+    load_state(&store, &state_of(&gated), &LoadPolicy { unexpected: gates, ..LoadPolicy::strict() }).unwrap();
+    let exported = export_int8(&store, &factory.handle()).unwrap();
+    exported.build(&architecture(), &VarStore::new(Device::Cpu)).unwrap();
+}
+
+#[test]
+fn images_that_take_turns_come_out_bit_for_bit_as_together() {
+    let store = VarStore::new(Device::Cpu);
+    let factory = QuantFactory::new(QuantConfig::default(), Precision::new(8, 8).unwrap()).unwrap();
+    let config = Conv2dConfig { bias: true, ..Conv2dConfig::new(3, 5, 3, 2) };
+    let layer = factory.conv2d(&(store.root() / "conv"), config);
+    let images = waves(&[7, 3, 9, 10]);
+    let _ = layer.forward_t(&images, true);
+    let model = export_int8(&store, &factory.handle()).unwrap();
+    let integers = Int8Factory::new(&model).convolution("conv", &(VarStore::new(Device::Cpu).root() / "conv"), config);
+    let integers = integers.unwrap();
+    let together = integers.in_turns(&images, 7);
+    assert!(together.equal(&nn::Module::forward(&integers, &images)) && together.size() == [7, 5, 5, 5]);
+    for images_at_once in [1, 2, 3, 100] {
+        let found = integers.in_turns(&images, images_at_once);
+        assert!(found.equal(&together) && found.stride() == together.stride(), "{images_at_once} at once");
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn a_step_of_two_layers_costs_what_a_hand_count_says() {
     let mut ledger = CostLedger::new(&workload, &handle, None).unwrap();
     assert_eq!(ledger.cp(), 0.0);
     let _ = net.forward(&images(5), true);
-    ledger.add(handle.last_forward().batch as f64, handle.last_forward().precision).unwrap();
+    ledger.step().unwrap();
     // conv1: 2·1·9·64 = 1152 MACs, conv2: 3·2·9·16 = 864, fc: 6. Passes cost 16, 32 and 32 of 1024; conv1 has no input
     // gradient; fc is in full precision.
     let expected = 1152.0 * 48.0 / 1024.0 + 864.0 * 80.0 / 1024.0 + 18.0;
@@ -33,6 +33,37 @@ fn a_step_of_two_layers_costs_what_a_hand_count_says() {
     // The same by way of the workload, with the input gradient of conv1 that it cannot know to leave out.
     let priced = step_cost(&at_precision(&workload, &handle.layers(), precision)).unwrap();
     assert!((5.0 * (priced - 1152.0 * 32.0 / 1024.0) - ledger.effective_macs()).abs() < 1e-9);
+}
+
+#[test]
+fn a_step_counts_all_its_passes_and_none_before_it() {
+    let store = nn::VarStore::new(Device::Cpu);
+    let precision = Precision::new(4, 8).unwrap();
+    let factory = QuantFactory::new(QuantConfig::default(), precision).unwrap();
+    let net = architecture().build(&store.root(), &factory).unwrap();
+    let workload = trace_workload("net", net.as_ref(), &[1, 8, 8], Device::Cpu).unwrap();
+    let handle = factory.handle();
+    let _ = net.forward(&images(3), true);
+    let mut ledger = CostLedger::new(&workload, &handle, None).unwrap();
+    let mut another = CostLedger::new(&workload, &handle, None).unwrap();
+    // Gradients of two batches are added up; an evaluation costs no training.
+    for _ in 0..2 {
+        let _ = net.forward(&images(5), true);
+        let _ = net.forward(&images(7), false);
+    }
+    ledger.step().unwrap();
+    another.step().unwrap();
+    let samples = |ledger: &CostLedger| ledger.phases().collect::<Vec<_>>();
+    assert_eq!(samples(&ledger), [(precision, 10.0)]);
+    assert_eq!(samples(&another), samples(&ledger));
+    // One batch after each of two steps, at two precisions.
+    let _ = net.forward(&images(2), true);
+    ledger.step().unwrap();
+    handle.set_precision(Precision::FULL);
+    let _ = net.forward(&images(4), true);
+    ledger.step().unwrap();
+    ledger.step().unwrap();
+    assert_eq!(samples(&ledger), [(precision, 12.0), (Precision::FULL, 4.0)]);
 }
 
 #[test]
@@ -112,7 +143,7 @@ fn gates_pay_for_themselves_and_for_what_they_choose() {
     gates.begin();
     let _ = net.forward(&images(5), true);
     gates.finish().unwrap();
-    ledger.add(handle.last_forward().batch as f64, handle.last_forward().precision).unwrap();
+    ledger.step().unwrap();
     // conv2 at W4, (3, 6): 12, 24 and 18 of 1024. conv1 and fc in full precision, conv1 without input gradient; the gate:
     // 2·4 + 4·4 + 8·16 + 4·1 = 156, three passes in full precision.
     let gated = 864.0 * 54.0 / 1024.0;
@@ -160,7 +191,7 @@ fn a_network_without_quantised_layers_is_refused_since_nothing_would_count_its_s
     let net = architecture().build(&store.root(), &factory).unwrap();
     let workload = trace_workload("net", net.as_ref(), &[1, 8, 8], Device::Cpu).unwrap();
     let _ = net.forward(&images(5), true);
-    assert_eq!(factory.handle().last_forward().batch, 0);
+    assert!(factory.handle().samples().is_empty());
     let error = CostLedger::new(&workload, &factory.handle(), None).unwrap_err();
     assert!(matches!(&error, Error::Shape { found, .. } if found == "none"), "{error}");
     assert!(error.to_string().starts_with("quantised layers of the network"), "{error}");

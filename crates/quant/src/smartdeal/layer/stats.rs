@@ -23,12 +23,12 @@ pub struct LayerStats {
 }
 
 impl LayerStats {
-    /// Zeros among the coefficients.
+    /// Zeros among the coefficients; 0 where there are none.
     pub fn element_sparsity(&self) -> f64 {
-        1.0 - ratio(self.non_zeros, self.entries)
+        if self.entries == 0 { 0.0 } else { 1.0 - ratio(self.non_zeros, self.entries) }
     }
 
-    /// Zero rows among the rows.
+    /// Zero rows among the rows; 0 where there are none.
     pub fn vector_sparsity(&self) -> f64 {
         ratio(self.zero_rows, self.rows)
     }
@@ -81,5 +81,6 @@ mod tests {
         assert_eq!((stats.entries, stats.rows, stats.zero_rows, stats.zero_channels), (18, 6, 5, 1));
         // A single row of rank one: its two coefficients stand for themselves.
         assert_eq!((stats.non_zeros, stats.magnitudes), (2, 2));
+        assert_eq!(LayerStats { entries: 0, non_zeros: 0, ..stats }.element_sparsity(), 0.0);
     }
 }

@@ -1,7 +1,7 @@
 //! How coefficients learn: not at all, by rounding after every step, or one rung at a time.
 
 use core_tensor::optim::{NamedTensors, Optimizer};
-use core_tensor::train::{Control, Observer, Progress, StepContext};
+use core_tensor::train::{Control, EpochReport, Observer, Progress, StepContext};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -117,30 +117,41 @@ pub fn switch(
     // Nothing is beyond the highest rung.
     let mut moves = full.f_logical_and(&jump.f_gt(0.0)?)?;
     let stuck = full.f_logical_and(&moves.f_logical_not()?)?;
-    // The guard: of those that would move, only those do whose wishes are the largest share of the jump.
+    // The guard: of those that would move, only those do whose wishes are the largest share of the jump. How many move
+    // is read from the device once, and not at all where none may.
+    let mut changed = 0;
     if most < 1 {
         moves = moves.f_zeros_like()?;
-    } else if moves.f_sum(Kind::Int64)?.int64_value(&[]) > most {
-        let ranked = (wish.f_abs()? / &jump).f_where_self(&moves, &jump.f_zeros_like()?)?.f_reshape([-1])?;
-        let (_, chosen) = ranked.f_topk(most, 0, true, true)?;
-        let allowed = ranked.f_zeros_like()?.f_index_fill(0, &chosen, 1.0)?.f_view_as(coefficient)?;
-        moves = moves.f_logical_and(&allowed.f_gt(0.0)?)?;
+    } else {
+        changed = moves.f_sum(Kind::Int64)?.int64_value(&[]);
+        if changed > most {
+            // A share too small for single precision still ranks above no move.
+            let share = (wish.f_abs()? / &jump).f_clamp_min(f64::from(f32::MIN_POSITIVE))?;
+            let ranked = share.f_where_self(&moves, &jump.f_zeros_like()?)?.f_reshape([-1])?;
+            let (_, chosen) = ranked.f_topk(most, 0, true, true)?;
+            let allowed = ranked.f_zeros_like()?.f_index_fill(0, &chosen, 1.0)?.f_view_as(coefficient)?;
+            moves = moves.f_logical_and(&allowed.f_gt(0.0)?)?;
+            changed = most;
+        }
     }
     let next = moved.f_where_self(&moves, coefficient)?;
-    let changed = moves.f_sum(Kind::Int64)?.int64_value(&[]);
     let counter = counter.f_masked_fill(&moves.f_logical_or(&stuck)?, 0.0)?;
     Ok((next, counter, changed))
 }
 
 /// Updates the coefficients of every [`SdWeight`] of a network in place of the optimizer, which must not own them:
-/// see [`trainable_without_coefficients`](super::trainable_without_coefficients). With one that does no epoch begins.
+/// see [`SdWeights::trainable`]. With one that does no epoch begins.
 ///
-/// Adds up how many moved; [`changed_fraction`](Self::changed_fraction) gives the last step's share.
+/// Adds the metric `smartdeal/changed_fraction` after each epoch: the share of all coefficients that a step changed,
+/// the mean of the epoch's steps. [`changed_fraction`](Self::changed_fraction) is the last step's.
 #[derive(Debug)]
 pub struct CoefficientUpdate {
     layers: Vec<LayerState>,
     config: UpdateConfig,
+    /// Coefficients that the last step changed.
     changed: i64,
+    /// Those that the steps of this epoch changed, and how many steps there were.
+    epoch: (i64, u64),
 }
 
 #[derive(Debug)]
@@ -165,47 +176,79 @@ impl CoefficientUpdate {
             allowance: 0.0,
             weight,
         };
-        Ok(Self { layers: weights.to_vec().into_iter().map(state).collect(), config, changed: 0 })
+        Ok(Self { layers: weights.to_vec().into_iter().map(state).collect(), config, changed: 0, epoch: (0, 0) })
     }
 
-    /// Share of all coefficients that the last step changed.
+    /// Share of all coefficients, zeros and padding counted, that the last step changed.
     pub fn changed_fraction(&self) -> f64 {
+        self.share(self.changed as f64)
+    }
+
+    fn share(&self, changed: f64) -> f64 {
         let all: usize = self.layers.iter().map(|layer| layer.weight.coefficient.numel()).sum();
-        self.changed as f64 / all.max(1) as f64
+        changed / all.max(1) as f64
     }
 
     /// Refuses an optimizer whose own steps would take coefficients off their rungs.
     fn check_owner(&self, optimizer: &dyn Optimizer) -> Result<()> {
-        let is_ours = |tensor: &Tensor| {
-            let same = |layer: &LayerState| layer.weight.coefficient.data_ptr() == tensor.data_ptr();
-            // Tensors without a value share a null pointer.
-            tensor.numel() > 0 && self.layers.iter().any(same)
-        };
+        let is_ours = |tensor: &Tensor| self.layers.iter().any(|layer| layer.weight.has_coefficients(tensor));
         match optimizer.parameters().iter().find(|parameter| is_ours(&parameter.tensor)) {
             None => Ok(()),
             Some(parameter) => Err(Error::Config {
                 name: "optimizer",
-                expected: "no coefficients, as `trainable_without_coefficients` leaves them out",
+                expected: "no coefficients, as `SdWeights::trainable` leaves them out",
                 found: format!("`{}`", parameter.name),
             }),
         }
     }
 
+    /// The gradient of each layer's coefficients with weight decay, `None` where no pass reached it.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] with the first layer where it is not finite. One look at the device tells whether there is
+    /// any.
+    fn gradients(&self, step: u64) -> Result<Vec<Option<Tensor>>> {
+        let (mut totals, mut finite) = (Vec::with_capacity(self.layers.len()), Vec::new());
+        for LayerState { weight, .. } in &self.layers {
+            let gradient = weight.coefficient.grad();
+            let total = if gradient.defined() {
+                Some(gradient.f_add(&(weight.coefficient.detach() * self.config.weight_decay))?)
+            } else {
+                None
+            };
+            if let Some(total) = &total {
+                finite.push((weight, total.f_isfinite()?.f_all()?));
+            }
+            totals.push(total);
+        }
+        let Some((first, _)) = finite.first() else { return Ok(totals) };
+        // Layers of one's own may be on other devices.
+        let device = first.coefficient.device();
+        let all = finite.iter().map(|(_, all)| all.f_to_device(device)).collect::<std::result::Result<Vec<_>, _>>()?;
+        let all = Vec::<bool>::try_from(Tensor::f_stack(&all, 0)?)?;
+        match finite.iter().zip(all).find(|(_, finite)| !finite) {
+            None => Ok(totals),
+            Some(((weight, _), _)) => {
+                Err(Error::Diverged { step, what: format!("gradient of `{}.coefficient`", weight.name()) })
+            }
+        }
+    }
+
     fn update(&mut self, learning_rate: f64, step: u64) -> Result<()> {
-        let UpdateConfig { mode, momentum, weight_decay } = self.config;
+        let UpdateConfig { mode, momentum, .. } = self.config;
         self.changed = 0;
+        // Before any is changed, so that an error leaves no layer ahead of another.
+        let totals = match mode {
+            CoefficientMode::Frozen => Vec::new(),
+            _ => self.gradients(step)?,
+        };
+        let mut totals = totals.into_iter();
+        // Counted on the device, read once.
+        let mut rounded: Option<Tensor> = None;
         for layer in &mut self.layers {
             let LayerState { weight, momentum: buffer, counter, allowance } = layer;
             let mut coefficient = weight.coefficient.shallow_clone();
-            let gradient = coefficient.grad();
-            if !gradient.defined() {
-                continue;
-            }
-            if mode != CoefficientMode::Frozen {
-                let total = gradient.f_add(&(coefficient.detach() * weight_decay))?;
-                if total.f_isfinite()?.f_all()?.int64_value(&[]) == 0 {
-                    return Err(Error::Diverged { step, what: format!("gradient of `{}.coefficient`", weight.name()) });
-                }
+            if let Some(total) = totals.next().flatten() {
                 *buffer = &*buffer * momentum + total;
                 let wish = &*buffer * -learning_rate;
                 let (next, counted, changed) = match mode {
@@ -219,8 +262,12 @@ impl CoefficientUpdate {
                     }
                     _ => {
                         let next = project(&(coefficient.detach() + wish), &weight.ladder())? * &weight.mask;
-                        let changed = next.f_ne_tensor(&coefficient.detach())?.f_sum(Kind::Int64)?.int64_value(&[]);
-                        (next, counter.shallow_clone(), changed)
+                        let count = next.f_ne_tensor(&coefficient.detach())?.f_sum(Kind::Int64)?;
+                        rounded = Some(match rounded.take() {
+                            Some(before) => before.f_add(&count.f_to_device(before.device())?)?,
+                            None => count,
+                        });
+                        (next, counter.shallow_clone(), 0)
                     }
                 };
                 *counter = counted;
@@ -229,6 +276,8 @@ impl CoefficientUpdate {
             }
             coefficient.zero_grad();
         }
+        self.changed += rounded.map_or(0, |count| count.int64_value(&[]));
+        self.epoch = (self.epoch.0 + self.changed, self.epoch.1 + 1);
         Ok(())
     }
 }
@@ -246,12 +295,20 @@ impl Observer for CoefficientUpdate {
             // What earlier passes left behind would count as the first step's.
             layer.weight.coefficient.zero_grad();
         }
+        self.epoch = (0, 0);
         Ok(())
     }
 
     fn after_step(&mut self, step: &StepContext, _: &mut dyn Optimizer) -> core_tensor::Result<Control> {
         let update = || self.update(step.learning_rate, step.progress.step);
         tch::no_grad(update).map_err(Error::into_core)?;
+        Ok(Control::Continue)
+    }
+
+    fn after_epoch(&mut self, report: &mut EpochReport, _: &mut dyn Optimizer) -> core_tensor::Result<Control> {
+        let (changed, steps) = self.epoch;
+        let a_step = self.share(changed as f64 / steps.max(1) as f64);
+        report.metrics.insert("smartdeal/changed_fraction".into(), a_step);
         Ok(Control::Continue)
     }
 
@@ -297,7 +354,10 @@ impl Observer for CoefficientUpdate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::smartdeal::{Basis, BlockRule, LayerShape, Layout, SdLayer, encode_coefficient};
+    use core_tensor::optim::{Sgd, SgdConfig};
     use proptest::prelude::*;
+    use tch::{Device, nn::VarStore};
 
     const LADDER: Ladder = Ladder { p_min: -7, p_max: 5, tie: crate::smartdeal::Tie::Down };
     const FREE: BucketSwitch = BucketSwitch { bar: 1, step_threshold: 0.0, max_update_fraction: 1.0 };
@@ -416,6 +476,71 @@ mod tests {
                 let rung = |v: f32| if v == 0.0 { 0.0 } else { v.signum() * (v.abs().log2() + 8.0) };
                 prop_assert!((rung(after) - rung(*before)).abs() <= 1.0);
             }
+        }
+    }
+
+    /// Two linear layers in this form, each coefficient 1 where the mask is.
+    fn two_layers(store: &VarStore) -> SdWeights {
+        let make = |name: &str| {
+            let shape = LayerShape::Linear { out_features: 2, in_features: 9 };
+            let layout = Layout::new(shape, BlockRule::Reference).unwrap();
+            let codes =
+                (0..18).map(|i| if i % 3 == 2 { 0 } else { encode_coefficient(1.0, &LADDER).unwrap() }).collect();
+            let layer = SdLayer::from_parts(layout, codes, Basis::Float(vec![0.5; 18])).unwrap();
+            SdWeight::new(&(store.root() / name), &layer, LADDER).unwrap()
+        };
+        SdWeights::from(vec![make("first"), make("second")])
+    }
+
+    /// Gives every coefficient that gradient, and takes a step at rate 1.
+    fn step(update: &mut CoefficientUpdate, gradients: [f64; 2]) -> Result<()> {
+        for (layer, gradient) in update.layers.iter().zip(gradients) {
+            (layer.weight.coefficient.sum(Kind::Float) * gradient).backward();
+        }
+        tch::no_grad(|| update.update(1.0, 7))
+    }
+
+    #[test]
+    fn a_gradient_that_is_not_finite_leaves_every_layer_as_it_was() {
+        for mode in [CoefficientMode::Requantise, CoefficientMode::Switch(FREE)] {
+            let store = VarStore::new(Device::Cpu);
+            let config = UpdateConfig { mode, ..UpdateConfig::default() };
+            let mut update = CoefficientUpdate::new(&two_layers(&store), config).unwrap();
+            let before = |update: &CoefficientUpdate| {
+                let first = &update.layers[0];
+                [&first.weight.coefficient, &first.momentum, &first.counter]
+                    .map(|tensor| floats(&tensor.flatten(0, -1)))
+            };
+            let start = before(&update);
+            let error = step(&mut update, [-1.0, f64::NAN]).unwrap_err().to_string();
+            assert_eq!(error, "step 7: gradient of `second.coefficient` is not finite");
+            assert_eq!(before(&update), start, "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn an_epochs_report_has_the_mean_share_of_coefficients_that_a_step_changed() {
+        for mode in [CoefficientMode::Requantise, CoefficientMode::Switch(FREE), CoefficientMode::Frozen] {
+            let store = VarStore::new(Device::Cpu);
+            let weights = two_layers(&store);
+            let config = UpdateConfig { mode, momentum: 0.0, weight_decay: 0.0 };
+            let mut update = CoefficientUpdate::new(&weights, config).unwrap();
+            let mut optimizer = Sgd::new(Vec::new(), SgdConfig::default()).unwrap();
+            // Twelve of each layer's eighteen can move: those of both in the first step, none, none, of one.
+            let mut shares = Vec::new();
+            for gradients in [[[-1.0, -1.0], [0.0, 0.0]], [[0.0, 0.0], [-2.0, 0.0]]] {
+                update.before_epoch(Progress::default(), &mut optimizer).unwrap();
+                for gradients in gradients {
+                    step(&mut update, gradients).unwrap();
+                    shares.push(update.changed_fraction());
+                }
+                let metrics = indexmap::IndexMap::new();
+                let mut report = EpochReport { epoch: 0, step: 0, learning_rate: 1.0, metrics };
+                update.after_epoch(&mut report, &mut optimizer).unwrap();
+                shares.push(report.metrics["smartdeal/changed_fraction"]);
+            }
+            let of_36 = if mode == CoefficientMode::Frozen { [0.0; 6] } else { [24.0, 0.0, 12.0, 0.0, 12.0, 6.0] };
+            assert_eq!(shares, of_36.map(|count| count / 36.0), "{mode:?}");
         }
     }
 

@@ -14,6 +14,7 @@ use tch::nn::{self, Path, VarStore};
 
 use super::SdWeight;
 use crate::fractrain::{self, Affine, Bits, Rounding};
+use crate::smartdeal::factory::{conv_operator, linear_operator};
 use crate::smartdeal::model::floats;
 use crate::smartdeal::{CompressPolicy, DenseTensor, Ladder, LayerShape, MAX_EXPONENT, Record, SdLayer, SdzModel};
 use crate::{Error, Result};
@@ -104,7 +105,7 @@ impl<'a> SdTrainingFactory<'a> {
     }
 
     /// Layers that start from their usual random weights, decomposed by `policy`; those it does not decompose are
-    /// dense.
+    /// dense. Biases of layers in this form start at 0, those of linear layers too, which PyTorch's default draws.
     ///
     /// # Errors
     /// A setting outside its range.
@@ -209,13 +210,12 @@ impl<'a> SdTrainingFactory<'a> {
 impl LayerFactory for SdTrainingFactory<'_> {
     fn conv2d(&self, path: &Path, config: Conv2dConfig) -> Module {
         let dims = [config.out_channels, config.in_channels / config.groups.max(1), config.kernel, config.kernel];
-        let scratch = VarStore::new(path.device());
-        let shape = Conv2d::new(&scratch.root(), Conv2dConfig { bias: false, ..config });
-        match self.weight(path, &dims, || shape.weight.detach()) {
+        // Drawn from a model too, which has its own weight, so that what is drawn next does not depend on the start.
+        let drawn = Conv2d::new(&VarStore::new(path.device()).root(), Conv2dConfig { bias: false, ..config }).weight;
+        match self.weight(path, &dims, || drawn.detach()) {
             None => Standard.conv2d(path, config),
             Some(weight) => Box::new(SdConv2d {
                 bias: config.bias.then(|| path.var("bias", &dims[..1], nn::Init::Const(0.0))),
-                shape,
                 config,
                 weight,
                 numerics: self.numerics(path),
@@ -225,13 +225,12 @@ impl LayerFactory for SdTrainingFactory<'_> {
 
     fn linear(&self, path: &Path, config: LinearConfig) -> Module {
         let dims = [config.out_features, config.in_features];
-        let scratch = VarStore::new(path.device());
-        let shape = Linear::new(&scratch.root(), LinearConfig { bias: false, ..config });
-        match self.weight(path, &dims, || shape.weight.detach()) {
+        let drawn = Linear::new(&VarStore::new(path.device()).root(), LinearConfig { bias: false, ..config }).weight;
+        match self.weight(path, &dims, || drawn.detach()) {
             None => Standard.linear(path, config),
             Some(weight) => Box::new(SdLinear {
                 bias: config.bias.then(|| path.var("bias", &dims[..1], nn::Init::Const(0.0))),
-                shape,
+                config,
                 weight,
                 numerics: self.numerics(path),
             }),
@@ -302,8 +301,6 @@ fn finite(values: &Tensor, rounded: fractrain::Result<Tensor>) -> fractrain::Res
 
 #[derive(Debug)]
 struct SdConv2d {
-    /// Describes the operator; its own weight is never used.
-    shape: Conv2d,
     config: Conv2dConfig,
     weight: SdWeight,
     bias: Option<Tensor>,
@@ -314,7 +311,11 @@ impl nn::Module for SdConv2d {
     /// # Panics
     /// Like every tch layer, on an input that does not fit.
     fn forward(&self, input: &Tensor) -> Tensor {
-        record(self.weight.name(), || self.shape.operator(input));
+        record(self.weight.name(), || {
+            let size = input.size();
+            let side = |from_end: usize| size[size.len() - from_end] as u64;
+            conv_operator(&self.config, [side(2), side(1)])
+        });
         let Conv2dConfig { stride, padding, groups, .. } = self.config;
         let run = || {
             let (input, weight) = (self.numerics.input(input)?, self.weight.weight()?);
@@ -327,8 +328,7 @@ impl nn::Module for SdConv2d {
 
 #[derive(Debug)]
 struct SdLinear {
-    /// Describes the operator; its own weight is never used.
-    shape: Linear,
+    config: LinearConfig,
     weight: SdWeight,
     bias: Option<Tensor>,
     numerics: Numerics,
@@ -338,7 +338,7 @@ impl nn::Module for SdLinear {
     /// # Panics
     /// Like every tch layer, on an input that does not fit.
     fn forward(&self, input: &Tensor) -> Tensor {
-        record(self.weight.name(), || self.shape.operator(input));
+        record(self.weight.name(), || linear_operator(&self.config, &input.size()));
         let run = || {
             let (input, weight) = (self.numerics.input(input)?, self.weight.weight()?);
             self.numerics.output(input.f_linear(&weight, self.bias.as_ref())?)
@@ -347,13 +347,47 @@ impl nn::Module for SdLinear {
     }
 }
 
-/// All weights of a network in SmartDeal form.
+/// All weights of a network in SmartDeal form: those that a factory made, or any others, of layers of one's own.
+///
+/// ```
+/// use quant::smartdeal::train::{SdWeight, SdWeights};
+/// use quant::smartdeal::{DecomposeConfig, Ladder, LayerShape, SdLayer};
+/// use tch::{nn, Device, Kind, Tensor};
+/// // A convolution of 1 × 7 with holes, which no factory makes.
+/// let shape = LayerShape::Conv { out_channels: 4, in_channels: 8, kernel: [1, 7] };
+/// let start: Vec<f32> = (0..shape.weights()).map(|i| ((i * 37 % 101) as f32 - 50.0) / 500.0).collect();
+/// let layer = SdLayer::decompose(&start, shape, &DecomposeConfig::with_theta(0.02))?;
+/// let store = nn::VarStore::new(Device::Cpu);
+/// let weight = SdWeight::new(&(store.root() / "wide"), &layer, Ladder::new(-6, 5))?;
+/// let input = Tensor::zeros([2, 8, 1, 32], (Kind::Float, Device::Cpu));
+/// let output = input.f_conv2d(&weight.weight()?, None::<Tensor>, [1, 1], [0, 6], [1, 2], 1)?;
+/// assert_eq!(output.size(), [2, 4, 1, 32]);
+/// let weights = SdWeights::from(vec![weight]);
+/// assert_eq!(weights.trainable(&store, 5e-4).len(), 1);
+/// # Ok::<(), quant::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct SdWeights {
     weights: Vec<SdWeight>,
 }
 
+impl From<Vec<SdWeight>> for SdWeights {
+    fn from(weights: Vec<SdWeight>) -> Self {
+        Self { weights }
+    }
+}
+
 impl SdWeights {
+    /// The trainable variables of a store that an optimizer may own: all but the coefficients of these weights, which
+    /// [`CoefficientUpdate`](super::CoefficientUpdate) moves. Whatever their names: another variable called
+    /// `coefficient` is among them.
+    pub fn trainable(&self, store: &VarStore, weight_decay: f64) -> Vec<Parameter> {
+        let all = parameters(store, weight_decay);
+        all.into_iter()
+            .filter(|parameter| !self.weights.iter().any(|own| own.has_coefficients(&parameter.tensor)))
+            .collect()
+    }
+
     /// Handles on the live weights.
     pub fn to_vec(&self) -> Vec<SdWeight> {
         self.weights.iter().map(SdWeight::shallow_clone).collect()
@@ -395,13 +429,6 @@ impl SdWeights {
         model.records.sort_keys();
         Ok(model)
     }
-}
-
-/// The trainable variables of a store that an optimizer may own: all but the coefficients, which
-/// [`CoefficientUpdate`](super::CoefficientUpdate) moves.
-pub fn trainable_without_coefficients(store: &VarStore, weight_decay: f64) -> Vec<Parameter> {
-    let all = parameters(store, weight_decay);
-    all.into_iter().filter(|parameter| parameter.name.rsplit('.').next() != Some("coefficient")).collect()
 }
 
 #[cfg(test)]

@@ -6,6 +6,6 @@ mod retraining;
 mod weight;
 
 pub use coefficients::{BucketSwitch, CoefficientMode, CoefficientUpdate, UpdateConfig, switch};
-pub use factory::{SdTrainConfig, SdTrainingFactory, SdWeights, trainable_without_coefficients};
+pub use factory::{SdTrainConfig, SdTrainingFactory, SdWeights};
 pub use retraining::AlternateRetraining;
 pub use weight::SdWeight;

@@ -7,14 +7,16 @@ use tch::Tensor;
 use tch::nn::VarStore;
 
 use crate::Result;
-use crate::smartdeal::{CompressPolicy, CompressReport, SdzModel, compress_tensors};
+use crate::smartdeal::model::floats;
+use crate::smartdeal::{CompressPolicy, CompressReport, Record, SdzModel, compress_tensors};
 
 /// After each epoch decomposes every weight of a network and writes the rebuilt weights back in place.
 ///
 /// Adds the metrics `smartdeal/element_sparsity`, `smartdeal/vector_sparsity`, `smartdeal/compression_ratio` and, with
 /// an evaluation, `smartdeal/score`. Keeps the model with the best score after decomposition, or the last without one;
-/// a score that is NaN is worse than any other. The best model is not part of the observer's state: a resumed training
-/// knows only those of its own epochs.
+/// a score that is NaN is worse than any other. What the evaluation leaves in tensors that stay dense, norms measured
+/// anew for instance, is the best model's. The best model is not part of the observer's state: a resumed training knows
+/// only those of its own epochs.
 pub struct AlternateRetraining<'a> {
     variables: Vec<(String, Tensor)>,
     policy: CompressPolicy,
@@ -44,7 +46,8 @@ impl<'a> AlternateRetraining<'a> {
         Ok(Self { variables, policy, evaluate: None, best: None })
     }
 
-    /// Scores the network after each decomposition, higher being better.
+    /// Scores the network after each decomposition, higher being better. It may change what stays dense, such as the
+    /// running statistics of norms; rebuilt weights it must leave.
     pub fn scored_by(mut self, evaluate: impl FnMut() -> core_tensor::Result<f64> + 'a) -> Self {
         self.evaluate = Some(Box::new(evaluate));
         self
@@ -69,6 +72,16 @@ impl<'a> AlternateRetraining<'a> {
         Ok((model, report))
     }
 
+    /// The dense records of a model as the variables are now.
+    fn refresh(&self, model: &mut SdzModel) -> Result<()> {
+        for (name, tensor) in &self.variables {
+            if let Some(Record::Dense(dense)) = model.records.get_mut(name) {
+                dense.values = floats(tensor)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The best model so far, its score, and its report; the score is 0 without an evaluation.
     pub fn best(&self) -> Option<(f64, &SdzModel, &CompressReport)> {
         self.best.as_ref().map(|(score, model, report)| (*score, model, report))
@@ -81,7 +94,7 @@ impl Observer for AlternateRetraining<'_> {
     }
 
     fn after_epoch(&mut self, report: &mut EpochReport, _: &mut dyn Optimizer) -> core_tensor::Result<Control> {
-        let (model, compressed) = self.project().map_err(crate::Error::into_core)?;
+        let (mut model, compressed) = self.project().map_err(crate::Error::into_core)?;
         let metrics = &mut report.metrics;
         metrics.insert("smartdeal/element_sparsity".into(), compressed.element_sparsity());
         metrics.insert("smartdeal/vector_sparsity".into(), compressed.vector_sparsity());
@@ -95,6 +108,9 @@ impl Observer for AlternateRetraining<'_> {
             _ => true,
         };
         if is_best {
+            if score.is_some() {
+                self.refresh(&mut model).map_err(crate::Error::into_core)?;
+            }
             self.best = Some((score.unwrap_or(0.0), model, compressed));
         }
         Ok(Control::Continue)
@@ -135,6 +151,29 @@ mod tests {
         let first = best_after(&[f64::NAN, f64::NAN, -1.0, f64::NAN, -2.0]);
         assert!(first[0].is_nan() && first[1].is_nan(), "{first:?}");
         assert_eq!(first[2..], [-1.0; 3]);
+    }
+
+    #[test]
+    fn norms_that_the_scorer_measured_anew_are_the_best_models() {
+        let store = store();
+        let norm = nn::batch_norm2d(store.root() / "bn", 3, Default::default());
+        let mut means = norm.running_mean.shallow_clone();
+        let mut passes = 0.0;
+        // A first score of 1 with means of 7, and a worse one with means of 8.
+        let score = move || -> core_tensor::Result<f64> {
+            let _ = tch::no_grad(|| means.fill_(7.0 + passes));
+            passes += 1.0;
+            Ok(1.0 / passes)
+        };
+        let mut retraining = AlternateRetraining::new(&store, CompressPolicy::default()).unwrap().scored_by(score);
+        let mut optimizer = Sgd::new(parameters(&store, 0.0), SgdConfig::default()).unwrap();
+        for epoch in 0..2 {
+            let mut report = EpochReport { epoch, step: 0, learning_rate: 0.1, metrics: indexmap::IndexMap::new() };
+            retraining.after_epoch(&mut report, &mut optimizer).unwrap();
+        }
+        let (score, model, _) = retraining.best().unwrap();
+        let Record::Dense(means) = &model.records["bn.running_mean"] else { panic!("a norm has no layer") };
+        assert_eq!((score, means.values.as_slice()), (1.0, &[7.0; 3][..]));
     }
 
     #[test]

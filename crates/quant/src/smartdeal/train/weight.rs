@@ -78,6 +78,12 @@ impl SdWeight {
         }
     }
 
+    /// Whether a tensor is this weight's coefficients.
+    pub(super) fn has_coefficients(&self, tensor: &Tensor) -> bool {
+        // Tensors without a value share a null pointer.
+        tensor.numel() > 0 && self.coefficient.data_ptr() == tensor.data_ptr()
+    }
+
     /// The path it lives under.
     pub fn name(&self) -> &str {
         &self.name
@@ -211,9 +217,18 @@ mod tests {
             nudge(0.5);
             assert!(((up - down) - f64::from(*expected)).abs() < 1e-4, "{i}: {} against {expected}", up - down);
         }
-        // dC = dW·Bᵀ under the mask: every masked-out coefficient has gradient 0.
-        let dc = floats(&(&weight.coefficient.grad() * (1.0 - &weight.mask))).unwrap();
-        assert!(dc.iter().all(|g| *g == 0.0));
-        assert!(floats(&weight.coefficient.grad()).unwrap().iter().any(|g| *g != 0.0));
+        // dC = dW·Bᵀ under the mask: a filter's dW, padded, is eight rows of three in blocks of three rows.
+        let [found, basis, mask, probe] =
+            [&weight.coefficient.grad(), &weight.basis, &weight.mask, &probe].map(|tensor| floats(tensor).unwrap());
+        assert_eq!(found.len(), 3 * 3 * 9);
+        for (at, found) in found.iter().enumerate() {
+            let (block, row, column) = (at / 9, at % 9 / 3, at % 3);
+            let (filter, first) = (block / 3, (block % 3 * 3 + row) * 3);
+            let dw = |k: usize| if first + k < 23 { f64::from(probe[filter * 23 + first + k]) } else { 0.0 };
+            let product: f64 = (0..3).map(|k| dw(k) * f64::from(basis[block * 9 + column * 3 + k])).sum();
+            let expected = product * f64::from(mask[at]);
+            assert!((f64::from(*found) - expected).abs() < 1e-6, "{at}: {found} against {expected}");
+        }
+        assert!(mask.contains(&0.0) && found.iter().any(|gradient| *gradient != 0.0));
     }
 }

@@ -40,6 +40,8 @@ pub(super) fn judge(setting: &Setting, results: &Results) -> anyhow::Result<Sect
              chose it."
                 .into(),
         );
+    } else {
+        section.notes.push("So was the price of a node, which larger tiers choose on held-out training rows.".into());
     }
     for (index, &set) in setting.sets.iter().enumerate() {
         let view = View { setting, set, results };

@@ -1,25 +1,24 @@
 //! Sentences: a BERT pre-trained on masked words, fine-tuned in full and as tickets, search included in every clock.
 
 use super::pre_training;
-use super::training::Clip;
 use crate::{Metrics, RunContext};
 use core_tensor::checkpoint::state_of;
 use core_tensor::data::{BatchSource, OnDevice};
-use core_tensor::networks::bert::{BertConfig, BertForSequenceClassification, BertInput, load_state_into};
+use core_tensor::networks::bert::{BertConfig, BertForSequenceClassification, BertInput, load_state_keeping};
 use core_tensor::nn::{LayerFactory, Standard};
 use core_tensor::optim::{Adam, AdamConfig, NamedTensors, Schedule};
 use core_tensor::seed::{Purpose, derive, seed_libtorch};
 use core_tensor::text::glue::{Predictions, Split, Task};
 use core_tensor::text::{Label, Labelled, LabelledBatch, TokenLoader, TokenLoaderConfig, WordPiece};
-use core_tensor::train::{Loss, Objective, Progress, TrainConfig, Trainer};
+use core_tensor::train::{ClipNorm, Loss, Objective, Progress, TrainConfig, Trainer};
 use lth::structured::{
-    DrawConfig, DrawRule, Search, SearchConfig, SlimConfig, SlimmedObjective, Slimming, TicketMask, bert_groups,
-    coefficients, every_other, fold, keep_layers, prune, pruned_config, slim_parameters,
+    COEFFICIENT, DrawConfig, DrawRule, Search, SearchConfig, SlimConfig, SlimmedObjective, Slimming, TicketMask,
+    bert_groups, coefficients, every_other, fold, keep_layers, prune, pruned_config, slim_parameters,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 use tch::nn::VarStore;
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Device, Kind, no_grad};
 
 /// A task, an arm, and how it is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,7 +57,8 @@ pub(super) enum Arm {
     EarlyBird,
     /// A random ticket of its size.
     Random,
-    /// Whole layers dropped to a similar cost.
+    /// Fewer layers of a network that was never trained with dropped ones (Sajjad et al., arXiv 2004.03844, and no
+    /// LayerDrop): half of a step's arithmetic, where a ticket has 0.609.
     LayerDrop,
     /// No ticket: an epoch of search, and what its masks and coefficients look like.
     Watch,
@@ -77,6 +77,11 @@ impl Arm {
             Self::LayerDrop => "layer-drop",
             Self::Watch => "watch",
         }
+    }
+
+    /// What tables call it.
+    pub(super) fn shown(self) -> String {
+        if self == Self::LayerDrop { "fewer layers".into() } else { self.label().replace('-', " ") }
     }
 
     /// On 20,000 phrases of SST-2 on one core, roughly.
@@ -193,7 +198,8 @@ impl Model {
         // Drawn on the CPU, so that a seed means the same weights on every device.
         let mut store = VarStore::new(Device::Cpu);
         let network = BertForSequenceClassification::new(&store.root(), factory, config, labels)?;
-        load_state_into(&store, weights)?;
+        // Coefficients, where the factory makes them, stay at 1.
+        load_state_keeping(&store, weights, &[COEFFICIENT])?;
         store.set_device(device);
         Ok(Self { store, network })
     }
@@ -262,7 +268,7 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     let steps = epochs * data.train.batches_per_epoch();
     let mut optimizer = Adam::new(slim_parameters(&model.store, 0.0), AdamConfig::decoupled())?;
     let mut objective = Sentences(&model.network);
-    let mut clip = Clip(1.0);
+    let mut clip = ClipNorm(1.0);
     let train = TrainConfig { epochs, seed, schedule: params.schedule(steps) };
     let mut trainer = Trainer::new(train, &mut objective, &mut optimizer)?;
     trainer.observe(&mut clip);
@@ -308,11 +314,7 @@ fn slimmed(
     keep_going: bool,
 ) -> anyhow::Result<(Model, Search)> {
     let groups = bert_groups(config, "bert.");
-    let mut weights: NamedTensors = theta.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-    for group in &groups {
-        weights.insert(group.coefficient.clone(), Tensor::ones(group.shape(), (Kind::Float, Device::Cpu)));
-    }
-    let model = Model::new(&Slimming(Standard), config, params.labels(), &weights, (seed, data.device))?;
+    let model = Model::new(&Slimming(Standard), config, params.labels(), theta, (seed, data.device))?;
     let live = coefficients(&model.store, &groups)?;
     let rule = DrawRule::AtFraction(params.search);
     let settings = SearchConfig { draw: params.draw(), rule, keep_going, ..SearchConfig::default() };
@@ -323,7 +325,7 @@ fn slimmed(
     let mut optimizer = Adam::new(slim_parameters(&model.store, 0.0), AdamConfig::decoupled())?;
     let schedule = params.search_schedule(data.train.batches_per_epoch());
     let train = TrainConfig { epochs, seed, schedule };
-    let mut clip = Clip(1.0);
+    let mut clip = ClipNorm(1.0);
     let mut trainer = Trainer::new(train, &mut objective, &mut optimizer)?;
     trainer.observe(&mut clip).observe(&mut search);
     trainer.fit(&OnDevice::new(&data.train, data.device))?;
@@ -396,5 +398,12 @@ mod tests {
         assert!(search.learning_rate(draw) > 0.9 * params.peak);
         assert!(training.learning_rate(0) < 0.02 * params.peak && training.learning_rate(draw) < 0.7 * params.peak);
         assert_eq!(search.learning_rate(3 * 313), 0.0);
+    }
+
+    #[test]
+    fn tables_say_what_is_cut_and_kinds_stay_as_they_are() {
+        let shown: Vec<String> = Arm::ALL.into_iter().map(Arm::shown).collect();
+        assert_eq!(shown, ["full", "full short", "early bird", "random", "fewer layers", "watch"]);
+        assert_eq!(Arm::LayerDrop.label(), "layer-drop");
     }
 }

@@ -1,27 +1,29 @@
 //! Masked words: a small BERT trained on books, whole or as a ticket, and the vocabulary that goes with it.
 
-use super::training::{Clip, Recorded, stretch_means};
+use super::training::{Recorded, stretch_means};
 use crate::experiments::chunks::Chunks;
 use crate::{DataRoot, Fingerprint, Finished, Metrics, RunContext};
 use core_tensor::checkpoint::{read_state, state_of};
 use core_tensor::data::{BatchSource, OnDevice};
-use core_tensor::networks::bert::{BertConfig, BertForPreTraining, BertInput, load_state_into, save_pretrained};
+use core_tensor::networks::bert::{
+    BertConfig, BertForPreTraining, BertInput, load_state_into, load_state_keeping, save_pretrained,
+};
 use core_tensor::nn::{LayerFactory, Standard};
 use core_tensor::optim::{Adam, AdamConfig, NamedTensors, Schedule};
 use core_tensor::seed::{Purpose, derive, seed_libtorch};
 use core_tensor::text::corpus::{plain_text, sentences, wikitext};
 use core_tensor::text::masked::{MaskedBatch, MaskedLoader, Masking, full_sequences};
 use core_tensor::text::{Casing, TokenLoaderConfig, VocabularyConfig, WordPiece};
-use core_tensor::train::{Loss, Objective, Progress, TrainConfig, Trainer};
+use core_tensor::train::{ClipNorm, Loss, Objective, Progress, TrainConfig, Trainer};
 use lth::structured::{
-    DrawConfig, DrawRule, Search, SearchConfig, SlimConfig, SlimmedObjective, Slimming, TicketMask, bert_groups,
-    coefficients, prune, pruned_config, slim_parameters,
+    COEFFICIENT, DrawConfig, DrawRule, Search, SearchConfig, SlimConfig, SlimmedObjective, Slimming, TicketMask,
+    bert_groups, coefficients, prune, pruned_config, slim_parameters,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Instant;
 use tch::nn::VarStore;
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Device, no_grad};
 
 /// What is trained, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,7 +46,7 @@ pub(super) struct Params {
     pub(super) heads: f64,
     pub(super) neurons: f64,
     pub(super) lambda: f64,
-    /// Batches of the validation text looked at.
+    /// Batches of the validation text looked at: of every 50, sorted by length together, the first.
     pub(super) validation: usize,
 }
 
@@ -227,7 +229,7 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
         slim_parameters(&model.store, params.weight_decay),
         AdamConfig { beta2: 0.98, ..AdamConfig::decoupled() },
     )?;
-    let mut clip = Clip(1.0);
+    let mut clip = ClipNorm(1.0);
     let train = TrainConfig { epochs, seed, schedule: params.schedule() };
     let mut trainer = Trainer::new(train, &mut objective, &mut optimizer)?;
     trainer.observe(&mut clip);
@@ -288,11 +290,7 @@ fn search(
 ) -> anyhow::Result<(TicketMask, f64)> {
     let groups = bert_groups(config, "bert.");
     let model = Model::fresh(&Slimming(Standard), config, seed, context.device().into())?;
-    let mut weights: NamedTensors = theta.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-    for group in &groups {
-        weights.insert(group.coefficient.clone(), Tensor::ones(group.shape(), (Kind::Float, Device::Cpu)));
-    }
-    load_state_into(&model.store, &weights)?;
+    load_state_keeping(&model.store, theta, &[COEFFICIENT])?;
     let live = coefficients(&model.store, &groups)?;
     let draw = DrawConfig::ratios(params.heads, params.neurons);
     let rule = DrawRule::AtStep(params.search_steps);
@@ -305,7 +303,7 @@ fn search(
         slim_parameters(&model.store, params.weight_decay),
         AdamConfig { beta2: 0.98, ..AdamConfig::decoupled() },
     )?;
-    let mut clip = Clip(1.0);
+    let mut clip = ClipNorm(1.0);
     let train = TrainConfig { epochs: params.search_steps.div_ceil(params.chunk), seed, schedule: params.schedule() };
     let mut trainer = Trainer::new(train, &mut objective, &mut optimizer)?;
     trainer.observe(&mut clip).observe(&mut search);

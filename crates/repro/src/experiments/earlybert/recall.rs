@@ -3,12 +3,13 @@
 //! A sequence is a query and six pairs of a key and a value; the class is the value of the queried key, which takes
 //! attention to find. Downstream the values are renamed, and only 64 examples are there to learn the new names from.
 
-use super::training::{Clip, Drawn, Model, Shape, Tokens};
+use super::training::{Drawn, Model, Shape, Tokens};
 use crate::{Metrics, RunContext};
 use core_tensor::networks::bert::BertConfig;
 use core_tensor::nn::Standard;
 use core_tensor::optim::{NamedTensors, Schedule};
 use core_tensor::seed::{Purpose, derive};
+use core_tensor::train::ClipNorm;
 use lth::structured::{
     DrawConfig, DrawRule, Scores, Search, SearchConfig, SlimConfig, TicketMask, coefficients, every_other, keep_layers,
     magnitude,
@@ -130,7 +131,7 @@ impl Downstream<'_> {
     /// Trains a model with the whole schedule; its test accuracy in percent.
     fn finish(&self, model: &Model) -> anyhow::Result<f64> {
         let source = self.source(self.params.steps);
-        model.train(&source, (1, self.schedule(), self.seed), None, vec![&mut Clip(1.0)])?;
+        model.train(&source, (1, self.schedule(), self.seed), None, vec![&mut ClipNorm(1.0)])?;
         Ok(100.0 * model.accuracy(&self.test)?)
     }
 
@@ -147,7 +148,7 @@ impl Downstream<'_> {
         let mut search = Search::new(&groups, &live, config)?;
         let slim = SlimConfig { lambda_heads: lambda, lambda_neurons: lambda };
         let source = self.source(self.params.steps);
-        let mut clip = Clip(1.0);
+        let mut clip = ClipNorm(1.0);
         model.train(&source, (1, self.schedule(), self.seed), Some(slim), vec![&mut search, &mut clip])?;
         (1..=steps).map(|step| Ok(search.trace().scores(step, &groups)?)).collect()
     }
@@ -216,7 +217,8 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     Ok(metrics)
 }
 
-/// Every other layer of the pre-trained model.
+/// Every other layer of the pre-trained model, which was not trained with dropped ones: half of a step's arithmetic,
+/// where the larger tickets have a quarter.
 fn layer_drop(task: &Downstream) -> anyhow::Result<Model> {
     let kept = every_other(task.full.config.num_hidden_layers, task.full.config.num_hidden_layers / 2);
     let (weights, config) = keep_layers(&task.theta, &task.full.config, "bert.", &kept)?;

@@ -78,7 +78,7 @@ fn judged(claims: Vec<Measured>, ran: bool, needs: &str) -> anyhow::Result<Vec<J
     claims.into_iter().map(judge).collect()
 }
 
-fn notes() -> [String; 3] {
+fn notes() -> [String; 4] {
     [
         "All seeds of claims S1 start from one pre-trained checkpoint and are scored on the same 872 sentences: their \
          intervals leave out what another pre-training or other sentences would change."
@@ -86,6 +86,10 @@ fn notes() -> [String; 3] {
         "The arms that S1c and S1f compare are runs of their own, two at a time on two cores: what slows one arm and \
          not the other is part of their ratio. The ticket has two epochs after its search, the full model three in S1c \
          and two in S1f."
+            .into(),
+        "S1d and S1g rank heads by the coefficients at the end of an epoch of search (the last tenth step, which is \
+         recorded), in the network that this epoch has trained. The ticket of S1a to S1c is drawn after a fifth of the \
+         epoch: of its ranking they say nothing."
             .into(),
         "The search of S2 begins at random weights and ends 200 steps after the warm-up. Where its loss has not clearly left \
          the level of word frequencies by then, early-bird tickets in pre-training are not shown at this scale. Nor are they by \
@@ -140,7 +144,11 @@ fn tuned_claims(results: &Results) -> anyhow::Result<Vec<Measured>> {
             saved_seconds(results, Arm::FullShort)?,
         ),
         (
-            Claim::new("S1d", "Cut without re-training, half of the heads cost less loss than random halves do")
+            Claim::new(
+                "S1d",
+                "Ranked after an epoch of search and cut without re-training, half of the heads cost less loss than random \
+                 halves do",
+            )
                 .paper("not in the abstract, whose tickets are trained again", OURS)
                 .test(Test::mean("loss(higher-ranked half) − mean loss(four random)", Relation::Below(0.0)), "nats"),
             watched("cut_loss_early_bird")?.minus(&watched("cut_loss_random")?),
@@ -148,7 +156,7 @@ fn tuned_claims(results: &Results) -> anyhow::Result<Vec<Measured>> {
         (
             Claim::new(
                 "S1g",
-                "Keeping the half of the heads that the search ranks lowest costs more loss than random halves do",
+                "Keeping the half of the heads that an epoch of search ranks lowest costs more loss than random halves do",
             )
             .paper("not in the abstract: a control", OURS)
             .test(Test::mean("loss(lower-ranked half) − mean loss(four random)", Relation::Above(0.0)), "nats"),

@@ -4,21 +4,23 @@
 //! A context holds four entities of different types, each a span of one to three words of its type, between fillers; the
 //! question names a type, and the answer is that entity. One hop of attention finds it.
 
-use super::training::{Clip, Recorded, stretch_means};
+use super::training::{Recorded, stretch_means};
 use crate::experiments::training::StopAfter;
 use crate::{Metrics, RunContext};
 use core_tensor::checkpoint::state_of;
 use core_tensor::data::{BatchSource, OnDevice};
-use core_tensor::networks::bert::{BertConfig, BertForQuestionAnswering, BertInput, load_state_into};
+use core_tensor::networks::bert::{
+    BertConfig, BertForQuestionAnswering, BertInput, load_state_into, load_state_keeping,
+};
 use core_tensor::nn::{LayerFactory, Standard};
 use core_tensor::optim::{Adam, AdamConfig, NamedTensors, Schedule};
 use core_tensor::seed::{Purpose, derive, generator, seed_libtorch};
 use core_tensor::text::squad::{DecodeConfig, Feature, FeatureConfig, FeatureSet, SpanBatch, SpanLogits, SquadSet};
 use core_tensor::text::{Casing, TokenLoader, TokenLoaderConfig, WordPiece};
-use core_tensor::train::{Loss, Objective, Observer, Progress, TrainConfig, Trainer};
+use core_tensor::train::{ClipNorm, Loss, Objective, Observer, Progress, TrainConfig, Trainer};
 use lth::structured::{
-    DrawConfig, DrawRule, Search, SearchConfig, SlimConfig, SlimmedObjective, Slimming, TicketMask, bert_groups,
-    coefficients, prune, pruned_config, slim_parameters,
+    COEFFICIENT, DrawConfig, DrawRule, Search, SearchConfig, SlimConfig, SlimmedObjective, Slimming, TicketMask,
+    bert_groups, coefficients, prune, pruned_config, slim_parameters,
 };
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -26,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::HashMap;
 use tch::nn::VarStore;
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Device, no_grad};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -212,7 +214,7 @@ impl<'a> Task<'a> {
         watch: &mut dyn Observer,
     ) -> anyhow::Result<()> {
         let mut optimizer = Adam::new(slim_parameters(store, 0.0), AdamConfig::decoupled())?;
-        let mut clip = Clip(1.0);
+        let mut clip = ClipNorm(1.0);
         let train = TrainConfig { epochs: 1, seed: self.seed, schedule: self.schedule() };
         let mut trainer = Trainer::new(train, objective, &mut optimizer)?;
         trainer.observe(&mut clip).observe(watch);
@@ -265,12 +267,7 @@ impl<'a> Task<'a> {
     fn search(&self, theta: &NamedTensors) -> anyhow::Result<Searched> {
         let groups = bert_groups(&self.config, "bert.");
         let slim = Model::fresh(&Slimming(Standard), &self.config, self.seed, self.device)?;
-        let mut weights: NamedTensors =
-            theta.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-        for group in &groups {
-            weights.insert(group.coefficient.clone(), Tensor::ones(group.shape(), (Kind::Float, Device::Cpu)));
-        }
-        load_state_into(&slim.store, &weights)?;
+        load_state_keeping(&slim.store, theta, &[COEFFICIENT])?;
         let live = coefficients(&slim.store, &groups)?;
         let rule = DrawRule::AtStep(self.params.search_steps);
         let settings = SearchConfig { draw: self.draw(), rule, ..SearchConfig::default() };

@@ -1,16 +1,16 @@
-//! What all parts share: token batches drawn from a seed, the objective, clipping, tickets and their models.
+//! What all parts share: token batches drawn from a seed, the objective, tickets and their models.
 
 use crate::statistics;
 use core_tensor::checkpoint::state_of;
 use core_tensor::data::{BatchSource, OnDevice, ToDevice};
-use core_tensor::networks::bert::{Bert, BertConfig, BertInput, Rows, load_state_into};
+use core_tensor::networks::bert::{Bert, BertConfig, BertInput, Rows, load_state_into, load_state_keeping};
 use core_tensor::nn::{Init, LayerFactory, LinearConfig, Module, Standard};
-use core_tensor::optim::{Adam, AdamConfig, NamedTensors, Optimizer, Schedule, clip_gradient_norm};
+use core_tensor::optim::{Adam, AdamConfig, NamedTensors, Schedule};
 use core_tensor::seed::{Purpose, derive, seed_libtorch};
-use core_tensor::train::{Loss, Objective, Observer, Progress, StepContext, TrainConfig, Trainer};
+use core_tensor::train::{Loss, Objective, Observer, Progress, TrainConfig, Trainer};
 use lth::structured::{
-    SlimConfig, SlimGroup, SlimmedObjective, Slimming, TicketMask, bert_groups, coefficients, prune, pruned_config,
-    slim_parameters,
+    COEFFICIENT, SlimConfig, SlimGroup, SlimmedObjective, Slimming, TicketMask, bert_groups, coefficients, prune,
+    pruned_config, slim_parameters,
 };
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -156,20 +156,6 @@ pub(super) fn stretch_means(losses: &[f64], length: usize) -> Vec<(u64, f64)> {
     stretches.filter_map(|(place, stretch)| Some((last(place), statistics::mean(stretch)?))).collect()
 }
 
-/// Scales gradients so that their joint norm is at most this.
-pub(super) struct Clip(pub(super) f64);
-
-impl Observer for Clip {
-    fn name(&self) -> &str {
-        "clip"
-    }
-
-    fn after_backward(&mut self, _: &mut StepContext, optimizer: &mut dyn Optimizer) -> core_tensor::Result<()> {
-        clip_gradient_norm(optimizer.parameters(), self.0);
-        Ok(())
-    }
-}
-
 /// A classifier with its variables.
 pub(super) struct Model {
     pub(super) store: VarStore,
@@ -214,12 +200,7 @@ impl Model {
         device: Device,
     ) -> anyhow::Result<Self> {
         let model = Self::fresh(&Slimming(Standard), config, shape, (0, device))?;
-        let mut all: NamedTensors =
-            weights.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-        for (name, tensor) in coefficients(&model.store, &model.groups())? {
-            all.insert(name, tensor.detach().ones_like());
-        }
-        load_state_into(&model.store, &all)?;
+        load_state_keeping(&model.store, weights, &[COEFFICIENT])?;
         Ok(model)
     }
 

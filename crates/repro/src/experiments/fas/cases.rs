@@ -45,8 +45,8 @@ impl Recipe {
     pub(super) fn of(&self, model: Model) -> Self {
         let mut own = self.clone();
         match model {
-            Model::ConcatPhysical => own.policies = PHYSICAL,
-            Model::ConcatUnmapped => {
+            Model::ConcatPhysical | Model::Only(_) => own.policies = PHYSICAL,
+            Model::ConcatUnmapped | Model::OnlyUnmapped(_) => {
                 own.weights = LossWeights { depth: 0.0, reflection: 0.0, material: 0.0, ..own.weights };
             }
             Model::Paired | Model::Mined | Model::Triplet => own.sampling = Sampling::Pairs,
@@ -123,8 +123,10 @@ pub(super) enum Model {
     Triplet,
     /// Central-difference network with the losses of liveness and depth, scored by its depth map.
     CentralDifference,
-    /// One cue, every branch with weight 1.
+    /// One cue as it physically is, both branches with weight 1.
     Only(Proxy),
+    /// `Only` without the map's loss: its capacity alone.
+    OnlyUnmapped(Proxy),
     /// Binary map and score.
     DeepPixBis,
 }
@@ -147,6 +149,9 @@ impl Model {
             Self::Only(Proxy::Depth) => "depth-only",
             Self::Only(Proxy::Reflection) => "reflection-only",
             Self::Only(Proxy::Material) => "material-only",
+            Self::OnlyUnmapped(Proxy::Depth) => "depth-only-unmapped",
+            Self::OnlyUnmapped(Proxy::Reflection) => "reflection-only-unmapped",
+            Self::OnlyUnmapped(Proxy::Material) => "material-only-unmapped",
             Self::DeepPixBis => "deep-pix-bis",
         }
     }
@@ -166,7 +171,8 @@ impl Model {
             Self::Mined => "paired, with triplets mined by identity and camera",
             Self::Triplet => "paired, with the hardest triplets whatever their attributes",
             Self::CentralDifference => "central differences, losses of liveness and depth, scored by its depth map",
-            Self::Only(_) => "one cue, both branches with weight 1, maps labelled by class",
+            Self::Only(_) => "one cue as it physically is, both branches with weight 1",
+            Self::OnlyUnmapped(_) => "the same with a weight of 0 on the map's loss",
             Self::DeepPixBis => "a binary map and a score",
         }
     }
@@ -180,7 +186,7 @@ impl Model {
             Self::Sigmoid => (Proxy::ALL.to_vec(), Attention::Sigmoid),
             Self::Full | Self::Paired | Self::Mined | Self::Triplet => (Proxy::ALL.to_vec(), Attention::LogitNormal),
             Self::CentralDifference => (vec![Proxy::Depth], Attention::Concat),
-            Self::Only(proxy) => (vec![proxy], Attention::Concat),
+            Self::Only(proxy) | Self::OnlyUnmapped(proxy) => (vec![proxy], Attention::Concat),
         };
         ProxyConfig { proxies, attention, features, per_channel: true }
     }
@@ -191,8 +197,8 @@ impl Model {
 pub(super) enum LeftOut {
     /// Each of the tier's, one a training.
     Every,
-    /// One of them, in turn with the seeds: as many trainings go into more seeds. Their interval counts what domains differ by as
-    /// error, so that it is wide for these domains, and says nothing of others.
+    /// One of them, in turn with the seeds: as many trainings go into more seeds. Their interval counts what domains
+    /// differ by as error, so that it is wide for these domains, and says nothing of others.
     InTurn,
 }
 
@@ -280,6 +286,7 @@ impl TierPlan {
                     compared,
                     vec![Model::Precision, Model::CentralDifference, Model::DeepPixBis],
                     Proxy::ALL.map(Model::Only).to_vec(),
+                    Proxy::ALL.map(Model::OnlyUnmapped).to_vec(),
                 ]
                 .concat(),
                 recipe: Recipe {
@@ -354,6 +361,12 @@ mod tests {
         assert_eq!(network(Model::Concat), network(Model::ConcatUnmapped));
         assert!(recipe.trains_maps(Model::ConcatPhysical));
         assert!(![Model::Binary, Model::ConcatUnmapped].iter().any(|&model| recipe.trains_maps(model)));
+        for cue in Proxy::ALL {
+            let [alone, unmapped] = [Model::Only(cue), Model::OnlyUnmapped(cue)];
+            // By the literature's label, a cue's map is another copy of the label.
+            assert_eq!(recipe.of(alone).policies, PHYSICAL);
+            assert!(recipe.trains_maps(alone) && !recipe.trains_maps(unmapped));
+        }
     }
 
     #[test]

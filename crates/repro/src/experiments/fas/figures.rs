@@ -1,6 +1,6 @@
 //! Tables, curves and pictures beside the claims.
 
-use super::cases::{LeftOut, Model, TierPlan, kind};
+use super::cases::{LeftOut, Model, PHYSICAL, TierPlan, kind};
 use super::folds::{Folds, Place};
 use crate::Results;
 use crate::section::{Axis, Curve, Media, Picture, Series, Table, cell};
@@ -29,7 +29,8 @@ fn header(first: &'static str, columns: &Columns) -> Vec<String> {
     std::iter::once(first).chain(columns.iter().map(|(heading, _, _)| *heading)).map(Into::into).collect()
 }
 
-/// A row a model, each cell over seeds, each seed's the mean over its unseen domains; a dash where a model has no such metric.
+/// A row a model, each cell over seeds, each seed's the mean over its unseen domains; a dash where a model has no such
+/// metric.
 fn by_model(
     folds: &Folds<'_>,
     columns: &Columns,
@@ -126,7 +127,7 @@ fn maps(folds: &Folds<'_>) -> anyhow::Result<Table> {
     let predicts = |model: Model, metric: &str| {
         let proxies = model.config(folds.tier.recipe.features).proxies;
         // Attacks have a depth where maps are physical: no depth is then nobody's.
-        let meant = metric != "depth_flat_faces" || model != Model::ConcatPhysical;
+        let meant = metric != "depth_flat_faces" || folds.tier.recipe.of(model).policies != PHYSICAL;
         meant && proxies.iter().any(|proxy| metric.starts_with(proxy.name()))
     };
     Ok(Table {
@@ -165,7 +166,7 @@ fn weights(folds: &Folds<'_>) -> anyhow::Result<Table> {
         title: "What each branch counts".into(),
         caption: format!(
             "Mean weights and standard deviations, and the AUC lost in the unseen domain when a branch is given another \
-             sample's vector. {}",
+             sample's vector, the next one's along a random round of all samples. {}",
             folds.tier.one_a_seed()
         ),
         header: ["branch", "weight, known", "weight, unseen", "σ, known", "σ, unseen", "AUC lost"]
@@ -205,8 +206,8 @@ fn arms(folds: &Folds<'_>) -> anyhow::Result<Table> {
         title: "The arms and their size".into(),
         caption:
             "Parameters; of `softmax` and `sigmoid` those of the variances are built and never used. `binary` and the rivals \
-                  are smaller than networks with cues, so that what sets them apart is capacity as well; the arms of C1-labelled \
-                  and C1-physical are of one size."
+                  are smaller than networks with cues, so that what sets them apart is capacity as well; the arms of \
+                  C1-labelled, C1-physical and each claim C2 are of one size."
                 .into(),
         header: ["model", "parameters", "what it is"].map(Into::into).to_vec(),
         rows,

@@ -45,6 +45,8 @@ const PERMUTED: [(u32, u32); 4] = [(6, 8), (4, 6), (3, 6), (8, 8)];
 
 /// The target of input-adaptive precision, in percent of full precision.
 const TARGET: f64 = 3.0;
+/// A low one, which some cases have too: the paper's gates gain most at low cost.
+pub(super) const LOW_TARGET: f64 = 2.0;
 /// Seeds of the other targets: a claim about every seed needs two.
 pub(super) const TARGET_SEEDS: u64 = 2;
 
@@ -159,6 +161,11 @@ impl Case {
     /// Gates steered towards the other targets.
     pub(super) fn other_targets(&self) -> Vec<Arm> {
         self.other_targets.iter().map(|percent| Arm::Dfq(self.dfq_at(*percent))).collect()
+    }
+
+    /// Gates steered towards a low cost, where the case has them.
+    pub(super) fn low_target(&self) -> Option<Arm> {
+        self.other_targets.contains(&LOW_TARGET).then(|| Arm::Dfq(self.dfq_at(LOW_TARGET)))
     }
 
     /// Gates steered by the adaptive controller, towards every target.

@@ -11,7 +11,6 @@ use core_tensor::nn::{Standard, trace_workload};
 use core_tensor::optim::NamedTensors;
 use core_tensor::seed::{Purpose, derive, seed_libtorch};
 use core_tensor::train::{CrossEntropy, Objective, Observer, evaluate};
-use core_tensor::workload::Workload;
 use quant::fractrain::{
     AtEpochs, Bits, CostLedger, FollowTarget, Gates, Int8Model, Pfq, PlateauIndicator, Precision, PrecisionController,
     QuantConfig, QuantFactory, QuantHandle, WithGateCost, export_int8,
@@ -81,7 +80,7 @@ pub(super) fn fit(
     net: &Quantised,
     loaders: &Loaders,
     seed: u64,
-) -> anyhow::Result<(Metrics, CostLedger, Workload)> {
+) -> anyhow::Result<(Metrics, CostLedger)> {
     let Quantised { model, handle, gates } = net;
     let Some(batch) = loaders.test.epoch(0)?.next() else { anyhow::bail!("the test set is empty") };
     let sample = batch?.input.size()[1..].to_vec();
@@ -112,7 +111,7 @@ pub(super) fn fit(
         ("reference_macs".into(), ledger.reference_macs()),
         ("effective_macs".into(), ledger.effective_macs()),
     ]);
-    Ok((metrics, ledger, workload))
+    Ok((metrics, ledger))
 }
 
 pub(super) fn train(params: &TrainParams, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
@@ -123,15 +122,10 @@ pub(super) fn train(params: &TrainParams, seed: u64, context: &mut RunContext) -
         true => Loaders { train: Box::new(Halved(train)), test: Box::new(Halved(test)) },
         false => Loaders { train, test },
     };
-    let (mut metrics, ledger, workload) = fit(context, (recipe, arm), &net, &loaders, seed)?;
+    let (mut metrics, ledger) = fit(context, (recipe, arm), &net, &loaders, seed)?;
     if *arm != Arm::FullPrecision {
-        let batch = recipe.batch_size as u64;
-        let layers = net.handle.layers();
-        let (joules, seconds) = hardware::cost_of_run(&workload, &layers, (&ledger, net.gates.as_ref()), batch)?;
         let saved = hardware::saving_of("resnet74-cifar", &hardware::shares(&ledger, arm.gates()))?;
         metrics.extend([
-            ("accelerator_joules".into(), joules),
-            ("accelerator_seconds".into(), seconds),
             ("resnet74_macs_saved".into(), 100.0 * saved.effective_macs),
             ("resnet74_energy_saved".into(), 100.0 * saved.energy),
             ("resnet74_latency_saved".into(), 100.0 * saved.latency),

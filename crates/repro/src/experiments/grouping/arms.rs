@@ -147,6 +147,7 @@ impl Head {
             Self::Baseline { how: BaselineKind::ChannelBlocks, .. } => "channel blocks",
             Self::Baseline { how: BaselineKind::ChannelExcitation { .. }, .. } => "channel excitation",
             Self::Baseline { how: BaselineKind::Gate { .. }, .. } => "gates",
+            Self::Baseline { how: BaselineKind::LinearGate { .. }, .. } => "linear gates",
         };
         format!("{how} G={}", self.groups())
     }

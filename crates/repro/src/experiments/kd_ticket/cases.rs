@@ -88,6 +88,11 @@ impl Case {
         }
     }
 
+    /// Whether it is a convolutional residual network, of which rewinding is known to help.
+    pub(super) fn is_residual(&self) -> bool {
+        matches!(self.recipe.architecture, Architecture::ResNet(_))
+    }
+
     /// Steps of the dense training whose weights some arm starts from.
     pub(super) fn rewind_steps(&self) -> Vec<u64> {
         if self.scans { self.scanned_steps() } else { vec![self.rewind] }

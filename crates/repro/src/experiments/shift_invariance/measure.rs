@@ -150,8 +150,9 @@ fn over_the_frame(
     let svm = LinearSvm::default();
     for (name, halves) in [("top_bottom", Halves::TopBottom), ("left_right", Halves::LeftRight)] {
         let apart = svm.separability(&features, &study.grid, halves, Folds::LeaveObjectsOut(5))?;
-        metrics.insert(format!("{name}_left_out"), apart);
-        metrics.insert(name.into(), svm.separability(&features, &study.grid, halves, Folds::Contiguous(5))?);
+        metrics.insert(format!("{name}_left_out"), apart.accuracy);
+        let own = svm.separability(&features, &study.grid, halves, Folds::Contiguous(5))?;
+        metrics.insert(name.into(), own.accuracy);
     }
     let sum = arithmetic(&features, &study.grid, 1000, seed)?;
     metrics.insert("arithmetic".into(), sum.difference);

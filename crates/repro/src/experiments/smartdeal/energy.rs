@@ -1,5 +1,6 @@
 //! What a compressed ResNet-20 saves on the accelerator model.
 
+use super::training_storage;
 use crate::section::{Table, cell};
 use crate::{Metrics, Results};
 use core_tensor::networks::Architecture;
@@ -71,6 +72,7 @@ pub(super) fn measure(params: &Params, seed: u64) -> anyhow::Result<Metrics> {
     for (rival, _) in RIVALS {
         beside(&format!("{rival}_"), &Accelerator::preset(rival)?.cost(&sparse)?);
     }
+    metrics.extend(training_storage::measure(seed)?);
     Ok(metrics)
 }
 

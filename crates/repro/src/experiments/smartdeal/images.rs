@@ -8,11 +8,11 @@ use super::network::saved;
 use crate::{Ask, Metrics, RunContext};
 use core_tensor::checkpoint::{Header, read_state, state_of, write_safetensors};
 use core_tensor::networks::Architecture;
-use core_tensor::optim::{Schedule, Sgd, SgdConfig};
+use core_tensor::optim::{Parameter, Schedule, Sgd, SgdConfig, parameters};
 use core_tensor::train::{CrossEntropy, Evaluation, Observer, evaluate};
 use quant::smartdeal::train::{
     AlternateRetraining, BucketSwitch, CoefficientMode, CoefficientUpdate, SdTrainConfig, SdTrainingFactory,
-    UpdateConfig, trainable_without_coefficients,
+    UpdateConfig,
 };
 use quant::smartdeal::{CompressPolicy, Record, SdzModel, compress};
 use serde::{Deserialize, Serialize};
@@ -153,7 +153,9 @@ pub(super) fn retrain(params: &Retrained, seed: u64, context: &mut RunContext) -
     retraining.project()?;
     let one_shot = evaluate(model.network.as_ref(), loaders.test.as_ref())?.accuracy;
     let observers: Vec<&mut dyn Observer> = vec![&mut retraining];
-    train_on(context, recipe, (&model, &loaders), observers, (params.course().length(recipe), seed))?;
+    let variables = parameters(&model.store, recipe.weight_decay);
+    let length = (params.course().length(recipe), seed);
+    train_on(context, recipe, (&model, &loaders), (variables, observers), length)?;
 
     // The last projection, whose rebuilt weights the network has. Decomposing those once more would give other ones.
     let Some((_, compressed, report)) = retraining.best() else { anyhow::bail!("no epoch of re-training") };
@@ -188,7 +190,8 @@ pub(super) fn learn(params: &Learned, seed: u64, context: &mut RunContext) -> an
     let mut update = CoefficientUpdate::new(&sd_weights, params.update)?;
     let observers: Vec<&mut dyn Observer> = vec![&mut update];
     let length = (params.course().length(recipe), seed);
-    let seen = train_on(context, recipe, (&model, &loaders), observers, length)?;
+    let variables = sd_weights.trainable(&model.store, recipe.weight_decay);
+    let seen = train_on(context, recipe, (&model, &loaders), (variables, observers), length)?;
 
     let mut compressed = sd_weights.export(&model.store)?;
     for record in compressed.records.values_mut() {
@@ -221,7 +224,8 @@ pub(super) fn continue_dense(params: &Continued, seed: u64, context: &mut RunCon
     let (model, _) = restored(recipe, seed, context)?;
     let loaders = recipe.loaders(context, seed)?;
     let length = (params.course.length(recipe), seed);
-    let seen = train_on(context, recipe, (&model, &loaders), Vec::new(), length)?;
+    let variables = parameters(&model.store, recipe.weight_decay);
+    let seen = train_on(context, recipe, (&model, &loaders), (variables, Vec::new()), length)?;
     Ok(training::final_metrics(seen))
 }
 
@@ -233,16 +237,15 @@ fn restored(recipe: &Recipe, seed: u64, context: &RunContext) -> anyhow::Result<
     Ok((model, std::fs::metadata(&weights)?.len() as f64))
 }
 
-/// Trains all variables but coefficients, which are an observer's, under the recipe's weight decay and with fresh momentum.
+/// Trains these variables with fresh momentum; coefficients are an observer's.
 fn train_on(
     context: &mut RunContext,
     recipe: &Recipe,
     (model, loaders): (&Model, &Loaders),
-    observers: Vec<&mut dyn Observer>,
+    (variables, observers): (Vec<Parameter>, Vec<&mut dyn Observer>),
     length: (Length, u64),
 ) -> anyhow::Result<Evaluation> {
     let mut objective = CrossEntropy::new(model.network.as_ref());
-    let variables = trainable_without_coefficients(&model.store, recipe.weight_decay);
     let mut optimizer = Sgd::new(variables, SgdConfig::default())?;
     training::train(context, recipe, (model, loaders), (&mut objective, &mut optimizer), observers, length)
 }

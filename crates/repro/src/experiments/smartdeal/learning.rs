@@ -1,13 +1,12 @@
 //! Learning in SmartDeal form: a network trained on one half of the data goes on learning on the other.
 
 use super::blobs::{Blobs, Mlp};
-use super::network::dense;
+use super::network::{copy_of, dense};
 use crate::{Metrics, RunContext};
-use core_tensor::optim::{Schedule, Sgd, SgdConfig};
+use core_tensor::optim::{Schedule, Sgd, SgdConfig, parameters};
 use core_tensor::train::{CrossEntropy, EachEpoch, TrainConfig, Trainer, evaluate};
 use quant::smartdeal::train::{
     BucketSwitch, CoefficientMode, CoefficientUpdate, SdTrainConfig, SdTrainingFactory, UpdateConfig,
-    trainable_without_coefficients,
 };
 use quant::smartdeal::{CompressPolicy, SdzModel, compress};
 use serde::{Deserialize, Serialize};
@@ -53,6 +52,8 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     let (source, target) = train_set.halves();
     let (store, network) = dense(&source, params.dense_epochs, params.dense_peak, seed)?;
     let mut metrics = Metrics::from([("dense".into(), evaluate(&network, &test_set)?.accuracy)]);
+    let continued = continue_dense(&store, &target, params, seed)?;
+    metrics.insert("dense_continued".into(), evaluate(&continued, &test_set)?.accuracy);
     // Training keeps the bases at full precision.
     let policy = CompressPolicy { basis_bits: None, ..CompressPolicy::with_theta(params.theta) };
     let (model, _) = compress(&store, &policy)?;
@@ -66,6 +67,22 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     }
     Ok(metrics)
 }
+
+/// A copy of a dense network, trained on as every arm is: as long, on the same batches, at the same rate.
+fn continue_dense(store: &VarStore, target: &Blobs, params: &Params, seed: u64) -> anyhow::Result<Mlp> {
+    let (copy, network) = copy_of(store)?;
+    let mut objective = CrossEntropy::new(&network);
+    let mut optimizer = Sgd::new(parameters(&copy, WEIGHT_DECAY), SgdConfig::default())?;
+    Trainer::new(course(params, seed), &mut objective, &mut optimizer)?.fit(target)?;
+    Ok(network)
+}
+
+/// How long and how fast the second half is learned, in whatever form.
+fn course(params: &Params, seed: u64) -> TrainConfig {
+    TrainConfig { epochs: params.epochs, seed, schedule: Schedule::Constant { peak: params.peak } }
+}
+
+const WEIGHT_DECAY: f64 = 5e-4;
 
 /// What a training in SmartDeal form came to.
 struct Learned {
@@ -117,7 +134,7 @@ fn learn(
     store.set_device(target.input().device());
     let start = evaluate(&network, test_set)?.accuracy;
     let mut objective = CrossEntropy::new(&network);
-    let mut optimizer = Sgd::new(trainable_without_coefficients(&store, 5e-4), SgdConfig::default())?;
+    let mut optimizer = Sgd::new(weights.trainable(&store, WEIGHT_DECAY), SgdConfig::default())?;
     let mut update = CoefficientUpdate::new(&weights, UpdateConfig { mode, ..UpdateConfig::default() })?;
     let mut zeros_kept = true;
     let mut watch = EachEpoch("zeros", |_: &mut core_tensor::train::EpochReport| {
@@ -127,8 +144,7 @@ fn learn(
         }
         Ok(core_tensor::train::Control::Continue)
     });
-    let config = TrainConfig { epochs: params.epochs, seed, schedule: Schedule::Constant { peak: params.peak } };
-    let mut trainer = Trainer::new(config, &mut objective, &mut optimizer)?;
+    let mut trainer = Trainer::new(course(params, seed), &mut objective, &mut optimizer)?;
     trainer.observe(&mut update).observe(&mut watch);
     trainer.fit(target)?;
     drop(trainer);
@@ -139,8 +155,27 @@ fn learn(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core_tensor::nn::Standard;
+    use core_tensor::nn::{Network, Standard};
     use quant::smartdeal::{Record, SdLayer};
+
+    #[test]
+    fn the_dense_network_goes_on_in_a_copy_on_the_data_that_the_arms_see() {
+        let params = Params { epochs: 1, ..Params::default() };
+        let (train, _) = Blobs::splits(400, 100, 0);
+        let (source, target) = train.halves();
+        let (store, _) = dense(&source, 1, 0.05, 0).unwrap();
+        let before = core_tensor::optim::named_trainable(&store).into_iter().map(|(_, own)| own.copy());
+        let before: Vec<_> = before.collect();
+        let logits = |data: &Blobs, epochs| {
+            let network = continue_dense(&store, data, &Params { epochs, ..params.clone() }, 0).unwrap();
+            Vec::<f32>::try_from(tch::no_grad(|| network.forward(target.input(), false)).flatten(0, -1)).unwrap()
+        };
+        assert_eq!(logits(&target, 1), logits(&target, 1));
+        assert_ne!(logits(&target, 1), logits(&source, 1));
+        assert_ne!(logits(&target, 1), logits(&target, 2));
+        let after = core_tensor::optim::named_trainable(&store);
+        assert!(after.iter().zip(&before).all(|((_, after), before)| after.equal(before)));
+    }
 
     #[test]
     fn moved_coefficients_are_counted_among_those_that_were_not_zero_and_lost_zeros_apart() {

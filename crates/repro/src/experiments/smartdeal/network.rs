@@ -41,13 +41,22 @@ impl Default for Params {
     }
 }
 
+impl Params {
+    /// Epochs of re-training and their learning rate.
+    fn retraining(&self) -> (u64, f64) {
+        (self.retraining_epochs, self.retraining_peak)
+    }
+}
+
 pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> anyhow::Result<Metrics> {
     let device = context.device().into();
     let (train_set, test_set) = Blobs::splits(params.train, params.test, seed);
     let (train_set, test_set) = (train_set.on(device), test_set.on(device));
     let (store, network) = dense(&train_set, params.epochs, params.peak, seed)?;
     let accuracy = |network: &Mlp| -> anyhow::Result<f64> { Ok(evaluate(network, &test_set)?.accuracy) };
-    let mut metrics = Metrics::from([("dense".into(), accuracy(&network)?)]);
+    let continued = continue_dense(&store, &train_set, params, seed)?;
+    let mut metrics =
+        Metrics::from([("dense".into(), accuracy(&network)?), ("dense_continued".into(), accuracy(&continued)?)]);
     let header = Header::new("repro.weights", 1, ());
     let state = state_of(&store);
     context.save_artifact("dense.safetensors", |path| Ok(write_safetensors(path, &state, &header.to_metadata()?)?))?;
@@ -73,7 +82,7 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
             Ok(round_largest(weights.iter().map(|w| f64::from(*w)), kept).iter().map(|w| *w as f32).collect())
         })?;
         metrics.insert(key("rounded"), accuracy(&rounded)?);
-        for (rival, baseline) in rivals() {
+        for (rival, baseline) in rivals().into_iter().chain(alone()) {
             let network = with_weights(&store, &report, |name, weights, shape| {
                 let layer = report.layers.iter().find(|layer| layer.name == name);
                 let budget = layer.map_or(0, |layer| layer.storage.total_bits());
@@ -97,6 +106,11 @@ pub(super) fn rivals() -> [(&'static str, Baseline); 4] {
         ("powers_of_two", Baseline::PrunePowersOfTwo { bits: 4 }),
         ("low_rank", Baseline::LowRank),
     ]
+}
+
+/// Of the three that SmartDeal joins each alone, with the same bits.
+pub(super) fn alone() -> [(&'static str, Baseline); 3] {
+    [("prune", Baseline::Prune), ("quantise", Baseline::Uniform), ("low_rank", Baseline::LowRank)]
 }
 
 /// Where an artifact of this run lies.
@@ -142,7 +156,7 @@ fn fit(
 }
 
 /// A copy of a network with other weights.
-fn copy_of(store: &VarStore) -> anyhow::Result<(VarStore, Mlp)> {
+pub(super) fn copy_of(store: &VarStore) -> anyhow::Result<(VarStore, Mlp)> {
     let mut copy = VarStore::new(Device::Cpu);
     let network = Mlp::new(&copy.root(), &Standard);
     copy.copy(store)?;
@@ -182,8 +196,14 @@ fn retrain(store: &VarStore, data: &Blobs, policy: &CompressPolicy, params: &Par
     let (copy, network) = copy_of(store)?;
     let mut retraining = AlternateRetraining::new(&copy, policy.clone())?;
     retraining.project()?;
-    let length = (params.retraining_epochs, params.retraining_peak);
-    fit(&copy, &network, data, length, seed, &mut [&mut retraining])?;
+    fit(&copy, &network, data, params.retraining(), seed, &mut [&mut retraining])?;
+    Ok(network)
+}
+
+/// A copy of the dense network, trained on as the re-trained one is.
+fn continue_dense(store: &VarStore, data: &Blobs, params: &Params, seed: u64) -> anyhow::Result<Mlp> {
+    let (copy, network) = copy_of(store)?;
+    fit(&copy, &network, data, params.retraining(), seed, &mut [])?;
     Ok(network)
 }
 

@@ -92,7 +92,7 @@ pub(super) fn measure(params: &Params, seed: u64) -> anyhow::Result<Metrics> {
     Ok(metrics)
 }
 
-fn architecture(network: &str) -> anyhow::Result<Architecture> {
+pub(super) fn architecture(network: &str) -> anyhow::Result<Architecture> {
     if network == "resnet20" {
         return Ok(Architecture::cifar_resnet(20, 10)?);
     }

@@ -21,7 +21,9 @@ const SPECIES: [&str; 11] = [
 ];
 
 /// Reads a label file, JSON from a picture's path to 44 whole numbers, and the box beside each picture
-/// (`<picture>_BB.txt`: `x y width height score` in 224ths of each axis).
+/// (`<picture>_BB.txt`: `x y width height score` in 224ths of each axis). An attack's light is that of its numbers 41
+/// and 42, the illumination and the environment, such as `2/1`; of living people both say 0, live, and nobody knows
+/// which camera it was.
 ///
 /// # Errors
 /// [`Error::Unreadable`] for a file of another form, naming the picture; [`Error::MissingFiles`] with all pictures and
@@ -71,7 +73,10 @@ pub fn celeba_spoof(root: &Path, labels: &Path) -> Result<Vec<Presentation>> {
         let text = std::fs::read_to_string(&beside).map_err(Error::io(&beside, "read"))?;
         let scale = [f64::from(frame.0) / 224.0, f64::from(frame.1) / 224.0];
         let face = PixelBox::parse(&text, &beside, frame, scale)?;
+        let light = (numbers[41], numbers[42]);
         found.push(Presentation {
+            camera: None,
+            light: (light != (0, 0)).then(|| format!("{}/{}", light.0, light.1)),
             set: "celeba-spoof".into(),
             frames: vec![picture],
             faces: vec![face],

@@ -1,11 +1,11 @@
 //! Published data sets as their authors lay them out, and protocols on generated domains.
 //!
 //! Video sets are read from frames extracted beforehand: where a set has `…/name.avi`, there is a folder `…/name/` with
-//! frames as PNG or JPEG files that sort in their order in time. Files that say where the faces are stay where the set has
-//! them, beside the videos. Each set needs a licence signed with its owners; none is part of this project.
+//! frames as PNG or JPEG files that sort in their order in time. Files that say where the faces are stay where the set
+//! has them, beside the videos. Each set needs a licence signed with its owners; none is part of this project.
 //!
-//! A reader makes [`Presentation`]s, which [`FasData::from_presentations`](super::model::FasData::from_presentations) cuts
-//! out and makes a training or test set of.
+//! A reader makes [`Presentation`]s, which [`FasData::from_presentations`](super::model::FasData::from_presentations)
+//! cuts out and makes a training or test set of.
 
 mod celeba_spoof;
 mod crop;
@@ -54,6 +54,10 @@ pub struct Presentation {
     pub species: Option<String>,
     /// Who, in the set's own words.
     pub subject: String,
+    /// With which camera it was taken, in the set's own words; `None` where the reader does not know.
+    pub camera: Option<String>,
+    /// In what light or session, likewise.
+    pub light: Option<String>,
 }
 
 impl Presentation {
@@ -125,8 +129,8 @@ impl PixelBox {
     /// Reads the numbers of a line; `scale` turns them into pixels of each axis.
     ///
     /// # Errors
-    /// [`Error::Parse`] for fewer than four numbers, [`Error::BoxOutside`] for a box that is not finite or does not overlap
-    /// the frame.
+    /// [`Error::Parse`] for fewer than four numbers, [`Error::BoxOutside`] for a box that is not finite or does not
+    /// overlap the frame.
     pub(crate) fn parse(text: &str, file: &Path, frame: (u32, u32), scale: [f64; 2]) -> Result<Self> {
         let numbers: Vec<f64> = text.split_whitespace().map_while(|word| word.parse().ok()).collect();
         let [x, y, width, height] =
@@ -242,8 +246,17 @@ impl Gathering {
         }
         let faces = faces.map_or(Ok(Vec::new()), |file| file.boxes(&frames))?;
         let (set, name, bona_fide) = (self.set.into(), name.into(), species.is_none());
-        self.found.push(Presentation { set, name, frames, faces, bona_fide, species, subject });
+        let (camera, light) = (None, None);
+        self.found.push(Presentation { set, name, frames, faces, bona_fide, species, subject, camera, light });
         Ok(())
+    }
+
+    /// Says in what conditions the presentation that was added last was taken.
+    fn taken(&mut self, name: &str, camera: &str, light: &str) {
+        // A missing one is not there to be described.
+        if let Some(last) = self.found.last_mut().filter(|last| last.name == name) {
+            (last.camera, last.light) = (Some(camera.into()), Some(light.into()));
+        }
     }
 
     /// # Errors

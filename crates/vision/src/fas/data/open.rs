@@ -33,14 +33,16 @@ pub(super) fn lines(file: &Path) -> Result<Vec<(usize, String)>> {
 }
 
 /// OULU-NPU: lists `Protocols/Protocol_k/{Train,Dev,Test}[_fold].txt` of `label,Phone_Session_User_File` lines, videos
-/// in `{Train,Dev,Test}_files/`. Files 1 are live, 2 and 3 prints, 4 and 5 replays.
+/// in `{Train,Dev,Test}_files/`. Files 1 are live, 2 and 3 prints, 4 and 5 replays. Phones are cameras, sessions
+/// lights.
 ///
-/// Faces come from the eyes in `<video>.txt` beside the video, `frame,x,y,x,y` lines: the box is 2.2 times as wide and 3.1
-/// times as high as the eyes are apart, and begins 1.35 times that above them.
+/// Faces come from the eyes in `<video>.txt` beside the video, `frame,x,y,x,y` lines: the box is 2.2 times as wide and
+/// 3.1 times as high as the eyes are apart, and begins 1.35 times that above them.
 ///
 /// # Errors
 /// [`Error::BadProtocol`] for anything but protocols 1, 2 without and 3, 4 with folds 1 to 6; [`Error::Parse`] with the
-/// line; [`Error::MissingFiles`] with all videos that are not there; [`Error::Unreadable`] for eyes in no frame of a video.
+/// line; [`Error::MissingFiles`] with all videos that are not there; [`Error::Unreadable`] for eyes in no frame of a
+/// video.
 pub fn oulu_npu(root: &Path, fold: Fold, split: Split) -> Result<Vec<Presentation>> {
     let suffix = match fold {
         Fold { protocol: 1 | 2, fold: None } => String::new(),
@@ -61,7 +63,7 @@ pub fn oulu_npu(root: &Path, fold: Fold, split: Split) -> Result<Vec<Presentatio
         let label: i32 =
             label.trim().parse().map_err(|_| refuse(format!("expected a whole number as label, found `{label}`")))?;
         let fields: Vec<&str> = name.trim().split('_').collect();
-        let (&[_, _, user, file], true) = (fields.as_slice(), stays_below(name.trim())) else {
+        let (&[phone, session, user, file], true) = (fields.as_slice(), stays_below(name.trim())) else {
             return Err(refuse(format!("expected `Phone_Session_User_File`, found `{name}`")));
         };
         let species = match file {
@@ -76,6 +78,7 @@ pub fn oulu_npu(root: &Path, fold: Fold, split: Split) -> Result<Vec<Presentatio
         let folder = root.join(format!("{part}_files")).join(name.trim());
         let eyes = FaceFile::beside(&folder, "txt", Line::Eyes);
         gathering.add(&folder, name.trim(), species, user.into(), Some(eyes))?;
+        gathering.taken(name.trim(), phone, session);
     }
     gathering.finish()
 }
@@ -136,7 +139,8 @@ fn client(name: &str, path: &Path) -> Result<String> {
 /// subject is named with its part. The set does not say where the faces are.
 ///
 /// # Errors
-/// [`Error::BadProtocol`] for [`Split::Dev`], [`Error::MissingFiles`], [`Error::Unreadable`] for a clip of another name.
+/// [`Error::BadProtocol`] for [`Split::Dev`], [`Error::MissingFiles`], [`Error::Unreadable`] for a clip of another
+/// name.
 pub fn casia_mfsd(root: &Path, split: Split) -> Result<Vec<Presentation>> {
     let part = match split {
         Split::Train => "train_release",
@@ -167,13 +171,13 @@ pub fn casia_mfsd(root: &Path, split: Split) -> Result<Vec<Presentation>> {
     gathering.finish()
 }
 
-/// MSU-MFSD: videos `real_clientNNN_…` and `attack_clientNNN_<device>_<quality>_<instrument>_…` in `scene01/{real,attack}`,
-/// subjects of a part in `train_sub_list.txt` or `test_sub_list.txt`. Faces come from `<video>.face` beside the video,
-/// `frame,left,top,right,bottom,…` lines.
+/// MSU-MFSD: videos `real_clientNNN_…` and `attack_clientNNN_<device>_<quality>_<instrument>_…` in
+/// `scene01/{real,attack}`, subjects of a part in `train_sub_list.txt` or `test_sub_list.txt`. Faces come from
+/// `<video>.face` beside the video, `frame,left,top,right,bottom,…` lines.
 ///
 /// # Errors
-/// As [`casia_mfsd`]; [`Error::Parse`] for a subject or a face with the line, [`Error::Unreadable`] for a face in no frame of
-/// a video.
+/// As [`casia_mfsd`]; [`Error::Parse`] for a subject or a face with the line, [`Error::Unreadable`] for a face in no
+/// frame of a video.
 pub fn msu_mfsd(root: &Path, split: Split) -> Result<Vec<Presentation>> {
     let list = match split {
         Split::Train => "train_sub_list.txt",
@@ -215,14 +219,15 @@ pub fn msu_mfsd(root: &Path, split: Split) -> Result<Vec<Presentation>> {
 /// Whether a protocol keeps an attack of a type and medium.
 type Keeps = Box<dyn Fn(&str, &str) -> bool>;
 
-/// SiW: `{Train,Test}/{live,spoof}/<subject>/Subject_Sensor_Type_Medium_Session`. Type 1 is live, 2 print, 3 replay, and
-/// `medium` keeps the instrument. Protocol 1 trains on the first 60 frames ([`Frames::First`](super::Frames::First)),
-/// protocol 2 leaves replay media out one at a time (`fold` 1 to 4), protocol 3 trains on prints and tests replays (1) or
-/// the other way round (2). Faces come from `<video>.face` beside the video, a line `left top right bottom` a frame.
+/// SiW: `{Train,Test}/{live,spoof}/<subject>/Subject_Sensor_Type_Medium_Session`. Type 1 is live, 2 print, 3 replay,
+/// and `medium` keeps the instrument. Protocol 1 trains on the first 60 frames
+/// ([`Frames::First`](super::Frames::First)), protocol 2 leaves replay media out one at a time (`fold` 1 to 4),
+/// protocol 3 trains on prints and tests replays (1) or the other way round (2). Faces come from `<video>.face` beside
+/// the video, a line `left top right bottom` a frame.
 ///
 /// # Errors
-/// [`Error::BadProtocol`], [`Error::MissingFiles`]; [`Error::Unreadable`] for a name of another form or in the wrong folder,
-/// and for a face in no frame of a video; [`Error::Parse`] for a face with the line.
+/// [`Error::BadProtocol`], [`Error::MissingFiles`]; [`Error::Unreadable`] for a name of another form or in the wrong
+/// folder, and for a face in no frame of a video; [`Error::Parse`] for a face with the line.
 pub fn siw(root: &Path, fold: Fold, split: Split) -> Result<Vec<Presentation>> {
     let training = match split {
         Split::Train => true,
@@ -276,13 +281,14 @@ pub fn siw(root: &Path, fold: Fold, split: Split) -> Result<Vec<Presentation>> {
     gathering.finish()
 }
 
-/// SiW-M and its second version: `Live/<video>` and `Spoof/<type>/<video>`; lists of videos, one a line, say what belongs
-/// to a part, live and spoof together. Repeated names count once. Neither names nor lists say who is in a video (numbers
-/// count the videos of a type), so each counts as a person of its own. Nor does the set say where the faces are.
+/// SiW-M and its second version: `Live/<video>` and `Spoof/<type>/<video>`; lists of videos, one a line, say what
+/// belongs to a part, live and spoof together. Repeated names count once. Neither names nor lists say who is in a video
+/// (numbers count the videos of a type), so each counts as a person of its own. Nor does the set say where the faces
+/// are.
 ///
 /// # Errors
-/// [`Error::MissingFiles`], with every video that a list names and that is not there; [`Error::Parse`] with the line for a
-/// name that leads out of the folder.
+/// [`Error::MissingFiles`], with every video that a list names and that is not there; [`Error::Parse`] with the line
+/// for a name that leads out of the folder.
 pub fn siw_m(root: &Path, lists: &[&Path]) -> Result<Vec<Presentation>> {
     let mut wanted = std::collections::BTreeSet::new();
     for list in lists {

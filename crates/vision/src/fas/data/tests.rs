@@ -26,6 +26,8 @@ fn of(set: &str, subject: &str) -> Presentation {
         bona_fide: true,
         species: None,
         subject: subject.into(),
+        camera: None,
+        light: None,
     }
 }
 
@@ -40,6 +42,8 @@ fn oulu_lists_become_presentations() {
     assert_eq!(species, [None, Some("print/2"), Some("replay/5")]);
     assert!(found[0].bona_fide && found.iter().all(|p| p.subject == "01" && p.frames.len() == 1));
     assert!(found.iter().all(|p| p.faces.is_empty()));
+    let taken = |p: &Presentation| (p.camera.clone(), p.light.clone());
+    assert!(found.iter().all(|p| taken(p) == (Some("1".into()), Some("1".into()))));
 
     let eyes = root.path().join("Train_files/1_1_01_2.txt");
     fs::write(&eyes, "0,40,50,60,50\n").unwrap();
@@ -184,6 +188,7 @@ fn celeba_spoof_is_read_with_its_boxes() {
         .unwrap();
         let mut numbers = vec![0; 44];
         (numbers[40], numbers[43]) = (kind, label);
+        (numbers[41], numbers[42]) = (3 * label, 2 * label);
         table.insert(name.into(), numbers.into());
     }
     let labels = root.path().join("train_label.json");
@@ -191,6 +196,7 @@ fn celeba_spoof_is_read_with_its_boxes() {
     let found = celeba_spoof(root.path(), &labels).unwrap();
     assert_eq!(found[1].species.as_deref(), Some("replay/pc"));
     assert_eq!(found[0].subject, "12");
+    assert_eq!((found[0].light.as_deref(), found[1].light.as_deref()), (None, Some("3/2")));
     // 224ths of 448 and 224 pixels.
     assert_eq!(found[0].faces, [PixelBox { x: 20.0, y: 20.0, width: 200.0, height: 50.0 }]);
 

@@ -6,7 +6,15 @@ use tch::nn::Path;
 
 /// A feature extractor: bring your own.
 pub trait Backbone: std::fmt::Debug + Send {
-    /// `[batch, 3, height, width]` to `[batch, channels, height / stride, width / stride]`.
+    /// What [`forward_t`](Self::forward_t) is fed of pictures `[batch, 3, height, width]`, red, green, blue in [0, 1].
+    /// Unless said otherwise `(x − 0.45) · 4`, which has roughly unit variance: a pre-trained backbone says what it was
+    /// trained on, such as `(x − mean) / deviation` with ImageNet's.
+    fn normalised(&self, pictures: &Tensor) -> Tensor {
+        (pictures - 0.45) * 4.0
+    }
+
+    /// [Normalised](Self::normalised) pictures `[batch, 3, height, width]` to `[batch, channels, height / stride, width
+    /// / stride]`.
     fn forward_t(&self, input: &Tensor, train: bool) -> Tensor;
 
     /// Channels of the feature.
@@ -45,7 +53,8 @@ pub struct PlainBackbone {
 }
 
 impl PlainBackbone {
-    /// With layers from `factory`; [`CentralDifference`](super::CentralDifference) makes it a central-difference network.
+    /// With layers from `factory`; [`CentralDifference`](super::CentralDifference) makes it a central-difference
+    /// network.
     ///
     /// # Panics
     /// At a width outside 1 to 4096.

@@ -28,9 +28,9 @@ impl DeepPixBis {
         }
     }
 
-    /// Logits of the map `[batch, 1, height, width]` and of the score `[batch]`.
+    /// Logits of the map `[batch, 1, height, width]` and of the score `[batch]`, of pictures with values in [0, 1].
     pub fn forward(&self, input: &Tensor, train: bool) -> (Tensor, Tensor) {
-        let feature = self.backbone.forward_t(&((input - 0.45) * 4.0), train);
+        let feature = self.backbone.forward_t(&self.backbone.normalised(input), train);
         let pooled = feature.mean_dim([2_i64, 3].as_slice(), false, Kind::Float);
         (self.map.forward_t(&feature, train), self.score.forward_t(&pooled, train).squeeze_dim(1))
     }
@@ -59,8 +59,8 @@ pub fn reversal_coefficient(step: u64, steps: u64) -> f64 {
     2.0 / (1.0 + (-10.0 * step as f64 / steps.max(1) as f64).exp()) - 1.0
 }
 
-/// A vector over `√(2 ‖f‖)`, as the published code of SSDG has it: the norm becomes `√(‖f‖ / 2)`, not 1. Norms below 1e-12
-/// count as that, so that a vector of zeros stays one and has a gradient.
+/// A vector over `√(2 ‖f‖)`, as the published code of SSDG has it: the norm becomes `√(‖f‖ / 2)`, not 1. Norms below
+/// 1e-12 count as that, so that a vector of zeros stays one and has a gradient.
 ///
 /// Features `[…, features]` of `f32` or `f64`.
 pub fn ssdg_scale(features: &Tensor) -> Tensor {
@@ -71,7 +71,9 @@ pub fn ssdg_scale(features: &Tensor) -> Tensor {
 }
 
 /// The asymmetric triplet loss of SSDG (Jia et al., arXiv 2004.14043): all live samples are one class, each domain's
-/// attacks are a class of their own; the mean over violating triplets of squared distances, 0 without any.
+/// attacks are a class of their own; the mean over violating triplets of `d(a, p) − d(a, n) + margin`, 0 without any.
+/// Distances are Euclidean and not squared, as in the published code; those below 1e-12 count as that, so that equal
+/// features have a gradient.
 ///
 /// Features `[batch, features]`, labels `[batch]` (1 live), domains `[batch]` of whole numbers from 0.
 ///
@@ -99,7 +101,8 @@ pub fn asymmetric_triplet(features: &Tensor, live: &Tensor, domains: &Tensor, ma
     }
     let class = (domains + 1_i64) * live.lt(0.5).to_kind(Kind::Int64);
     let gaps = features.unsqueeze(0) - features.unsqueeze(1);
-    let distance = gaps.square().sum_dim_intlist([2_i64].as_slice(), false, features.kind());
+    // Before the root, whose slope at 0 is infinite.
+    let distance = gaps.square().sum_dim_intlist([2_i64].as_slice(), false, features.kind()).clamp_min(1e-24).sqrt();
     let same = class.unsqueeze(0).eq_tensor(&class.unsqueeze(1));
     let itself = Tensor::eye(features.size()[0], (Kind::Bool, features.device()));
     let positive = same.logical_and(&itself.logical_not());
@@ -179,10 +182,10 @@ mod tests {
         let features = Tensor::from_slice(&[0.0_f64, 1.0, 1.2, 3.0]).view([4, 1]);
         let live = Tensor::from_slice(&[1.0_f64, 1.0, 0.0, 0.0]);
         let domains = Tensor::from_slice(&[0_i64, 1, 0, 1]);
-        // Anchor 0, positive 1 (1): attack at 1.2 (1.44) is far enough by .44 ≥ .1, at 3 too. Anchor 1, positive 0 (1):
-        // attack at 1.2 (.04) violates by 1 − .04 + .1 = 1.06; at 3 (4) not. Attacks of two domains have no positive.
+        // Anchor 0, positive 1 (1): attack at 1.2 is far enough by .2 ≥ .1, at 3 too. Anchor 1, positive 0 (1): attack
+        // at 1.2 (.2) violates by 1 − .2 + .1 = .9; at 3 (2) not. Attacks of two domains have no positive.
         let found = asymmetric_triplet(&features, &live, &domains, 0.1).unwrap().double_value(&[]);
-        assert!((found - 1.06).abs() < 1e-9, "{found}");
+        assert!((found - 0.9).abs() < 1e-9, "{found}");
         // Compared with NaN no triplet violates: a loss of 0 would look like success.
         let refused = asymmetric_triplet(&features, &live, &domains, f64::NAN).unwrap_err().to_string();
         assert_eq!(refused, "`margin`: expected finite and at least 0, found NaN");
@@ -193,6 +196,20 @@ mod tests {
         assert_eq!(below, "`domains`: expected at least 0, found -1");
         // The number after 255 is no other class than the live one in 8 bits.
         let last = asymmetric_triplet(&features, &live, &(&domains + 254_i64).to_kind(Kind::Uint8), 0.1).unwrap();
-        assert!((last.double_value(&[]) - 1.06).abs() < 1e-9, "{last:?}");
+        assert!((last.double_value(&[]) - 0.9).abs() < 1e-9, "{last:?}");
+    }
+
+    #[test]
+    fn faces_that_coincide_have_a_gradient() {
+        // The triplet of the two living faces at 0 and the attack at .05: 0 − .05 + .1, of either anchor.
+        let features = Tensor::from_slice(&[0.0_f32, 0.0, 0.05]).view([3, 1]).set_requires_grad(true);
+        let (live, domains) = (Tensor::from_slice(&[1.0_f32, 1.0, 0.0]), Tensor::from_slice(&[0_i64, 0, 0]));
+        let loss = asymmetric_triplet(&features, &live, &domains, 0.1).unwrap();
+        assert!((loss.double_value(&[]) - 0.05).abs() < 1e-6, "{loss:?}");
+        loss.backward();
+        let slopes = Vec::<f32>::try_from(features.grad().view([3])).unwrap();
+        for (found, expected) in slopes.iter().zip([0.5, 0.5, -1.0]) {
+            assert!((found - expected).abs() < 1e-6, "{slopes:?}");
+        }
     }
 }

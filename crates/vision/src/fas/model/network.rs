@@ -139,8 +139,8 @@ pub struct ProxyOut {
     pub sigma: IndexMap<Task, Tensor>,
     /// The weighted vectors side by side, `[batch, tasks · features]`.
     pub embedding: Tensor,
-    /// Mean nats from the branches' distributions to the standard normal. Attentions that know no uncertainty have that of unit
-    /// variance, `½ μ²`, so that all weights have the same prior on their means; 0 where nothing is weighed.
+    /// Mean nats from the branches' distributions to the standard normal. Attentions that know no uncertainty have that
+    /// of unit variance, `½ μ²`, so that all weights have the same prior on their means; 0 where nothing is weighed.
     pub kl: Tensor,
 }
 
@@ -201,7 +201,8 @@ impl ProxyFas {
         &self.config
     }
 
-    /// Pictures `[batch, 3, height, width]` with values in [0, 1] to what is known about them.
+    /// Pictures `[batch, 3, height, width]` with values in [0, 1] to what is known about them. What the backbone is fed
+    /// of them is [its own affair](Backbone::normalised).
     ///
     /// # Errors
     /// [`Error::BadShape`] for anything but three channels and sides of two or more of the backbone's strides.
@@ -224,8 +225,7 @@ impl ProxyFas {
                 found: format!("{size:?} of {:?}", input.kind()),
             });
         }
-        // To roughly unit variance.
-        let feature = self.backbone.forward_t(&((input - 0.45) * 4.0), train);
+        let feature = self.backbone.forward_t(&self.backbone.normalised(input), train);
         let pooled = |map: &Tensor| map.mean_dim([2_i64, 3].as_slice(), false, Kind::Float);
         let live = self.live.iter().fold(feature.shallow_clone(), |feature, block| block.forward(&feature, train));
         let mut branches = Branches { vectors: IndexMap::from([(Task::Live, pooled(&live))]), maps: IndexMap::new() };
@@ -308,9 +308,9 @@ impl ProxyFas {
 
 /// A store's variables for an optimizer, with weight `decay` on all but the attention's own layers.
 ///
-/// Those have a prior already, [`ProxyOut::kl`]. Decay would be a second one on `ln σ²` itself, which pulls every uncertainty
-/// to σ = 1; and an optimizer that rescales gradients, such as Adam, would make it the stronger of the two by far, so that σ
-/// would tell how long was trained rather than what was seen.
+/// Those have a prior already, [`ProxyOut::kl`]. Decay would be a second one on `ln σ²` itself, which pulls every
+/// uncertainty to σ = 1; and an optimizer that rescales gradients, such as Adam, would make it the stronger of the two
+/// by far, so that σ would tell how long was trained rather than what was seen.
 ///
 /// ```
 /// use core_tensor::nn::Standard;

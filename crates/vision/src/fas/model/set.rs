@@ -51,11 +51,11 @@ pub struct Policies {
 pub enum Columns {
     /// Who.
     Identity = 0,
-    /// Which camera; of pictures from elsewhere, which set.
+    /// Which camera; of pictures from elsewhere, which set and, where it says so, which of its cameras.
     Camera = 1,
-    /// Which session's light; 0 of pictures from elsewhere.
+    /// Which session's light; 0 of pictures from elsewhere whose set does not say.
     Light = 2,
-    /// Turned left, frontal, right; 0 of pictures from elsewhere.
+    /// Turned left, frontal, right; 0 of pictures from elsewhere, unless [given](FasData::with_attribute).
     Pose = 3,
     /// Live, print, replay, mask; of pictures from elsewhere, 0 for live and then the species there are.
     Species = 4,

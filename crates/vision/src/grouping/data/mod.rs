@@ -1,8 +1,9 @@
 //! The data sets of metric learning in their published layouts, split by class as published.
 //!
-//! A reader lists files and labels; [`ImageList`] decodes them when asked for, in colour, whatever their size, so that an
-//! augmentation with [`Transform::ResizedCrop`](core_tensor::data::Transform) and a loader complete it. No class is on both
-//! sides of a split. For sets that are in memory, [`class_split`] does the same.
+//! A reader lists files and labels; [`ImageList`] decodes them when asked for, in colour, whatever their size, so that
+//! an augmentation with [`Transform::ResizedCrop`](core_tensor::data::Transform) and a loader complete it for training,
+//! and [`ImageList::framed`] for retrieval, which no chance should decide. No class is on both sides of a split. For
+//! sets that are in memory, [`class_split`] does the same.
 
 mod cars;
 mod cub;
@@ -29,8 +30,8 @@ pub struct ClassSplit<S = ImageList> {
     pub test: S,
 }
 
-/// The first `train_classes` classes of a set for training, the others for testing: 50 and 50 of CIFAR-100, five and five of
-/// Fashion-MNIST. All images of a set belong into `set`, whichever half they were published in.
+/// The first `train_classes` classes of a set for training, the others for testing: 50 and 50 of CIFAR-100, five and
+/// five of Fashion-MNIST. All images of a set belong into `set`, whichever half they were published in.
 ///
 /// # Errors
 /// No class left on one side, or a side without images.

@@ -1,5 +1,5 @@
 use super::*;
-use core_tensor::data::{Augmentation, BatchSource, ImageShape, Samples, Transform};
+use core_tensor::data::{Augmentation, BatchSource, Framing, ImageFolder, ImageShape, Samples, Transform};
 use std::fs;
 
 use crate::grouping::{PkLoader, PkSampler};
@@ -145,6 +145,31 @@ fn images_of_many_sizes_make_batches() {
     let batch = loader.epoch(0).unwrap().next().unwrap().unwrap();
     assert_eq!(batch.input.size(), [4, 3, 6, 6]);
     assert!(matches!(ImageList::new(Vec::new(), "none"), Err(Error::Empty("none"))));
+}
+
+#[test]
+fn framed_images_are_those_of_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for (class, [width, height]) in [("a", [9, 14]), ("b", [23, 11])] {
+        fs::create_dir(path(class)).unwrap();
+        let ramp = |x: u32, y: u32| image::Rgb([10 * x as u8, 15 * y as u8, (7 * x * y % 251) as u8]);
+        image::RgbImage::from_fn(width, height, ramp).save(path(&format!("{class}/1.png"))).unwrap();
+    }
+    let list = || {
+        let files = ["a", "b"].map(|class| (path(&format!("{class}/1.png")), class.to_owned()));
+        ImageList::new(files.to_vec(), "two").unwrap()
+    };
+    let framing = Framing::Centre { shorter: 8, size: [7, 6] };
+    let (framed, known) = (list().framed(framing).unwrap(), ImageFolder::open(folder.path(), framing, "two").unwrap());
+    assert_eq!((framed.size(), framed.labels()), (Some([7, 6]), &[0, 1][..]));
+    for at in 0..2 {
+        assert_eq!(framed.image(at).unwrap().pixels, known.image(at).unwrap().pixels);
+    }
+    let native = list().framed(Framing::Native).unwrap();
+    assert_eq!((native.size(), native.image(1).unwrap().shape.size()), (None, [11, 23]));
+    assert!(list().framed(Framing::Centre { shorter: 8, size: [9, 8] }).is_err());
+    assert!(list().framed(Framing::Same).unwrap_err().to_string().contains("framing"));
 }
 
 #[test]

@@ -114,7 +114,8 @@ fn pairs_that_were_not_mined_do_not_count() {
     let batch = Embedded::new(&rows, &labels).unwrap();
     let mined = Mined::Pairs { positives: vec![[0, 1]], negatives: vec![[0, 2]] };
     let similarity = MultiSimilarity::default();
-    // D of a cosine c is √(2 − 2c); ½ ln(1 + e^{−0.6}) + 1/50 ln(1 + e^{20}), a mean over four anchors; ln(1 + e^{−0.6}) + 20.
+    // D of a cosine c is √(2 − 2c); ½ ln(1 + e^{−0.6}) + 1/50 ln(1 + e^{20}), a mean over four anchors; ln(1 +
+    // e^{−0.6}) + 20.
     let of: [(&dyn MetricLoss, f64); 3] = [
         (&Contrastive::default(), 0.4_f64.sqrt() + 1.0 - 0.2_f64.sqrt()),
         (&similarity, (0.218744 + 0.4) / 4.0),
@@ -167,7 +168,8 @@ fn proxies_worked_by_hand() {
     assert!((with(true) - 0.464369).abs() < 1e-6 && (with(false) + 0.525923).abs() < 1e-6);
 
     // One proxy with one positive at 0.6 and one negative at 0.2: ln(1 + e^{−16}) and ln(1 + e^{9.6}), where the second
-    // proxy, opposite to the first, adds ln(1 + e^{−32·(−0.2 − 0.1)}) for its positive and ln(1 + e^{−16}) to its negatives.
+    // proxy, opposite to the first, adds ln(1 + e^{−32·(−0.2 − 0.1)}) for its positive and ln(1 + e^{−16}) to its
+    // negatives.
     let mut anchor = ProxyAnchor::new(&store().root(), ProxyAnchorConfig::new(2, 2)).unwrap();
     anchor.proxies = Tensor::from_slice(&[1.0_f64, 0.0, -1.0, 0.0]).view([2, 2]);
     let found = scalar(&anchor.loss(&Embedded::new(&plane(&[0.6, 0.2]), &[0, 1]).unwrap(), None).unwrap());
@@ -202,10 +204,23 @@ fn batches_without_pairs_are_errors_and_never_nan() {
     }
     let pairwise: [&dyn MetricLoss; 3] =
         [&Contrastive::default(), &MultiSimilarity::default(), &BinomialDeviance::default()];
+    let pairs = vec![[0, 1], [1, 2]];
     for loss in pairwise {
-        for labels in [&one_class, &all_different] {
+        for (labels, kind) in [(&one_class, "negative pair"), (&all_different, "positive pair")] {
+            let refused = loss.loss(&Embedded::new(&rows, labels).unwrap(), None);
+            assert!(matches!(refused, Err(Error::NothingMined { kind: found, .. }) if found == kind), "{loss:?}");
+        }
+        // A miner may find one kind only, and references may have no more.
+        let positive = Mined::Pairs { positives: pairs.clone(), negatives: Vec::new() };
+        let negative = Mined::Pairs { positives: Vec::new(), negatives: pairs.clone() };
+        let (mined, against) = ([(&one_class, &positive), (&all_different, &negative)], [vec![0; 3], vec![5; 3]]);
+        let mined = mined.map(|(labels, mined)| (labels, Some(mined), None));
+        let against = against.each_ref().map(|references| (&one_class, None, Some(references)));
+        for (labels, mined, references) in mined.into_iter().chain(against) {
             let leaf = rows.copy().set_requires_grad(true);
-            let total = loss.loss(&Embedded::new(&leaf, labels).unwrap(), None).unwrap();
+            let batch = Embedded::new(&leaf, labels).unwrap();
+            let batch = references.map_or(batch, |others| batch.against(&rows, others).unwrap());
+            let total = loss.loss(&batch, mined).unwrap();
             total.backward();
             assert!(scalar(&total).is_finite() && leaf.grad().isfinite().all().int64_value(&[]) == 1, "{loss:?}");
         }
@@ -235,8 +250,8 @@ fn labels_outside_the_classes_and_bad_settings_are_refused() {
     );
     assert!(ProxyNca::new(&store().root(), ProxyNcaConfig { scale: f64::NAN, ..ProxyNcaConfig::new(2, 2) }).is_err());
     assert!(Margin::new(&store().root(), MarginConfig { beta: f64::INFINITY, ..MarginConfig::new(2) }).is_err());
-    let zero = Tensor::from_slice(&[0.0_f64, 0.0, 1.0, 0.0]).view([2, 2]);
-    let refused = MultiSimilarity::default().loss(&Embedded::new(&zero, &[0, 1]).unwrap(), None);
+    let zero = Tensor::from_slice(&[0.0_f64, 0.0, 1.0, 0.0, 0.0, 1.0]).view([3, 2]);
+    let refused = MultiSimilarity::default().loss(&Embedded::new(&zero, &[0, 1, 0]).unwrap(), None);
     assert!(matches!(refused, Err(Error::ZeroNorm { position: 0 })));
 }
 

@@ -114,6 +114,89 @@ fn polyphase_networks_are_exactly_invariant_to_rolls_and_others_are_not() {
     }
 }
 
+/// Makes the layers of an order, `branch` and `shortcut` after a block's name or `pool`, and says what the factory finds.
+fn made_in_order(order: &[&str]) -> Result<()> {
+    let store = nn::VarStore::new(Device::Cpu);
+    let factory = AntiAlias::new(AntiAliasConfig::polyphase())?;
+    for step in order {
+        let _ = match step.split_once(' ') {
+            None => factory.max_pool2d(PoolConfig { channels: 4, kernel: 2, stride: 2, padding: 0 }),
+            Some((block, "branch")) => {
+                factory.strided_conv2d(&(store.root() / block / 0 / "conv1"), Conv2dConfig::new(4, 4, 3, 2)).conv
+            }
+            Some((block, _)) => {
+                let path = store.root() / block / 0 / "downsample" / 0;
+                factory.shortcut_conv2d(&path, Conv2dConfig::new(4, 4, 1, 2))
+            }
+        };
+    }
+    factory.finish()
+}
+
+#[test]
+fn a_polyphase_shortcut_made_before_its_branch_is_refused() {
+    let refused = |order: &[&str]| made_in_order(order).unwrap_err().to_string();
+    let message = |block: &str| {
+        let found = format!("made first, at `{block}.0.downsample.0`");
+        format!("polyphase shortcut is {found}, expected one made after the strided layer of its branch")
+    };
+    // It would choose by itself, …
+    assert_eq!(refused(&["b shortcut", "b branch"]), message("b"));
+    // … or follow the block before, which has a shortcut without parameters, …
+    assert_eq!(refused(&["a branch", "b shortcut", "b branch"]), message("b"));
+    // … or the stem's pool.
+    assert_eq!(refused(&["pool", "a shortcut", "a branch", "b shortcut", "b branch"]), message("a"));
+    for order in [
+        &["a branch", "a shortcut", "b branch", "b shortcut"][..],
+        &["pool", "a branch", "a shortcut", "b branch"],
+        // A branch whose pool reduces.
+        &["pool", "a shortcut"],
+        &["a branch", "b branch"],
+    ] {
+        assert!(made_in_order(order).is_ok(), "{order:?}");
+    }
+    // Networks of the house make their branches first.
+    for depth in [18, 50] {
+        build(&Architecture::imagenet_resnet(depth, 5).unwrap(), AntiAliasConfig::polyphase());
+    }
+}
+
+#[test]
+fn an_alexnet_stem_keeps_its_stride_or_is_refused() {
+    let finished = |stem| {
+        let store = nn::VarStore::new(Device::Cpu);
+        let factory = AntiAlias::new(AntiAliasConfig { stem, ..AntiAliasConfig::default() }).unwrap();
+        let layer =
+            factory.strided_conv2d(&store.root(), Conv2dConfig { padding: 2, ..Conv2dConfig::new(3, 4, 11, 4) });
+        (layer.reduce.is_some(), factory.finish().map_err(|error| error.to_string()))
+    };
+    assert_eq!(finished(false), (false, Ok(())));
+    let refused = "stride of an anti-aliased layer is 4, expected 1 or 2".to_owned();
+    assert_eq!(finished(true), (false, Err(refused)));
+}
+
+#[test]
+fn a_strided_convolution_sees_the_two_ends_of_an_even_side_differently() {
+    // Taps 1, 10, 100 with stride 2 and a zero on each side, of which the right one is never used: windows end at 7 of 8 pixels. A unit
+    // at the right edge meets the last tap alone; two pixels further left the first and the last; at the left edge the middle one.
+    let sums = |side: i64, places: [i64; 4]| {
+        let store = nn::VarStore::new(Device::Cpu);
+        let conv = Standard.conv2d(&store.root(), Conv2dConfig::new(1, 1, 3, 2));
+        tch::no_grad(|| {
+            let taps = Tensor::from_slice(&[0.0_f32, 0., 0., 1., 10., 100., 0., 0., 0.]).view([1, 1, 3, 3]);
+            store.root().get("weight").unwrap().copy_(&taps);
+        });
+        places.map(|place| {
+            let image = Tensor::zeros([1, 1, 1, side], (Kind::Float, Device::Cpu));
+            let _ = image.narrow(3, place, 1).fill_(1.0);
+            conv.forward_t(&image, false).sum(Kind::Float).double_value(&[])
+        })
+    };
+    assert_eq!(sums(8, [7, 5, 1, 0]), [100.0, 101.0, 101.0, 10.0]);
+    // An odd side is symmetric.
+    assert_eq!(sums(7, [6, 5, 1, 0]), [10.0, 101.0, 101.0, 10.0]);
+}
+
 #[test]
 fn circular_borders_stride_one_and_global_pooling_are_exactly_invariant() {
     let one = Architecture::ConvNet(ConvNetConfig { in_channels: 3, widths: vec![6], classes: 5 });
@@ -126,11 +209,11 @@ fn circular_borders_stride_one_and_global_pooling_are_exactly_invariant() {
 #[test]
 fn full_borders_let_every_weight_see_every_pixel() {
     // Kernel of ones, unit pixel: the summed response is 9 in the interior, 6 at an edge, 4 in a corner with "same"
-    // padding, and 9 everywhere with full padding.
-    let sums = |borders| {
+    // padding, 9, 3 and 1 without padding, and 9 everywhere with full padding.
+    let padded = |borders, padding| {
         let store = nn::VarStore::new(Device::Cpu);
         let factory = AntiAlias::new(AntiAliasConfig { borders, ..AntiAliasConfig::circular() }).unwrap();
-        let conv = factory.conv2d(&store.root(), Conv2dConfig::new(1, 1, 3, 1));
+        let conv = factory.conv2d(&store.root(), Conv2dConfig { padding, ..Conv2dConfig::new(1, 1, 3, 1) });
         let _ = tch::no_grad(|| store.root().get("weight").unwrap().fill_(1.0));
         [[2, 2], [0, 2], [0, 0]].map(|[row, column]: [i64; 2]| {
             let image = Tensor::zeros([1, 1, 5, 5], (Kind::Float, Device::Cpu));
@@ -138,6 +221,8 @@ fn full_borders_let_every_weight_see_every_pixel() {
             conv.forward_t(&image, false).sum(Kind::Float).double_value(&[])
         })
     };
+    let sums = |borders| padded(borders, 1);
+    assert_eq!(padded(Borders::Zeros, 0), [9.0, 3.0, 1.0]);
     assert_eq!(sums(Borders::Zeros), [9.0, 6.0, 4.0]);
     assert_eq!(sums(Borders::Full), [9.0, 9.0, 9.0]);
     assert_eq!(sums(Borders::Circular), [9.0, 9.0, 9.0]);

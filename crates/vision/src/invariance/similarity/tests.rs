@@ -192,3 +192,24 @@ proptest! {
         prop_assert!(SimilarityMap::new([2, 9], [0, 0], values).unwrap().repetition(period) <= 1.0);
     }
 }
+
+#[test]
+fn a_picture_has_the_colours_of_the_page() {
+    // From .5 to 1 in eight steps of .0625: .75 is the fifth point, .875 the seventh, .53125 halfway between the first two.
+    let map = SimilarityMap::new([2, 3], [0, 0], vec![1.0, 0.75, 0.5, 0.53125, -1.0, 0.875]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("map.png");
+    map.write_png(&path, 0.5).unwrap();
+    let image = image::open(&path).unwrap().to_rgb8();
+    assert_eq!(image.dimensions(), (3, 2));
+    let pixels: Vec<[u8; 3]> = image.pixels().map(|pixel| pixel.0).collect();
+    let expected = [[253, 231, 37], [33, 145, 140], [68, 1, 84], [70, 23, 104], [68, 1, 84], [94, 201, 98]];
+    assert_eq!(pixels, expected);
+    let points = VIRIDIS.map(|[red, green, blue]| format!("[{red},{green},{blue}]")).join(",");
+    assert!(include_str!("../page/template.html").contains(&format!("VIRIDIS = [{points}]")));
+    for low in [1.0, f64::NAN] {
+        assert!(map.write_png(&path, low).unwrap_err().to_string().starts_with("lowest colour is"));
+    }
+    let nowhere = map.write_png(&folder.path().join("none/map.png"), 0.5);
+    assert!(matches!(nowhere, Err(Error::Write { .. })));
+}

@@ -17,7 +17,8 @@ pub(super) fn arms(results: &Results) -> anyhow::Result<Table> {
         Task::Sst2,
         arms,
         "Seconds hold search and training, without evaluation; the score is the accuracy in percent, majority class \
-         50.9. Full trains for three epochs, every other arm for two.",
+         50.9. Full trains for three epochs, every other arm for two. Fewer layers: two of four, of a network that was not \
+         trained with dropped ones.",
     )
 }
 
@@ -31,7 +32,7 @@ pub(super) fn table(
     let mut rows = Vec::new();
     for arm in arms {
         let kind = fine_tuning_kind(task, arm);
-        let mut row = vec![arm.label().replace('-', " ")];
+        let mut row = vec![arm.shown()];
         row.extend(costs(results, &kind)?);
         for (metric, decimals) in [("dev_score", 2), ("dev_loss", 3)] {
             row.push(cell(&samples(results, &kind, metric)?.values(), decimals));
@@ -62,8 +63,8 @@ pub(super) fn cut(results: &Results) -> anyhow::Result<Table> {
     Ok(Table {
         title: "SST-2, half of the heads cut without re-training".into(),
         caption:
-            "Of the network after an epoch of search, its coefficients folded into the weights. Mean ± half the 95 % \
-                  interval over seeds."
+            "Of the network after an epoch of search, ranked by the coefficients at its end, which are then folded into the weights. Mean ± \
+                  half the 95 % interval over seeds."
                 .into(),
         header: ["heads kept", "dev loss"].map(String::from).to_vec(),
         rows: vec![
@@ -93,8 +94,8 @@ pub(super) fn masked_words(results: &Results) -> anyhow::Result<Table> {
     Ok(Table {
         title: "Masked words, from random weights".into(),
         caption: format!(
-            "Nats a masked word: the mean of batches of 32, over the first 1,280 sequences of WikiText-2's validation part, each arm after as \
-             many steps; \
+            "Nats a masked word: the mean of batches of 32, over the shortest 1,280 of the first 1,600 sequences of WikiText-2's \
+             validation part, each arm after as many steps; \
              mean ± half the 95 % interval over seeds. Seconds are by the clock, whatever ran beside, and carry no claim. In its last \
              ten steps the search's own loss, on books, was {}.",
             cell(&search.values(), 3)
@@ -117,8 +118,8 @@ pub(super) fn pre_training(results: &Results) -> Curve {
     Curve {
         title: "Masked words: losses".into(),
         caption:
-            "The search on the books it trains on, the arms on the beginning of WikiText-2's validation part; the early bird's steps \
-                  count those of its search. Bands are 95 % t-intervals over seeds."
+            "The search on the books it trains on, the arms on the shorter sequences from the beginning of WikiText-2's validation \
+                  part; the early bird's steps count those of its search. Bands are 95 % t-intervals over seeds."
                 .into(),
         x: Axis::linear("optimizer steps, search included"),
         y: Axis::linear("nats a masked word"),

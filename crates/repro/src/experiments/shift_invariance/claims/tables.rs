@@ -41,7 +41,8 @@ pub(super) fn pairs(pairs: &[&Pair]) -> anyhow::Result<Table> {
     });
     Ok(Table {
         title: "Blurred beside plain networks".into(),
-        caption: "Blur 4 / max, or blur 4 − max, of equal seeds; mean ± half width of the 95 % interval over seeds."
+        caption: "Blur 4 / max, or blur 4 − max, of equal seeds; mean ± half width of the 95 % interval over seeds. Rolls of at most 3 px \
+                  wrap no object around the frame, are the shifts of training, and leave out residues 3 and 4 of the total stride of 8."
             .into(),
         header: header.map(str::to_owned).into(),
         rows: rows.collect::<anyhow::Result<_>>()?,
@@ -60,7 +61,8 @@ pub(super) fn sizes(results: &Results) -> anyhow::Result<Table> {
     });
     Ok(Table {
         title: "Consistency by size of the blur".into(),
-        caption: "Global average pooling; share of test images with equal predictions under two circular rolls of at most 3 px; mean ± half \
+        caption: "Global average pooling; share of test images with equal predictions under two circular rolls of at most 3 px, which wrap no \
+                  object, are the shifts of training and leave out residues 3 and 4 of the total stride of 8; mean ± half \
                   width of the 95 % interval over seeds, and differences of equal seeds: sizes of three seeds and of six compare by no \
                   more than that. Zhang's figures (antialiased-cnns, README) are of \
                   random crops of ImageNet images: their order may be compared with ours, not their size."

@@ -92,7 +92,7 @@ fn drops_are_averaged_over_three_anchors() {
 #[test]
 fn a_report_without_results_leaves_no_claim_out_and_ends_with_the_checks() {
     let empty = tempfile::tempdir().unwrap();
-    for (tier, claims, checks) in [(Tier::Quick, 27, 8), (Tier::Standard, 27, 8), (Tier::Paper, 2, 0)] {
+    for (tier, claims, checks) in [(Tier::Quick, 33, 8), (Tier::Standard, 33, 8), (Tier::Paper, 8, 0)] {
         let ask = Ask { tier, seeds: None, device: Device::Cpu, data: DataRoot::at(empty.path()) };
         let section = judge(&ask, &Results::default()).unwrap();
         let ids: BTreeSet<_> = section.claims.iter().map(|claim| claim.id().to_owned()).collect();
@@ -105,13 +105,17 @@ fn a_report_without_results_leaves_no_claim_out_and_ends_with_the_checks() {
     }
 }
 
-/// A checkpoint's run on objects of 125 px.
+/// A checkpoint's run on objects of 125 px: a mean cosine for all anchors but the bottom right, which has .25 less.
 fn published(depth: u32, antialiased: bool, mean: f64) -> (Run, Outcome) {
     let weights = json!({ "bytes": 1, "sha256": "0" });
     let params =
         json!({ "depth": depth, "antialiased": antialiased, "object": 125, "weights": weights, "objects": {} });
-    let anchors = ["TL", "TR", "C", "BL", "BR"].into_iter();
-    let metrics = anchors.flat_map(|anchor| [(format!("mean_{anchor}"), mean), (format!("deviation_{anchor}"), 0.1)]);
+    let means = [("TL", mean), ("TR", mean), ("C", mean), ("BL", mean), ("BR", mean - 0.25)].into_iter();
+    let local = if antialiased { 0.0625 } else { 0.25 };
+    let metrics = means.flat_map(|(anchor, mean)| {
+        [("mean", mean), ("deviation", 0.1), ("local_drop", local)]
+            .map(|(metric, value)| (format!("{metric}_{anchor}"), value))
+    });
     finished("published", 0, &params, &metrics.collect::<Metrics>())
 }
 
@@ -124,9 +128,20 @@ fn published_networks_stand_in_the_place_of_seeds() {
         published(50, true, 0.625),
     ];
     let section = checkpoints::judge(&Results::new(runs.clone())).unwrap();
-    let [large, small] = &section.claims[..] else { panic!("{} claims", section.claims.len()) };
-    assert_eq!(large.samples().collect::<Vec<_>>(), [(18, 0.25), (50, 0.125)]);
-    assert_eq!((large.verdict().as_str(), small.verdict().as_str()), ("reproduced", "not run"));
+    let (large, small) = section.claims.split_at(4);
+    let found = |index: usize| (large[index].samples().collect::<Vec<_>>(), large[index].verdict().as_str());
+    assert_eq!(found(0), (vec![(18, 0.25), (50, 0.125)], "reproduced"));
+    // Top left less bottom right, plain.
+    assert_eq!(found(1), (vec![(18, 0.25), (50, 0.25)], "reproduced"));
+    assert_eq!(found(2), (vec![(18, 0.25), (50, 0.25)], "reproduced"));
+    // (4 · .25 + .5) / (4 · .5 + .75) and (4 · .375 + .625) / 2.75.
+    let (ratios, verdict) = found(3);
+    assert_eq!(ratios.iter().map(|(depth, _)| *depth).collect::<Vec<_>>(), [18, 50]);
+    for ((_, ratio), expected) in ratios.iter().zip([1.5 / 2.75, 2.125 / 2.75]) {
+        assert!((ratio - expected).abs() < 1e-12, "{ratio} {expected}");
+    }
+    assert_eq!(verdict, "not reproduced");
+    assert!(small.len() == 4 && small.iter().all(|claim| claim.verdict().as_str() == "not run"));
     assert_eq!(section.tables[0].rows.len(), 4);
     let one = checkpoints::judge(&Results::new(runs[2..].to_vec())).unwrap();
     assert_eq!(one.claims[0].verdict().as_str(), "inconclusive");

@@ -1,5 +1,5 @@
 use super::*;
-use crate::fas::model::PlainBackbone;
+use crate::fas::model::{DeepPixBis, PlainBackbone};
 use core_tensor::nn::Standard;
 use core_tensor::optim::{Adam, AdamConfig, Optimizer};
 use rand::Rng;
@@ -20,6 +20,82 @@ fn pictures(count: i64) -> Tensor {
     let mut random = ChaCha8Rng::seed_from_u64(9);
     let values: Vec<f32> = (0..count * 3 * 16 * 16).map(|_| random.random()).collect();
     Tensor::from_slice(&values).view([count, 3, 16, 16])
+}
+
+/// Hands on what it is fed.
+#[derive(Debug)]
+struct Through;
+
+/// The same of pictures less a half.
+#[derive(Debug)]
+struct Centred;
+
+impl Backbone for Through {
+    fn forward_t(&self, input: &Tensor, _: bool) -> Tensor {
+        input.shallow_clone()
+    }
+
+    fn channels(&self) -> i64 {
+        3
+    }
+
+    fn stride(&self) -> i64 {
+        1
+    }
+}
+
+impl Backbone for Centred {
+    fn normalised(&self, pictures: &Tensor) -> Tensor {
+        pictures - 0.5
+    }
+
+    fn forward_t(&self, input: &Tensor, train: bool) -> Tensor {
+        Through.forward_t(input, train)
+    }
+
+    fn channels(&self) -> i64 {
+        Through.channels()
+    }
+
+    fn stride(&self) -> i64 {
+        Through.stride()
+    }
+}
+
+#[test]
+fn a_backbone_says_how_its_pictures_are_normalised() {
+    let input = pictures(2);
+    let vector = |backbone: Box<dyn Backbone>, input: &Tensor| {
+        let store = VarStore::new(Device::Cpu);
+        let network = ProxyFas::new(&store.root(), &Standard, backbone, ProxyConfig::default()).unwrap();
+        // The same weights for either backbone, which have none.
+        tch::no_grad(|| {
+            for (name, mut weight) in store.variables().into_iter().filter(|(name, _)| name.ends_with("conv.weight")) {
+                let angles = Tensor::arange(weight.numel() as i64, (Kind::Float, Device::Cpu)) + name.len() as f64;
+                weight.copy_(&(angles.sin() * 0.1).view_as(&weight));
+            }
+        });
+        network.branches(input, false).unwrap().vectors.swap_remove(&Task::Live).unwrap()
+    };
+    // (x − .45) · 4 = (4 x − 1.3) − .5.
+    let [usual, moved, own] = [
+        vector(Box::new(Through), &input),
+        vector(Box::new(Centred), &(&input * 4.0 - 1.3)),
+        vector(Box::new(Centred), &input),
+    ];
+    assert!(usual.allclose(&moved, 1e-4, 1e-5, false) && !usual.allclose(&own, 1e-1, 1e-3, false));
+
+    let map = |backbone: Box<dyn Backbone>| {
+        let store = VarStore::new(Device::Cpu);
+        let rival = DeepPixBis::new(&store.root(), &Standard, backbone);
+        for (name, value) in [("map.weight", 1.0), ("map.bias", 0.0)] {
+            let _ = tch::no_grad(|| store.variables()[name].shallow_clone().fill_(value));
+        }
+        rival.forward(&input, false).0
+    };
+    let sum = input.sum_dim_intlist([1_i64].as_slice(), true, Kind::Float);
+    assert!(map(Box::new(Through)).allclose(&((&sum - 1.35) * 4.0), 1e-4, 1e-5, false));
+    assert!(map(Box::new(Centred)).allclose(&(&sum - 1.5), 1e-4, 1e-5, false));
 }
 
 #[test]

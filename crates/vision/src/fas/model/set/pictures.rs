@@ -1,6 +1,6 @@
 //! Sets of pictures from elsewhere: published ones, or one's own.
 
-use super::FasData;
+use super::{Columns, FasData};
 use crate::fas::data::{Crop, Frames, Presentation, read_frame};
 use crate::fas::error::{Error, Result};
 use crate::fas::metrics::Scored;
@@ -13,20 +13,25 @@ use std::iter::repeat_n;
 use tch::{Device, Kind, Tensor};
 
 impl FasData {
-    /// Some frames of each presentation, cut out around the faces on all of rayon's threads. Presentations of several sets
-    /// make one set: [`Columns::Camera`](super::Columns::Camera) tells them apart, by the order of their names.
+    /// Some frames of each presentation, cut out around the faces on all of rayon's threads. Presentations of several
+    /// sets make one set: [`Columns::Camera`](super::Columns::Camera) tells them and their cameras apart, in the order
+    /// of their names.
     ///
-    /// Published sets have no true maps, so a network without cues ([`ProxyConfig::proxies`](crate::fas::model::ProxyConfig)
-    /// empty) trains on them; one with cues needs [`with_maps`](Self::with_maps).
+    /// Published sets have no true maps, so a network without cues
+    /// ([`ProxyConfig::proxies`](crate::fas::model::ProxyConfig) empty) trains on them; one with cues needs
+    /// [`with_maps`](Self::with_maps).
     ///
     /// # Errors
-    /// [`Error::Unreadable`] and [`Error::BoxOutside`], naming the frame; [`Error::LengthMismatch`] for boxes of some frames
-    /// only; those of [`Crop::cut`]; [`Error::BadShape`] where there is no frame at all.
+    /// [`Error::Unreadable`] and [`Error::BoxOutside`], naming the frame; [`Error::LengthMismatch`] for boxes of some
+    /// frames only; those of [`Crop::cut`]; [`Error::BadShape`] where there is no frame at all.
     pub fn from_presentations(presentations: &[Presentation], frames: Frames, crop: Crop) -> Result<Self> {
         // Of several errors the first is told, whichever thread met it.
         let read: Vec<Result<Vec<RgbImage>>> = presentations.par_iter().map(|one| cut(one, frames, crop)).collect();
-        let sets: BTreeSet<&str> = presentations.iter().map(|one| one.set.as_str()).collect();
-        let (mut pictures, mut samples, mut cameras) = (Vec::new(), Vec::new(), Vec::new());
+        let camera = |one: &Presentation| (one.set.clone(), one.camera.clone());
+        let light = |one: &Presentation| one.light.as_ref().map(|light| (one.set.clone(), light.clone()));
+        let all_cameras: BTreeSet<_> = presentations.iter().map(camera).collect();
+        let all_lights: BTreeSet<_> = presentations.iter().filter_map(light).collect();
+        let (mut pictures, mut samples, mut cameras, mut lights) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (one, cut) in presentations.iter().zip(read) {
             let cut = cut?;
             let sample = Scored {
@@ -36,12 +41,16 @@ impl FasData {
                 subject: Some(one.person()),
                 video: Some(one.video()),
             };
-            let before = sets.iter().take_while(|set| **set != one.set.as_str()).count();
+            let own_camera = all_cameras.range(..camera(one)).count() as i64;
+            let own_light = light(one).map_or(0, |light| 1 + all_lights.range(..light).count() as i64);
             samples.extend(repeat_n(sample, cut.len()));
-            cameras.extend(repeat_n(before as i64, cut.len()));
+            cameras.extend(repeat_n(own_camera, cut.len()));
+            lights.extend(repeat_n(own_light, cut.len()));
             pictures.extend(cut);
         }
-        Self::gathered(&pictures, samples, &cameras)
+        Self::from_pictures(&pictures, samples)?
+            .with_attribute(Columns::Camera, &cameras)?
+            .with_attribute(Columns::Light, &lights)
     }
 
     /// Pictures of one size, each with who and what it is; its score is of no concern. There are no true maps: see
@@ -49,30 +58,7 @@ impl FasData {
     ///
     /// # Errors
     /// [`Error::LengthMismatch`], [`Error::BadShape`] for pictures that are not squares of one size, or none.
-    pub fn from_pictures(pictures: &[RgbImage], samples: Vec<Scored>) -> Result<Self> {
-        let cameras = vec![0; samples.len()];
-        Self::gathered(pictures, samples, &cameras)
-    }
-
-    /// With true maps of a cue, such as depth by a face model for living faces and none for attacks:
-    /// `[samples, channels, side, side]` of `f32`, of the side that the network's head predicts.
-    ///
-    /// # Errors
-    /// [`Error::BadShape`].
-    pub fn with_maps(mut self, proxy: Proxy, maps: &Tensor) -> Result<Self> {
-        let (count, channels, size) = (self.len() as i64, proxy.channels(), maps.size());
-        let side = size.last().copied().unwrap_or(0);
-        if maps.kind() != Kind::Float || side == 0 || size != [count, channels, side, side] {
-            let expected = format!("[{count}, {channels}, side, side] of Float");
-            let found = format!("{size:?} of {:?}", maps.kind());
-            return Err(Error::BadShape { what: "maps", expected, found });
-        }
-        // Whatever made them is not what is trained here.
-        self.maps.insert(proxy, maps.detach().to_device(Device::Cpu));
-        Ok(self)
-    }
-
-    fn gathered(pictures: &[RgbImage], mut samples: Vec<Scored>, cameras: &[i64]) -> Result<Self> {
+    pub fn from_pictures(pictures: &[RgbImage], mut samples: Vec<Scored>) -> Result<Self> {
         if pictures.len() != samples.len() {
             let (left, right) = (pictures.len(), samples.len());
             return Err(Error::LengthMismatch { what: "pictures and samples", left, right });
@@ -92,13 +78,12 @@ impl FasData {
             samples.iter().filter(|sample| !sample.bona_fide).map(|sample| sample.species_at(0)).collect();
         let attributes: Vec<i64> = samples
             .iter()
-            .zip(cameras)
             .enumerate()
-            .flat_map(|(at, (sample, &camera))| {
+            .flat_map(|(at, sample)| {
                 // Somebody unknown is nobody else.
                 let identity = sample.subject.map_or(-1 - at as i64, i64::from);
                 let kind = if sample.bona_fide { 0 } else { 1 + species.range(..sample.species_at(0)).count() as i64 };
-                [identity, camera, 0, 0, kind]
+                [identity, 0, 0, 0, kind]
             })
             .collect();
         samples.iter_mut().for_each(|sample| sample.score = f64::NAN);
@@ -109,6 +94,43 @@ impl FasData {
             attributes: Tensor::from_slice(&attributes).view([count, 5]),
             samples,
         })
+    }
+
+    /// With what is known of each sample's camera, light or pose, any whole numbers: what an
+    /// [`AttributeMiner`](crate::fas::model::AttributeMiner) mines by. Without it pictures from elsewhere agree in what
+    /// their set does not say, and no sample has a positive by a key that all agree in.
+    ///
+    /// # Errors
+    /// [`Error::LengthMismatch`]; [`Error::BadParam`] for identity and species, which samples say themselves.
+    pub fn with_attribute(self, column: Columns, values: &[i64]) -> Result<Self> {
+        if !matches!(column, Columns::Camera | Columns::Light | Columns::Pose) {
+            let value = column as i64 as f64;
+            return Err(Error::BadParam { name: "column", expected: "camera, light or pose", value });
+        }
+        if values.len() != self.len() {
+            let (left, right) = (values.len(), self.len());
+            return Err(Error::LengthMismatch { what: "attributes and samples", left, right });
+        }
+        self.attributes.select(1, column as i64).copy_(&Tensor::from_slice(values));
+        Ok(self)
+    }
+
+    /// With true maps of a cue, such as depth by a face model for living faces and none for attacks:
+    /// `[samples, channels, side, side]` of `f32`, of the side that the network's head predicts.
+    ///
+    /// # Errors
+    /// [`Error::BadShape`].
+    pub fn with_maps(mut self, proxy: Proxy, maps: &Tensor) -> Result<Self> {
+        let (count, channels, size) = (self.len() as i64, proxy.channels(), maps.size());
+        let side = size.last().copied().unwrap_or(0);
+        if maps.kind() != Kind::Float || side == 0 || size != [count, channels, side, side] {
+            let expected = format!("[{count}, {channels}, side, side] of Float");
+            let found = format!("{size:?} of {:?}", maps.kind());
+            return Err(Error::BadShape { what: "maps", expected, found });
+        }
+        // Whatever made them is not what is trained here.
+        self.maps.insert(proxy, maps.detach().to_device(Device::Cpu));
+        Ok(self)
     }
 }
 
@@ -130,9 +152,9 @@ fn cut(one: &Presentation, frames: Frames, crop: Crop) -> Result<Vec<RgbImage>> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::Columns;
     use super::*;
     use crate::fas::data::PixelBox;
+    use crate::fas::model::AttributeMiner;
     use image::Rgb;
 
     const CROP: Crop = Crop { scale: 1.0, size: 4 };
@@ -153,6 +175,8 @@ mod tests {
             bona_fide: species.is_none(),
             species: species.map(Into::into),
             subject: subject.into(),
+            camera: None,
+            light: None,
             name,
         }
     }
@@ -185,6 +209,59 @@ mod tests {
         let data = FasData::from_presentations(&whole, Frames::First(1), CROP).unwrap();
         // The middle square is half black.
         assert!((data.batch(&[0]).input.mean(Kind::Float).double_value(&[]) * 255.0 - 50.0).abs() < 1e-3);
+    }
+
+    #[test]
+    fn cameras_and_lights_of_sets_that_name_them_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |set, camera: Option<&str>, light: Option<&str>| Presentation {
+            camera: camera.map(Into::into),
+            light: light.map(Into::into),
+            ..video(folder.path(), set, "1", None)
+        };
+        let all = [
+            of("two", Some("2"), Some("1")),
+            of("one", None, None),
+            of("two", Some("1"), Some("3")),
+            of("two", Some("2"), Some("3")),
+            of("one", None, Some("1")),
+        ];
+        let data = FasData::from_presentations(&all, Frames::First(1), CROP).unwrap();
+        let column = |column| (0..5).map(|at| data.attribute(at, column)).collect::<Vec<_>>();
+        assert_eq!(column(Columns::Camera), [2, 0, 1, 2, 0]);
+        // A session 1 of one set is not that of the other; nobody knows the second's.
+        assert_eq!(column(Columns::Light), [2, 0, 3, 3, 1]);
+        assert_eq!(column(Columns::Pose), [0; 5]);
+    }
+
+    #[test]
+    fn a_set_of_ones_own_is_mined_by_the_cameras_that_it_is_given() {
+        let samples = || {
+            let of = |sample: Scored, who| sample.of(who);
+            vec![
+                of(Scored::live(0.1), 1),
+                of(Scored::live(0.1), 2),
+                of(Scored::attack(0.1, "print"), 1),
+                of(Scored::attack(0.1, "print"), 2),
+            ]
+        };
+        let data = || FasData::from_pictures(&[0; 4].map(|_| RgbImage::new(8, 8)), samples()).unwrap();
+        let miner = AttributeMiner { keys: vec![Columns::Identity as i64, Columns::Camera as i64], margin: 0.3 };
+        let anchors = |data: &FasData| {
+            let batch = data.batch(&[0, 1, 2, 3]);
+            let embedding = Tensor::from_slice(&[1.0_f32, 0.0, 0.0, 1.0, 0.6, 0.8, -1.0, 0.0]).view([4, 2]);
+            miner.loss(&embedding, &batch.targets.live, &batch.attributes).unwrap().1.anchors
+        };
+        assert_eq!(anchors(&data()), 0);
+        let known = data().with_attribute(Columns::Camera, &[4, 9, 4, 9]).unwrap();
+        assert_eq!(anchors(&known), 2);
+        assert_eq!(known.attribute(3, Columns::Camera), 9);
+        let short = data().with_attribute(Columns::Light, &[0; 3]);
+        assert!(matches!(short, Err(Error::LengthMismatch { left: 3, right: 4, .. })), "{short:?}");
+        for column in [Columns::Identity, Columns::Species] {
+            let refused = data().with_attribute(column, &[0; 4]);
+            assert!(matches!(refused, Err(Error::BadParam { name: "column", .. })), "{refused:?}");
+        }
     }
 
     #[test]
