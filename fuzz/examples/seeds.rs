@@ -20,7 +20,7 @@ use fuzz::SEPARATOR;
 use hw_sim::{Accelerator, networks};
 use libfuzzer_sys as _;
 use lth::criterion::Magnitude;
-use lth::structured::CoefficientTrace;
+use lth::structured::{CoefficientTrace, TicketMask};
 use lth::{MaskRecord, Prunable, PruningSchedule, Rewind, Selector, Ticket};
 use ndarray::aview1;
 use quant::fractrain::{GridKind, Precision, QuantConfig, QuantFactory, export_int8};
@@ -122,6 +122,8 @@ fn tickets() -> Outcome {
     let record = MaskRecord { criterion: "magnitude".into(), scope: "global".into(), prunable, source: None };
     mask.save(&file, &record)?;
     put_tensors("mask", "conv-net", &file)?;
+    TicketMask { heads: mask.clone(), neurons: mask.clone() }.save(&file)?;
+    put_tensors("ticket_mask", "conv-net", &file)?;
     Ticket::new(mask, &core_tensor::checkpoint::state_of(&store), record, Rewind::Step(3), 3)?.save(&file)?;
     put_tensors("ticket", "conv-net", &file)?;
     let values = NamedTensors::from([("g".to_owned(), Tensor::from_slice(&[0.5_f32, 1.0]))]);
