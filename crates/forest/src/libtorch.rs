@@ -15,9 +15,8 @@ use crate::params::{
 use crate::topology::Topology;
 use crate::tree::Tree;
 
-/// Numbers that each of the handful of buffers `[rows, trees, nodes]` holds at a time: 16 MB, and in tests a few rows'
-/// worth.
-const AT_A_TIME: i64 = if cfg!(test) { 1 << 8 } else { 4 << 20 };
+/// Numbers that each of the handful of buffers `[rows, trees, nodes]` holds at a time: 16 MB.
+const AT_A_TIME: i64 = 4 << 20;
 
 type Torch<T> = std::result::Result<T, TchError>;
 
@@ -192,11 +191,15 @@ impl TorchForest {
     /// [`ForestError::Width`] for another number of inputs, and [`ForestError::Libtorch`] when it refuses.
     pub fn predict_proba(&self, x: ArrayView2<f32>) -> Result<Array2<f32>> {
         self.check_width(x.ncols())?;
+        self.predict_in(self.rows_at_a_time().map_err(refused)?, x)
+    }
+
+    /// The same of so many rows at a time.
+    fn predict_in(&self, at_a_time: i64, x: ArrayView2<f32>) -> Result<Array2<f32>> {
         let (_, _, classes) = self.responses.size3().map_err(refused)?;
         let mut out = Array2::zeros((x.nrows(), classes as usize));
-        let rows = self.rows_at_a_time().map_err(refused)?;
-        let chunks = out.axis_chunks_iter_mut(Axis(0), rows as usize);
-        for (mut out, x) in chunks.zip(x.axis_chunks_iter(Axis(0), rows as usize)) {
+        let chunks = out.axis_chunks_iter_mut(Axis(0), at_a_time as usize);
+        for (mut out, x) in chunks.zip(x.axis_chunks_iter(Axis(0), at_a_time as usize)) {
             let found = tch::no_grad(|| self.forward(&self.table(x)?))?;
             out.iter_mut().zip(numbers(&found).map_err(refused)?).for_each(|(out, p)| *out = p);
         }
@@ -230,9 +233,9 @@ impl TorchForest {
         Ok((loss.f_detach()?, found))
     }
 
-    /// Loss and gradients of all rows, a few at a time.
-    fn backward_in_chunks(&self, x: &Tensor, y: &Tensor) -> Torch<(f64, Vec<Tensor>)> {
-        let (rows, at_a_time) = (x.size()[0], self.rows_at_a_time()?);
+    /// Loss and gradients of all rows, so many at a time.
+    fn backward_in(&self, at_a_time: i64, x: &Tensor, y: &Tensor) -> Torch<(f64, Vec<Tensor>)> {
+        let rows = x.size()[0];
         let mut total = 0.0;
         let mut sums = self.parameters().map(Tensor::f_zeros_like).into_iter().collect::<Torch<Vec<_>>>()?;
         for start in (0..rows).step_by(at_a_time as usize) {
@@ -255,7 +258,8 @@ impl TorchForest {
     /// libtorch refuses.
     pub fn gradients(&self, x: ArrayView2<f32>, y: ArrayView1<usize>) -> Result<(f64, Vec<TreeGradients>)> {
         let (x, y) = self.labelled(x, y)?;
-        let (loss, found) = self.backward_in_chunks(&x, &y).map_err(refused)?;
+        let at_a_time = self.rows_at_a_time().map_err(refused)?;
+        let (loss, found) = self.backward_in(at_a_time, &x, &y).map_err(refused)?;
         let flat = found.iter().map(numbers).collect::<Torch<Vec<_>>>().map_err(refused)?;
         let [weights, bias, leafness, responses] = &flat[..] else {
             return Err(ForestError::Libtorch("gradients are missing".to_owned()));
@@ -530,14 +534,14 @@ mod tests {
         for loss in [Loss::PerTree, Loss::Joint] {
             let params = SoftForestParams::default().trees(3).depth(3).loss(loss).epochs(1).harden(false);
             let (forest, scaled) = params.fit(x.view(), aview1(&y))?.torch(x.view(), Device::Cpu)?;
-            assert!(forest.rows_at_a_time().map_err(refused)? < 10);
             let (rows, labels) = forest.labelled(scaled.view(), aview1(&y))?;
             let whole = numbers(&forest.forward(&rows)?).map_err(refused)?;
-            for (p, whole) in forest.predict_proba(scaled.view())?.iter().zip(whole) {
+            // Seven blocks of seven rows, and one row.
+            for (p, whole) in forest.predict_in(7, scaled.view())?.iter().zip(whole) {
                 assert!((p - whole).abs() < 1e-6, "{p} {whole}");
             }
             let (wanted, whole) = forest.backward(&rows, &labels).map_err(refused)?;
-            let (found, parts) = forest.backward_in_chunks(&rows, &labels).map_err(refused)?;
+            let (found, parts) = forest.backward_in(7, &rows, &labels).map_err(refused)?;
             // Sums over 50 rows in another order.
             assert!((found - wanted.double_value(&[])).abs() < 1e-5);
             for (part, whole) in parts.iter().zip(&whole) {

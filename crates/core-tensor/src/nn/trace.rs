@@ -23,6 +23,21 @@ pub fn record(name: &str, operator: impl FnOnce() -> Operator) {
 /// The workload of whatever `forward` computes on this thread, in order. What a trace inside `forward` records is that
 /// trace's alone.
 ///
+/// ```
+/// use core_tensor::nn::{record, trace};
+/// use core_tensor::workload::Operator;
+/// use tch::{Device, Kind, Tensor, nn, nn::Module};
+/// let store = nn::VarStore::new(Device::Cpu);
+/// let linear = nn::linear(store.root() / "fc", 784, 10, Default::default());
+/// let image = Tensor::zeros([1, 784], (Kind::Float, Device::Cpu));
+/// let net = trace("mine", || {
+///     record("fc", || Operator::linear(784, 10));
+///     let _ = linear.forward(&image);
+/// })?;
+/// assert_eq!(net.macs()?, 7840);
+/// # Ok::<(), core_tensor::Error>(())
+/// ```
+///
 /// # Errors
 /// [`Error::Setting`](crate::Error::Setting) if libtorch refuses what `forward` does, or if nothing was [`record`]ed: plain tch
 /// layers do not record themselves. A workload that does not validate.

@@ -13,8 +13,8 @@ use crate::hard::{HardForest, HardForestParams, StoredHard};
 use crate::params::{SoftForestParams, require};
 use crate::store::Numbers;
 
-/// Numbers of trees' class distributions that exist at a time: 64 MB, and in tests a few rows' worth.
-const AT_A_TIME: usize = if cfg!(test) { 1 << 10 } else { 16 << 20 };
+/// Numbers of trees' class distributions that exist at a time: 64 MB.
+const AT_A_TIME: usize = 16 << 20;
 
 /// One forest of a layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -167,7 +167,18 @@ impl FoldedForest {
         vector: ClassVector,
         classes: usize,
     ) -> Result<Array2<f32>> {
-        self.in_blocks(x, vector, classes, |start, all| {
+        self.unseen_in(self.rows_at_a_time(classes), x, fold_of, vector, classes)
+    }
+
+    fn unseen_in(
+        &self,
+        rows: usize,
+        x: ArrayView2<f32>,
+        fold_of: &[u16],
+        vector: ClassVector,
+        classes: usize,
+    ) -> Result<Array2<f32>> {
+        self.in_blocks(rows, x, vector, classes, |start, all| {
             let width = all.ncols() / self.folds();
             let mut out = Array2::zeros((all.nrows(), width));
             for ((mut out, all), &fold) in out.rows_mut().into_iter().zip(all.rows()).zip(&fold_of[start..]) {
@@ -180,7 +191,11 @@ impl FoldedForest {
 
     /// Vectors of new rows: the mean over the parts.
     pub(super) fn vectors(&self, x: ArrayView2<f32>, vector: ClassVector, classes: usize) -> Result<Array2<f32>> {
-        self.in_blocks(x, vector, classes, |_, all| {
+        self.vectors_in(self.rows_at_a_time(classes), x, vector, classes)
+    }
+
+    fn vectors_in(&self, rows: usize, x: ArrayView2<f32>, vector: ClassVector, classes: usize) -> Result<Array2<f32>> {
+        self.in_blocks(rows, x, vector, classes, |_, all| {
             let folds = self.folds();
             let width = all.ncols() / folds;
             let mut out = Array2::zeros((all.nrows(), width));
@@ -191,16 +206,21 @@ impl FoldedForest {
         })
     }
 
-    /// `across` makes one distribution a tree out of those of all folds. It sees few rows at a time and where they start: of
-    /// thousands of trees and tens of thousands of rows, all would take gigabytes.
+    /// Of thousands of trees and tens of thousands of rows, the distributions of all would take gigabytes.
+    fn rows_at_a_time(&self, classes: usize) -> usize {
+        (AT_A_TIME / (self.trees() * classes).max(1)).max(1)
+    }
+
+    /// `across` makes one distribution a tree out of those of all folds. It sees so many rows at a time and where they
+    /// start.
     fn in_blocks(
         &self,
+        rows: usize,
         x: ArrayView2<f32>,
         vector: ClassVector,
         classes: usize,
         across: impl Fn(usize, Array2<f32>) -> Array2<f32>,
     ) -> Result<Array2<f32>> {
-        let rows = (AT_A_TIME / (self.trees() * classes).max(1)).max(1);
         let mut out: Option<Array2<f32>> = None;
         // Once for no rows at all, which is an error of the trees'.
         for start in (0..x.nrows().max(1)).step_by(rows) {
@@ -356,6 +376,9 @@ mod tests {
                 let unseen = folded.unseen(x.view(), &fold_of, vector, 3)?;
                 let vectors = folded.vectors(x.view(), vector, 3)?;
                 assert_ne!(unseen, vectors);
+                // Seven blocks of seven rows, and one row.
+                assert_eq!(folded.unseen_in(7, x.view(), &fold_of, vector, 3)?, unseen);
+                assert_eq!(folded.vectors_in(7, x.view(), vector, 3)?, vectors);
                 for row in 0..50 {
                     let (only, own) = (x.slice(ndarray::s![row..=row, ..]), ndarray::s![row..=row, ..]);
                     assert_eq!(folded.unseen(only, &fold_of[row..=row], vector, 3)?, unseen.slice(own));

@@ -11,8 +11,8 @@ use crate::error::Result;
 use crate::params::require;
 use crate::store::Numbers;
 
-/// Rows handled at a time, so that their windows fit in memory, and in tests a few.
-const CHUNK: usize = if cfg!(test) { 8 } else { 512 };
+/// Rows handled at a time, so that their windows fit in memory.
+const CHUNK: usize = 512;
 
 /// A window that slides over the sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,13 +225,25 @@ impl Scanner {
         fold_of: Option<&[u16]>,
         classes: usize,
     ) -> Result<Array2<f32>> {
+        self.features_in(CHUNK, grain, x, fold_of, classes)
+    }
+
+    /// The same of so many rows at a time.
+    fn features_in(
+        &self,
+        at_a_time: usize,
+        grain: usize,
+        x: ArrayView2<f32>,
+        fold_of: Option<&[u16]>,
+        classes: usize,
+    ) -> Result<Array2<f32>> {
         let grid = self.settings.grid(self.settings.windows[grain]);
         let (positions, pool) = (grid.positions(), self.settings.pool);
         let forests = &self.grains[grain];
         let width = forests.len() * grid.pooled_positions(pool) * classes;
         let mut out = Array2::zeros((x.nrows(), width));
-        for start in (0..x.nrows()).step_by(CHUNK) {
-            let end = (start + CHUNK).min(x.nrows());
+        for start in (0..x.nrows()).step_by(at_a_time) {
+            let end = (start + at_a_time).min(x.nrows());
             let rows = x.slice(ndarray::s![start..end, ..]);
             let windows = grid.windows(rows, |_| (0..positions).collect());
             let mut maps = Vec::with_capacity(forests.len());
@@ -344,6 +356,9 @@ mod tests {
         let unseen = scanner.features(0, x.view(), Some(&fold_of), 2)?;
         let new = scanner.features(0, x.view(), None, 2)?;
         assert_ne!(unseen, new);
+        // Eight, eight and four.
+        assert_eq!(scanner.features_in(8, 0, x.view(), Some(&fold_of), 2)?, unseen);
+        assert_eq!(scanner.features_in(8, 0, x.view(), None, 2)?, new);
         for row in 0..20 {
             let (only, own) = (x.slice(ndarray::s![row..=row, ..]), ndarray::s![row..=row, ..]);
             assert_eq!(scanner.features(0, only, Some(&fold_of[row..=row]), 2)?, unseen.slice(own));

@@ -12,7 +12,7 @@ use crate::recursion::value_gradient;
 use crate::tree::{Tree, softmax_rows};
 
 /// Rows of one sum over rows; of 60,000 there are a thousand such sums.
-const CHUNK: usize = if cfg!(test) { 32 } else { 64 };
+const CHUNK: usize = 64;
 
 /// How much of the data passes and stops at one node.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

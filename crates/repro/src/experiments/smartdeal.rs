@@ -25,7 +25,12 @@ mod training_storage;
 
 use super::training::DataChoice;
 use crate::{Ask, DataSource, DataUse, Experiment, Metrics, Plan, Results, Run, RunContext, Section, Tier};
+use core_tensor::networks::Architecture;
+use core_tensor::nn::Standard;
+use core_tensor::seed::{Purpose, seed_libtorch};
 use quant::smartdeal::train::{CoefficientMode, UpdateConfig};
+use tch::Device;
+use tch::nn::VarStore;
 
 const PAPER: &str = "smartdeal";
 /// Counted up whenever the code computes something else from the same parameters.
@@ -114,6 +119,14 @@ impl Experiment for SmartDeal {
     fn judge(&self, ask: &Ask, results: &Results) -> anyhow::Result<Section> {
         claims::judge(ask.tier, results)
     }
+}
+
+/// A network's first random weights, on the CPU.
+fn first_weights(architecture: &Architecture, seed: u64) -> anyhow::Result<VarStore> {
+    seed_libtorch(seed, Purpose::Initialisation, 0);
+    let store = VarStore::new(Device::Cpu);
+    architecture.build(&store.root(), &Standard)?;
+    Ok(store)
 }
 
 /// Shares of zeros at which networks on images are compressed.

@@ -1,7 +1,8 @@
 use super::*;
 use crate::fractrain::{Bits, DfqConfig, QuantConfig, QuantFactory};
 use core_tensor::networks::{Architecture, ConvNetConfig, LanguageModel, LanguageModelConfig};
-use core_tensor::nn::trace_workload;
+use core_tensor::nn::{Network, trace_workload};
+use core_tensor::workload::Workload;
 use tch::{Device, nn};
 
 fn architecture() -> Architecture {
@@ -12,14 +13,19 @@ fn images(batch: i64) -> Tensor {
     (Tensor::arange(batch * 64, (Kind::Float, Device::Cpu)) * 0.37).sin().view([batch, 1, 8, 8])
 }
 
-#[test]
-fn a_step_of_two_layers_costs_what_a_hand_count_says() {
+/// The network with the store that keeps its weights.
+fn quantised(precision: Precision) -> (nn::VarStore, Box<dyn Network>, Workload, QuantHandle) {
     let store = nn::VarStore::new(Device::Cpu);
-    let precision = Precision::new(4, 8).unwrap();
     let factory = QuantFactory::new(QuantConfig::default(), precision).unwrap();
     let net = architecture().build(&store.root(), &factory).unwrap();
     let workload = trace_workload("net", net.as_ref(), &[1, 8, 8], Device::Cpu).unwrap();
-    let handle = factory.handle();
+    (store, net, workload, factory.handle())
+}
+
+#[test]
+fn a_step_of_two_layers_costs_what_a_hand_count_says() {
+    let precision = Precision::new(4, 8).unwrap();
+    let (_store, net, workload, handle) = quantised(precision);
     let mut ledger = CostLedger::new(&workload, &handle, None).unwrap();
     assert_eq!(ledger.cp(), 0.0);
     let _ = net.forward(&images(5), true);
@@ -37,12 +43,8 @@ fn a_step_of_two_layers_costs_what_a_hand_count_says() {
 
 #[test]
 fn a_step_counts_all_its_passes_and_none_before_it() {
-    let store = nn::VarStore::new(Device::Cpu);
     let precision = Precision::new(4, 8).unwrap();
-    let factory = QuantFactory::new(QuantConfig::default(), precision).unwrap();
-    let net = architecture().build(&store.root(), &factory).unwrap();
-    let workload = trace_workload("net", net.as_ref(), &[1, 8, 8], Device::Cpu).unwrap();
-    let handle = factory.handle();
+    let (_store, net, workload, handle) = quantised(precision);
     let _ = net.forward(&images(3), true);
     let mut ledger = CostLedger::new(&workload, &handle, None).unwrap();
     let mut another = CostLedger::new(&workload, &handle, None).unwrap();

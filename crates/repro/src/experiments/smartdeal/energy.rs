@@ -1,11 +1,9 @@
 //! What a compressed ResNet-20 saves on the accelerator model.
 
-use super::training_storage;
+use super::{first_weights, training_storage};
 use crate::section::{Table, cell};
 use crate::{Metrics, Results};
 use core_tensor::networks::Architecture;
-use core_tensor::nn::Standard;
-use core_tensor::seed::{Purpose, seed_libtorch};
 use core_tensor::workload::Pass;
 use hw_sim::engine::Engine;
 use hw_sim::published::{SMARTEXCHANGE, SMARTEXCHANGE_SOURCE};
@@ -13,8 +11,6 @@ use hw_sim::task::Task;
 use hw_sim::{Accelerator, NetworkCost};
 use quant::smartdeal::{CompressPolicy, SdzModel, VectorPruning, compress, compressed_workload, hardware_stats};
 use serde::{Deserialize, Serialize};
-use tch::Device;
-use tch::nn::VarStore;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,10 +36,8 @@ const RIVALS: [(&str, &str); 4] = [
 ];
 
 pub(super) fn measure(params: &Params, seed: u64) -> anyhow::Result<Metrics> {
-    seed_libtorch(seed, Purpose::Initialisation, 0);
     let architecture = Architecture::cifar_resnet(20, 10)?;
-    let store = VarStore::new(Device::Cpu);
-    architecture.build(&store.root(), &Standard)?;
+    let store = first_weights(&architecture, seed)?;
     let policy = CompressPolicy {
         vector_pruning: Some(VectorPruning::Share(params.pruned_rows)),
         ..CompressPolicy::with_theta(params.theta)
@@ -135,10 +129,8 @@ mod tests {
 
     #[test]
     fn a_layer_is_priced_with_its_own_bits_and_non_zeros() {
-        seed_libtorch(0, Purpose::Initialisation, 0);
-        let store = VarStore::new(Device::Cpu);
         let architecture = Architecture::LeNet300100 { classes: 10 };
-        architecture.build(&store.root(), &Standard).unwrap();
+        let store = first_weights(&architecture, 0).unwrap();
         let (model, _) = compress(&store, &CompressPolicy::with_theta(0.02)).unwrap();
         let mut workload = architecture.workload("mlp", &[1, 28, 28]).unwrap();
         for layer in &mut workload.layers {

@@ -4,11 +4,9 @@
 //! coefficients and bases and skip zero rows; the weight gradient is priced dense. Then the optimizer: full-precision
 //! weights and momentum in DRAM, read and written once a step, or what the form keeps instead.
 
-use super::energy;
+use super::{energy, first_weights};
 use crate::Metrics;
 use core_tensor::networks::{Architecture, BlockKind, ResNetConfig, Shortcut, Stem};
-use core_tensor::nn::Standard;
-use core_tensor::seed::{Purpose, seed_libtorch};
 use core_tensor::workload::{FULL_PRECISION_BITS, Pass, Workload};
 use hw_sim::engine::Engine;
 use hw_sim::task::Task;
@@ -18,8 +16,6 @@ use quant::smartdeal::{
     CompressPolicy, SdzModel, VectorPruning, compress, compressed_workload, smallest_scheme, storage,
 };
 use serde::{Deserialize, Serialize};
-use tch::Device;
-use tch::nn::VarStore;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,10 +58,8 @@ type Step = [f64; PARTS.len()];
 pub(super) fn measure(params: &Params, seed: u64) -> anyhow::Result<Metrics> {
     let mut metrics = Metrics::new();
     for (network, _) in NETWORKS {
-        seed_libtorch(seed, Purpose::Initialisation, 0);
         let architecture = architecture(network)?;
-        let store = VarStore::new(Device::Cpu);
-        architecture.build(&store.root(), &Standard)?;
+        let store = first_weights(&architecture, seed)?;
         let policy = CompressPolicy {
             vector_pruning: Some(VectorPruning::Share(params.pruned_rows)),
             ..CompressPolicy::with_theta(params.theta)
@@ -230,10 +224,8 @@ mod tests {
 
     #[test]
     fn what_the_form_keeps_is_counted_by_hand() {
-        seed_libtorch(0, Purpose::Initialisation, 0);
-        let store = VarStore::new(Device::Cpu);
         let architecture = Architecture::LeNet300100 { classes: 10 };
-        architecture.build(&store.root(), &Standard).unwrap();
+        let store = first_weights(&architecture, 0).unwrap();
         let (model, _) = compress(&store, &CompressPolicy::with_theta(0.02)).unwrap();
         let workload = architecture.workload("mlp", &[1, 28, 28]).unwrap();
         let [bases, switched] =

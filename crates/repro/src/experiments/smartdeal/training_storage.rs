@@ -4,14 +4,12 @@
 //! its sign, as wide as the magnitudes of the whole network ask for, and bases of 32 bits. Dense weights have 32.
 //! Biases and norms are in neither.
 
+use super::first_weights;
 use super::training_energy::{NETWORKS, architecture};
 use crate::section::{Table, cell};
 use crate::{Metrics, Results};
-use core_tensor::nn::Standard;
-use core_tensor::seed::{Purpose, seed_libtorch};
 use quant::smartdeal::{CompressPolicy, CompressReport, SdzModel, compress, hardware_stats, nonzero_code_bits};
 use std::collections::BTreeSet;
-use tch::Device;
 use tch::nn::VarStore;
 
 /// Shares of zeros in percent: that at which the network on images learns in form, and the next.
@@ -24,10 +22,8 @@ const BASIS_BITS: u64 = 32;
 pub(super) fn measure(seed: u64) -> anyhow::Result<Metrics> {
     let mut metrics = Metrics::new();
     for (network, _) in NETWORKS {
-        seed_libtorch(seed, Purpose::Initialisation, 0);
         let architecture = architecture(network)?;
-        let store = VarStore::new(Device::Cpu);
-        architecture.build(&store.root(), &Standard)?;
+        let store = first_weights(&architecture, seed)?;
         let macs = architecture.workload(network, &[3, 32, 32])?.macs()?;
         for zeros in ZEROS {
             let (model, report) = compress_to(&store, f64::from(zeros) / 100.0)?;
@@ -111,7 +107,9 @@ pub(super) fn table(results: &Results) -> anyhow::Result<Table> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core_tensor::nn::Standard;
     use quant::smartdeal::{Basis, BlockRule, LayerShape, Layout, Record, SdLayer, encode_coefficient};
+    use tch::Device;
 
     #[test]
     fn a_threshold_gives_the_share_of_zeros_that_was_asked_for_or_none_does() {
