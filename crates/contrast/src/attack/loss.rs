@@ -108,7 +108,8 @@ impl Loss {
                 if found != [examples] {
                     return Err(Error::LossShape { examples, found });
                 }
-                value
+                // Kept beside numbers of the model: losses so far, of one restart and another.
+                value.f_to_kind(logits.kind())?
             }
         })
     }

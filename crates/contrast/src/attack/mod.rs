@@ -14,7 +14,7 @@
 //! | the number that robustness is ranked by | [`AutoAttack::standard`] |
 //! | a report with intervals, classes, curves, and a look for masked gradients | [`Evaluator`] |
 //! | two models compared on the same examples | [`paired`] |
-//! | a proof instead of a test | [`smoothing::Smoothed`] |
+//! | a proof instead of a test | [`smoothing::Smoothed`]; to attack such a model, its [`soft`](smoothing::Smoothed::soft) twin |
 //! | images to look at or to store | [`Pictures`], [`to_bytes`] |
 //!
 //! Every attack promises the same: examples lie in ball and box; a budget of 0 returns the images bit for bit; the model
@@ -28,6 +28,7 @@ mod classifier;
 mod cw;
 mod error;
 mod fab;
+mod gaussian;
 mod goal;
 mod loss;
 mod masking;
@@ -50,6 +51,7 @@ pub use classifier::{Classifier, EvalMode, Normalized, Stochastic};
 pub use cw::{CwL2, Variable};
 pub use error::{Error, Result};
 pub use fab::{Aim, Fab};
+pub(crate) use gaussian::gaussian;
 pub use goal::Goal;
 pub use loss::{CustomLoss, Loss};
 pub use masking::{Check, MaskingConfig, gradient_masking};

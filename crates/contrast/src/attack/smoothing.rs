@@ -1,14 +1,14 @@
 //! Randomised smoothing: a classifier whose robustness in L2 is proved rather than tested.
 
-use core_tensor::seed::{Purpose, derive, generator};
-use rand_distr::{Distribution, StandardNormal};
-use rayon::prelude::*;
+use core_tensor::seed::{Purpose, derive};
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, Normal};
 use statrs::function::beta::beta_reg;
+use std::cell::RefCell;
 use tch::{Device, Kind, Tensor};
 
 use super::classifier::Classifier;
+use super::gaussian::gaussian;
 use super::pgd::check_finite;
 use super::{Error, Result};
 
@@ -117,6 +117,19 @@ impl<'a> Smoothed<'a> {
         Ok((two_sided_binomial(first, first + second) <= alpha).then_some(class as i64))
     }
 
+    /// What to attack in the smoothed model's place, which is piecewise constant: the base's mean probabilities under `passes`
+    /// draws of noise, as [`SoftSmoothed`]. 16 and more are usual.
+    ///
+    /// # Errors
+    /// No pass.
+    pub fn soft(&self, passes: usize, seed: u64) -> Result<SoftSmoothed<'a>> {
+        if passes == 0 {
+            return Err(Error::setting("passes", "at least 1", passes));
+        }
+        let seed = derive(seed, Purpose::Noise, 3);
+        Ok(SoftSmoothed { model: self.model, sigma: self.sigma, passes, seed, noise: RefCell::new(None) })
+    }
+
     /// How often the base gives each class in `passes` noisy passes. Every pass has a generator of its own, so the batch
     /// size changes nothing.
     fn counts(&self, image: &Tensor, passes: u64, seed: u64) -> Result<Vec<u64>> {
@@ -126,19 +139,10 @@ impl<'a> Smoothed<'a> {
             return Err(Error::Images { expected, found: format!("{kind:?}") });
         }
         let image = image.detach().unsqueeze(0);
-        let width = image.numel();
         let mut counts: Vec<u64> = Vec::new();
-        let sigma = self.sigma as f32;
         for start in (0..passes).step_by(self.batch) {
             let count = (passes - start).min(self.batch as u64) as usize;
-            let mut noise = vec![0.0_f32; count * width];
-            noise.par_chunks_mut(width.max(1)).enumerate().for_each(|(index, row)| {
-                let mut rng = generator(seed, Purpose::Noise, start + index as u64);
-                row.fill_with(|| sigma * Distribution::<f32>::sample(&StandardNormal, &mut rng));
-            });
-            let mut shape = image.size();
-            shape[0] = count as i64;
-            let noise = Tensor::from_slice(&noise).reshape(shape).to_kind(image.kind()).to_device(image.device());
+            let noise = gaussian(&image, count, self.sigma, seed, start);
             let logits = tch::no_grad(|| self.model.logits(&(&image + noise)));
             let found = logits.size();
             let known = (!counts.is_empty()).then_some(counts.len() as i64);
@@ -156,6 +160,69 @@ impl<'a> Smoothed<'a> {
             classes.iter().for_each(|&class| counts[class as usize] += 1);
         }
         Ok(counts)
+    }
+}
+
+/// The log of a base's mean probabilities under a few fixed draws of noise: a classifier like any other, that is not random, so
+/// that every attack takes it. Cross-entropy on it is what SmoothAdv (Salman et al. 2019, arXiv 1906.04584) maximises.
+///
+/// What such an attack finds is to be judged by [`Smoothed::predict`], with noise of its own.
+///
+/// ```
+/// use contrast::attack::{Attack, Ball, Error, Goal, Pgd, smoothing::Smoothed};
+/// use tch::{Kind, Tensor};
+///
+/// let weights = Tensor::from_slice(&[1_f32, -1.0, 0.5, -1.0, 1.0, -0.5]).reshape([2, 3]);
+/// let model = |x: &Tensor| x.matmul(&weights.tr());
+/// let smoothed = Smoothed::new(&model, 0.1, 64)?;
+/// let (images, labels) = (Tensor::from_slice(&[0.6_f32, 0.4, 0.5]).reshape([1, 3]), Tensor::from_slice(&[0_i64]));
+/// let attack = Pgd::new(Ball::l2(0.5));
+/// let found = attack.run(&smoothed.soft(16, 0)?, &images, &Goal::untargeted(&labels), 0)?;
+/// assert_eq!(smoothed.predict(&images.get(0), 500, 0.001, 0)?, Some(0));
+/// assert_eq!(smoothed.predict(&found.images.get(0), 500, 0.001, 0)?, Some(1));
+/// # Ok::<(), Error>(())
+/// ```
+pub struct SoftSmoothed<'a> {
+    model: &'a dyn Classifier,
+    sigma: f64,
+    passes: usize,
+    seed: u64,
+    /// `[passes, ...]`, as it was last wanted: an attack asks for the same a hundred times.
+    noise: RefCell<Option<Tensor>>,
+}
+
+impl std::fmt::Debug for SoftSmoothed<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { sigma, passes, seed, .. } = self;
+        f.debug_struct("SoftSmoothed")
+            .field("sigma", sigma)
+            .field("passes", passes)
+            .field("seed", seed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SoftSmoothed<'_> {
+    /// The same noise for every image, of the kind and on the device of `images`.
+    fn noise(&self, images: &Tensor) -> Tensor {
+        let wanted = |noise: &Tensor| {
+            let alike = (noise.kind(), noise.device()) == (images.kind(), images.device());
+            alike && noise.size()[1..] == images.size()[1..]
+        };
+        let mut kept = self.noise.borrow_mut();
+        let noise = kept.take().filter(wanted);
+        let noise = noise.unwrap_or_else(|| gaussian(images, self.passes, self.sigma, self.seed, 0));
+        kept.insert(noise).shallow_clone()
+    }
+}
+
+impl Classifier for SoftSmoothed<'_> {
+    fn logits(&self, images: &Tensor) -> Tensor {
+        let noisy = images.unsqueeze(0) + self.noise(images).unsqueeze(1);
+        let logits = self.model.logits(&noisy.flatten(0, 1));
+        let passes = self.passes as i64;
+        let probabilities = logits.log_softmax(-1, logits.kind()).reshape([passes, images.size()[0], -1]);
+        probabilities.logsumexp([0].as_slice(), false) - (passes as f64).ln()
     }
 }
 

@@ -6,7 +6,7 @@
 //! | SimCLR | [`SimClr`], [`nt_xent`], [`Projector`] |
 //! | MoCo | [`MoCo`], [`info_nce`] |
 //! | ACL | [`Acl`], [`Formulation`]; [`DualBatchNorm`], [`BranchSwitch`], [`extract`] |
-//! | fine-tuning | [`fine_tuned`], [`RobustTraining`]: standard, PGD adversarial training, TRADES, MART |
+//! | fine-tuning | [`fine_tuned`], [`RobustTraining`]: standard, PGD adversarial training, TRADES, MART, Gaussian noise |
 //! | few labels | [`SemiSplit`], [`pseudo_labels`], [`SemiSupervised`] |
 //! | what features are worth | [`Features`], [`linear_probe`], [`knn_accuracy`], [`retrieval_top1`] |
 //!

@@ -1,8 +1,8 @@
-//! Training a classifier to resist attacks: PGD adversarial training, TRADES, MART.
+//! Training a classifier to resist attacks: PGD adversarial training, TRADES, MART, Gaussian noise.
 
 use super::Scope;
 use super::error::{Error, Result};
-use crate::attack::{Ball, Pgd, Start};
+use crate::attack::{Ball, Pgd, Start, gaussian};
 use core_tensor::data::Batch;
 use core_tensor::nn::Network;
 use core_tensor::seed::{Purpose, derive};
@@ -28,6 +28,12 @@ pub enum Defence {
         /// Weight λ of robustness, at least 0. The reference code: 6.
         lambda: f64,
     },
+    /// Cross-entropy on images under Gaussian noise, drawn anew at every step and not clipped: what randomised smoothing
+    /// certifies (Cohen et al., arXiv 1902.02918, section 3.3). Nothing is attacked.
+    Noise {
+        /// Standard deviation in the units of the pixels, at least 0.
+        deviation: f64,
+    },
 }
 
 /// Settings of [`RobustTraining`].
@@ -36,7 +42,7 @@ pub enum Defence {
 pub struct RobustConfig {
     /// What is learned from. Default, and ACL's adversarial full fine-tuning: TRADES with β 6.
     pub defence: Defence,
-    /// The attack on training images; its loss is the defence's. Default, as TRADES's reference code: 10 steps of 2/255
+    /// The attack on training images, where the defence has one; its loss is the defence's. Default, as TRADES's reference code: 10 steps of 2/255
     /// within an Linf ball of 8/255, from next to the image.
     pub attack: Pgd,
 }
@@ -51,6 +57,11 @@ impl RobustConfig {
     /// Cross-entropy on clean images.
     pub fn standard() -> Self {
         Self { defence: Defence::None, ..Self::default() }
+    }
+
+    /// Cross-entropy under Gaussian noise of a deviation, for [`Smoothed`](crate::attack::smoothing::Smoothed) of the same.
+    pub fn noisy(deviation: f64) -> Self {
+        Self { defence: Defence::Noise { deviation }, ..Self::default() }
     }
 
     /// PGD adversarial training: 10 steps of a quarter of the radius from a random start.
@@ -86,6 +97,7 @@ impl RobustConfig {
             Defence::None | Defence::PgdAt => {}
             Defence::Trades { beta } => weight("beta", beta)?,
             Defence::Mart { lambda } => weight("lambda", lambda)?,
+            Defence::Noise { deviation } => weight("deviation", deviation)?,
         }
         if matches!(self.defence, Defence::Trades { .. }) && self.attack.start == Start::Image {
             let expected = "random or nearby for TRADES, whose divergence has no gradient at the image";
@@ -161,7 +173,7 @@ fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
 /// Images and training mode → logits `[batch, classes]`.
 pub type Logits<'a> = Box<dyn Fn(&Tensor, bool) -> Tensor + 'a>;
 
-/// Trains a classifier on attacked images, as a [`Defence`] says.
+/// Trains a classifier on attacked or noisy images, as a [`Defence`] says.
 ///
 /// Attacks are made in evaluation mode. Then clean and attacked images go through the network in training mode, in this order, so
 /// that batch norms see both. Parts: `cross_entropy` (or the term that stands for it), `robustness` where the defence has such a
@@ -230,6 +242,13 @@ impl<'a> RobustTraining<'a> {
             Defence::None => {
                 let clean = logits(input);
                 reported(cross_entropy(&clean, target)?, Vec::new(), (&clean, target))
+            }
+            Defence::Noise { deviation } => {
+                let [rows, ..] = input.size()[..] else {
+                    return Err(Error::mismatch("images", "[batch, ...]".to_owned(), "a scalar".to_owned()));
+                };
+                let noisy = logits(&(input + gaussian(input, rows as usize, deviation, seed, 0)));
+                reported(cross_entropy(&noisy, target)?, Vec::new(), (&noisy, target))
             }
             Defence::PgdAt => {
                 let attacked = logits(&attack_labels(&self.logits, &self.config.attack, input, target, seed)?);

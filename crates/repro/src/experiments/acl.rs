@@ -6,6 +6,7 @@
 //! ```
 
 mod cases;
+mod certify;
 mod claims;
 mod evaluate;
 mod fine_tune;

@@ -170,6 +170,27 @@ fn gradients_are_asked_for_the_images_only_and_inside_no_grad_too() {
 }
 
 #[test]
+fn a_custom_loss_may_be_of_another_kind_than_the_logits() {
+    let (images, labels) = points(Kind::Float);
+    let model = linear(Kind::Float);
+    let goal = Goal::untargeted(&labels);
+    let gap =
+        |kind| Loss::custom(move |logits: &Tensor, _: &Goal| (logits.select(1, 1) - logits.select(1, 0)).to_kind(kind));
+    let pgd = Pgd::new(Ball::linf(0.1)).with_restarts(2);
+    let found = |attack: &dyn Attack| attack.run(&model, &images, &goal, 0).unwrap();
+    for (single, double) in [
+        (found(&pgd.clone().with_loss(gap(Kind::Float))), found(&pgd.with_loss(gap(Kind::Double)))),
+        (
+            found(&Apgd { loss: gap(Kind::Float), ..Apgd::new(Ball::linf(0.1)) }),
+            found(&Apgd { loss: gap(Kind::Double), ..Apgd::new(Ball::linf(0.1)) }),
+        ),
+    ] {
+        assert_eq!(single.images, double.images);
+        assert_eq!(single.loss.unwrap(), double.loss.unwrap());
+    }
+}
+
+#[test]
 fn input_gradients_equal_central_differences_on_a_smooth_model() {
     let weights = uniform(&[5, 4], 1, (-1.0, 1.0), Kind::Double);
     let loss = |x: &Tensor| {

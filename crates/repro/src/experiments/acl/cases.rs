@@ -1,10 +1,12 @@
 //! Which networks, data, forms of pre-training and fine-tuning each tier runs.
 
+use super::certify::Certified;
 use super::evaluate::{Ladder, Measure, Shift};
 use super::fine_tune::{Labels, Rate, Tuning, TuningParams};
 use super::pretrain::{Norms, PretrainParams, Setting};
 use crate::experiments::images::ImageSet;
 use crate::{Ask, DataUse, Tier};
+use contrast::attack::smoothing::SmoothingConfig;
 use contrast::attack::{Ball, Pgd, Start};
 use contrast::learn::{
     AclConfig, Branch, Defence, Formulation, ProjectorConfig, RobustConfig, SemiConfig, SimClrAugmentation,
@@ -53,6 +55,11 @@ pub(super) const LABELS_ALONE: &str = "cross-entropy and divergence";
 /// Whether a run of this kind pre-trains.
 pub(super) fn is_pretraining(kind: &str) -> bool {
     kind.starts_with("pre-training")
+}
+
+/// Training under noise of this deviation.
+pub(super) fn noise_method(sigma: f64) -> String {
+    format!("noise {sigma}")
 }
 
 /// The label of a fine-tuning.
@@ -150,6 +157,7 @@ fn quick(set: ImageSet) -> Case {
         peak: 0.1,
         weight_decay: 2e-4,
         ladder: None,
+        certified: None,
     };
     case.tune("AFF", RANDOM, aff.clone());
     let ladder = Ladder { images: 300, auto_attack: false, masking: 0 };
@@ -212,6 +220,7 @@ fn standard(set: ImageSet) -> Case {
         peak: 0.1,
         weight_decay: 2e-4,
         ladder: None,
+        certified: None,
     };
     for encoder in [RANDOM, SIMCLR, DUAL] {
         let branch = if encoder == SIMCLR { Branch::Normal } else { Branch::Adversarial };
@@ -230,12 +239,31 @@ fn standard(set: ImageSet) -> Case {
     }
     // As many images a batch, and 330 steps for its 328.
     case.tune(LABELS_ALONE, DUAL, TuningParams { tuning: labels_alone, epochs: 55, batch_size: 100, ..aff.clone() });
+    let supervised = TuningParams { labels: Labels { per_class: 600 }, epochs: 6, batch_size: 120, ..aff };
     for (method, config) in baselines() {
-        let labels = Labels { per_class: 600 };
+        let certified = (config.defence == Defence::None).then(|| smoothing(0.25));
         let tuning = Tuning::Robust(config);
-        case.tune(method, RANDOM, TuningParams { tuning, labels, epochs: 6, batch_size: 120, ..aff.clone() });
+        case.tune(method, RANDOM, TuningParams { tuning, certified, ..supervised.clone() });
+    }
+    for sigma in [0.12, 0.25, 0.5] {
+        let (tuning, certified) = (Tuning::Robust(RobustConfig::noisy(sigma)), Some(smoothing(sigma)));
+        case.tune(&noise_method(sigma), RANDOM, TuningParams { tuning, certified, ..supervised.clone() });
     }
     case
+}
+
+/// Certificates of a tenth of the published passes, on 100 images a seed.
+fn smoothing(sigma: f64) -> Certified {
+    Certified {
+        images: 100,
+        sigma,
+        smoothing: SmoothingConfig { selection: 100, certification: 10_000, alpha: 0.001 },
+        radii: vec![0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5],
+        attacked: vec![0.25, 0.5, 1.0],
+        steps: 20,
+        passes: 16,
+        predictions: 1000,
+    }
 }
 
 /// Supervised training from scratch beside TRADES with β 6, each with the attack of its own paper: from a random start for
@@ -293,6 +321,7 @@ pub(super) fn paper(set: ImageSet) -> Case {
         peak: 0.1,
         weight_decay: 2e-4,
         ladder: Some(Ladder { images: 1000, auto_attack: true, masking: 0 }),
+        certified: None,
     };
     for encoder in [RANDOM, SIMCLR, DUAL] {
         let branch = if encoder == SIMCLR { Branch::Normal } else { Branch::Adversarial };

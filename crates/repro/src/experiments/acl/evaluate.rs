@@ -82,7 +82,7 @@ impl<'a> Subject<'a> {
     }
 
     /// Images in `[0, 1]` and labels of a block of those that are attacked.
-    fn attacked(&self, start: usize, count: usize) -> (Tensor, Tensor) {
+    pub(super) fn attacked(&self, start: usize, count: usize) -> (Tensor, Tensor) {
         self.block(self.first + start, count)
     }
 

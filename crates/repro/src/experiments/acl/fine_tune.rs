@@ -1,6 +1,7 @@
 //! Robust training with few labels, from a pre-trained encoder or from scratch.
 
 use super::cases::RADIUS;
+use super::certify::Certified;
 use super::evaluate::{Ladder, Subject, measure};
 use super::pretrain::{Setting, fit};
 use super::{ENCODER, PICTURE, picture};
@@ -45,6 +46,9 @@ pub(super) struct TuningParams {
     pub(super) weight_decay: f64,
     /// Ever stronger attacks to compare, and a picture.
     pub(super) ladder: Option<Ladder>,
+    /// Smoothed by noise, and certified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) certified: Option<Certified>,
 }
 
 /// How many labels are used; which ones, the seed draws, and all fine-tunings of a seed have the same.
@@ -92,7 +96,9 @@ impl TuningParams {
             Tuning::LabelsAlone(config) => (self.labels.count(), &config.attack),
         };
         let passes = (2.0 + 0.7 * attack.steps as f64) / 2.0;
-        self.epochs as f64 * images as f64 / 64.0 * passes * self.setting.pass_seconds()
+        // Forward, in evaluation mode.
+        let certified = 0.2 * self.certified.as_ref().map_or(0.0, Certified::passes);
+        (self.epochs as f64 * images as f64 * passes + certified) / 64.0 * self.setting.pass_seconds()
     }
 
     pub(super) fn schedule(&self, steps_per_epoch: u64, epochs: u64) -> Schedule {
@@ -197,6 +203,9 @@ fn judge(
         metrics.extend(ladder.climb(&subject, RADIUS, seed)?);
         metrics.extend(ladder.look(&subject, RADIUS, seed)?);
         picture::save(&subject, seed, PICTURE, context)?;
+    }
+    if let Some(certified) = &params.certified {
+        metrics.extend(certified.measure(&subject, seed)?);
     }
     Ok(metrics)
 }

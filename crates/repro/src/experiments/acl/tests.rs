@@ -163,6 +163,33 @@ fn the_control_of_pseudo_labels_differs_by_the_images_that_have_none() {
 }
 
 #[test]
+fn what_is_smoothed_is_trained_under_its_noise_and_measured_where_claims_ask() {
+    let case = cases::of(&ask(Tier::Standard, None)).unwrap().unwrap();
+    let smoothed: Vec<_> =
+        case.tunings.iter().filter_map(|fine| Some((fine, fine.params.certified.as_ref()?))).collect();
+    let defences = smoothed.iter().map(|(fine, certified)| match &fine.params.tuning {
+        fine_tune::Tuning::Robust(config) => (config.defence, certified.sigma),
+        _ => panic!("{}", fine.label),
+    });
+    let noise = [0.12, 0.25, 0.5].map(|deviation| (Defence::Noise { deviation }, deviation));
+    assert_eq!(defences.collect::<Vec<_>>(), [vec![(Defence::None, 0.25)], noise.to_vec()].concat());
+    for (fine, certified) in smoothed {
+        assert!(fine.encoder.is_none() && fine.params.labels.count() == 6000, "{}", fine.label);
+        assert!([0.0, 0.25, 0.5, 0.75].iter().all(|radius| certified.radii.contains(radius)));
+        assert!(certified.attacked.contains(&0.5) && certified.images <= case.setting.measure.attacked);
+    }
+}
+
+#[test]
+fn a_fine_tuning_that_is_not_smoothed_has_the_description_that_it_had_before() {
+    let case = cases::of(&ask(Tier::Standard, None)).unwrap().unwrap();
+    let plain = case.tunings.iter().find(|fine| fine.params.certified.is_none()).unwrap();
+    let json = serde_json::to_value(&plain.params).unwrap();
+    assert!(json.get("certified").is_none());
+    assert_eq!(serde_json::from_value::<fine_tune::TuningParams>(json).unwrap(), plain.params);
+}
+
+#[test]
 fn the_rate_of_the_paper_tier_falls_after_the_published_epochs() {
     let case = cases::paper(ImageSet::Cifar10);
     let params = &case.tunings[0].params;
