@@ -2,7 +2,7 @@
 
 use super::error::{Error, Result, check_temperature};
 use super::moco::unit_rows;
-use super::nt_xent::{Layout, check, partners};
+use super::nt_xent::{Layout, check, partners, rows_at_a_time};
 use core_tensor::data::{Batch, BatchSource};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor, no_grad};
@@ -141,7 +141,8 @@ pub(crate) fn check_labels(features: &Features, classes: i64) -> Result<()> {
 }
 
 /// Share (%) of views whose most similar other view, by cosine, is the other view of their image: a scalar tensor, so that it
-/// can be a loss's part. Of equally similar views the first counts.
+/// can be a loss's part. Of equally similar views the first counts. Like [`nt_xent`](super::nt_xent) it never holds the whole
+/// similarity matrix of more than 512 views.
 ///
 /// # Errors
 /// [`Error::ViewsLayout`] as [`nt_xent`](super::nt_xent).
@@ -149,9 +150,15 @@ pub fn retrieval_top1(embeddings: &Tensor, layout: Layout) -> Result<Tensor> {
     let rows = check(embeddings, 1.0)?;
     no_grad(|| {
         let unit = unit_rows(&embeddings.detach())?;
-        let similarity = unit.f_mm(&unit.f_tr()?)?;
-        let _ = similarity.f_diagonal(0, 0, 1)?.f_fill_(f64::NEG_INFINITY)?;
-        let hits = similarity.argmax(1, false).f_eq_tensor(&partners(rows, layout, embeddings.device())?)?;
+        let transposed = unit.f_tr()?;
+        let most = rows_at_a_time(rows);
+        let mut nearest = Vec::new();
+        for start in (0..rows).step_by(most as usize) {
+            let similarity = unit.narrow(0, start, most.min(rows - start)).f_mm(&transposed)?;
+            let _ = similarity.f_diagonal(start, 0, 1)?.f_fill_(f64::NEG_INFINITY)?;
+            nearest.push(similarity.argmax(1, false));
+        }
+        let hits = Tensor::f_cat(&nearest, 0)?.f_eq_tensor(&partners(rows, layout, embeddings.device())?)?;
         Ok(hits.to_kind(Kind::Float).mean(Kind::Float) * 100.0)
     })
 }
@@ -159,7 +166,9 @@ pub fn retrieval_top1(embeddings: &Tensor, layout: Layout) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core_tensor::seed::{Purpose, generator};
     use proptest::prelude::*;
+    use rand::Rng;
 
     fn features(vectors: &[f32], width: i64, labels: &[i64]) -> Features {
         Features::new(Tensor::from_slice(vectors).view([-1, width]), Tensor::from_slice(labels)).unwrap()
@@ -178,6 +187,29 @@ mod tests {
         let corners = [1.3, 1.0, 1.0, 1.3, -1.0, -1.0, -1.3, 1.0, -1.0, -1.3, -1.0, 1.0];
         let corners = Tensor::from_slice(&corners).view([4, 3]);
         assert_eq!(retrieval_top1(&corners, Layout::Interleaved).unwrap().double_value(&[]), 100.0);
+    }
+
+    #[test]
+    fn retrieval_of_many_views_takes_blocks_of_which_each_leaves_out_its_own_diagonal() {
+        // So much noise that some partners are nearest and some are not.
+        let (views, noise) = (spread(700, 5, 1), spread(700, 5, 2));
+        let views = Tensor::cat(&[&views, &(&views + noise * 0.3)], 0);
+        let unit = unit_rows(&views).unwrap();
+        let whole = unit.matmul(&unit.tr());
+        let _ = whole.diagonal(0, 0, 1).fill_(f64::NEG_INFINITY);
+        let nearest = Vec::<i64>::try_from(whole.argmax(1, false)).unwrap();
+        let hits =
+            nearest.iter().enumerate().filter(|(view, nearest)| (view + 700) % 1400 == **nearest as usize).count();
+        assert!((100..1300).contains(&hits), "{hits}");
+        let found = retrieval_top1(&views, Layout::Stacked).unwrap().double_value(&[]);
+        assert!((found - 100.0 * hits as f64 / 1400.0).abs() < 1e-4, "{found} %, {hits} by the whole matrix");
+    }
+
+    /// Vectors of uniform numbers from −1 to 1.
+    fn spread(rows: i64, width: i64, seed: u64) -> Tensor {
+        let mut rng = generator(seed, Purpose::Data, 0);
+        let values: Vec<f64> = (0..rows * width).map(|_| rng.random_range(-1.0..1.0)).collect();
+        Tensor::from_slice(&values).view([rows, width])
     }
 
     #[test]

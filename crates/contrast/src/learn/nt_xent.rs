@@ -101,6 +101,11 @@ pub(crate) fn check(embeddings: &Tensor, temperature: f64) -> Result<i64> {
     }
 }
 
+/// Rows of a similarity matrix of so many that exist at a time.
+pub(crate) fn rows_at_a_time(rows: i64) -> i64 {
+    if rows <= WHOLE { rows } else { BLOCK }
+}
+
 /// Value and, if wanted, gradient with respect to the embeddings.
 ///
 /// With `P_ij = exp(s_ij) / Σ_{k≠i} exp(s_ik)` (0 on the diagonal), unit rows `u` and the partner permutation `Π`,
@@ -120,7 +125,7 @@ fn sweep(embeddings: &Tensor, temperature: f64, layout: Layout, wanted: bool) ->
     let partner = unit.f_index_select(0, &partners(rows, layout, embeddings.device())?)?;
     let agreement = (&unit * &partner).f_sum(embeddings.kind())? / temperature;
 
-    let most = if rows <= WHOLE { rows } else { BLOCK };
+    let most = rows_at_a_time(rows);
     let buffer = Tensor::f_empty([most, rows], options)?;
     let mut gradient = if wanted { Some(partner.f_mul_scalar(-2.0)?) } else { None };
     let mut log_sums = Tensor::f_zeros([1], options)?;
