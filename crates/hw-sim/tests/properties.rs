@@ -298,13 +298,31 @@ fn at_density_one_and_eight_bits_every_rival_is_the_dense_machine() {
     assert_eq!((dense.energy_pj(), dense.level_bits(0)), (sparse.energy_pj(), sparse.level_bits(0)));
 }
 
-/// A limit of the model, which `docs/papers/hw-sim.md` names: the chip would multiply what a stride leaves out.
 #[test]
-fn a_stride_costs_scnn_no_cycles() {
+fn scnn_multiplies_what_a_stride_leaves_out() {
     let scnn = Accelerator::preset("scnn-like").unwrap();
-    let strided = Operator::conv2d(64, 64, 3, 2, 1, [16, 32]);
-    let strided = with_bits(Workload::new("strided", vec![Layer::new("conv", strided)]), [8; 3]);
-    assert_eq!((compute(&scnn, &strided), strided.macs().unwrap()), (2 * 4608, even().macs().unwrap()));
+    let conv = |kernel, stride, padding| {
+        let op = Operator::conv2d(64, 64, kernel, stride, padding, [16, 32]);
+        with_bits(Workload::new("conv", vec![Layer::new("conv", op)]), [8; 3])
+    };
+    // As many outputs as `even`, of four times the pixels: tiles of 2 × 4, all 1024 multipliers busy, 64·64·9·512 products.
+    let strided = conv(3, 2, 1);
+    assert_eq!((compute(&scnn, &strided), strided.macs().unwrap()), (4 * 4608, even().macs().unwrap()));
+    // A multiplication for every product, an accumulation for every one that an output takes.
+    let Engine::Scnn(engine) = &scnn.engine else { panic!("{:?}", scnn.engine) };
+    let macs = even().macs().unwrap() as f64;
+    let expected = macs * (4.0 * scnn.mac_pj(8, 8) + engine.accumulator_pj);
+    let found = cost(&scnn, &strided).layers[0].mac_pj;
+    assert!((found / expected - 1.0).abs() < 1e-12, "{found} pJ, expected {expected}");
+    // Where outputs are a pixel apart, nothing is left out: so it is the same convolution on all of the input.
+    let whole = cost(&scnn, &conv(3, 1, 1)).layers[0].mac_pj;
+    assert!((whole / (4.0 * macs * (scnn.mac_pj(8, 8) + engine.accumulator_pj)) - 1.0).abs() < 1e-12);
+    assert_eq!(compute(&scnn, &conv(3, 1, 1)), 4 * 4608);
+    // Between windows of one pixel that stand four apart the chip multiplies, after the last it does not.
+    let apart = conv(1, 4, 0);
+    let found = cost(&scnn, &apart).layers[0].mac_pj;
+    let (taken, made) = ((64 * 64 * 4 * 8) as f64, (64 * 64 * 13 * 29) as f64);
+    assert!((found / (made * scnn.mac_pj(8, 8) + taken * engine.accumulator_pj) - 1.0).abs() < 1e-12);
 }
 
 #[test]

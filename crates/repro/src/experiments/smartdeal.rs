@@ -44,7 +44,7 @@ const MOVING_REVISION: u32 = 6;
 /// The same for those of the network on images.
 const MOVING_IMAGES_REVISION: u32 = 6;
 /// The same for inference and for training priced on accelerator models.
-const PRICE_REVISION: u32 = 3;
+const PRICE_REVISION: u32 = 4;
 const TRAINING_PRICE_REVISION: u32 = 3;
 
 /// Seeds of the small network that learns in form; of all else there are three.
