@@ -155,6 +155,26 @@ fn the_object_follows_mouse_finger_and_keys_and_the_numbers_are_those_of_the_map
     let gap = browser.shown(0) - exact(&maps[1], "layer2", [1, 1], [7, 12]);
     assert!(gap.abs() < 1e-3, "{gap}");
 
+    // Beside the objects their mean: of similarities, and of whether the class is that at the anchor.
+    browser.choose("object", "2");
+    let mean = maps.iter().map(|maps| exact(maps, "layer2", [1, 1], [7, 12])).sum::<f64>() / 2.0;
+    assert!((browser.shown(0) - mean).abs() < 1e-3 && (browser.shown(1) - mean).abs() < 1e-3, "{mean}");
+    let alike = maps.iter().filter(|maps| {
+        let at = |position| maps.predictions().unwrap().classes[study.grid.index(Anchor::At(position)).unwrap()];
+        at([7, 12]) == at([1, 1])
+    });
+    let share = 50 * alike.count();
+    let rows = browser.value("document.querySelector('table').innerText");
+    let rows = rows.as_str().unwrap();
+    assert!(rows.contains(&format!("class as at the anchor\t{share} %")), "{share} % in {rows:?}");
+    browser.choose("view", "prediction");
+    assert_eq!(browser.value("document.getElementById('error').textContent"), "");
+    browser.choose("view", "similarity");
+    let fragment = browser.value("location.hash");
+    browser.open(&path, fragment.as_str().unwrap());
+    assert_eq!(browser.value("document.getElementById('object').selectedOptions[0].text"), "mean of all");
+    browser.choose("object", "1");
+
     // The address holds the state: opened again, it is the same page.
     let fragment = browser.value("location.hash");
     browser.open(&path, fragment.as_str().unwrap());
