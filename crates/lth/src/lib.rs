@@ -18,6 +18,7 @@ pub mod criterion;
 mod distill;
 mod early_bird;
 mod error;
+mod gradual;
 mod imp;
 mod mask;
 mod masked;
@@ -35,13 +36,14 @@ pub use core_tensor::optim::NamedTensors;
 pub use distill::{DistillConfig, Distillation, Reduction};
 pub use early_bird::{EarlyBird, EarlyBirdConfig, Sighting};
 pub use error::{Error, Result};
+pub use gradual::{GradualConfig, GradualPruner};
 pub use imp::{FirstRound, Imp, ImpConfig};
 pub use mask::{Mask, MaskRecord, MaskSet};
 pub use masked::MaskObserver;
 pub use prunable::{Choice, NamedTensor, Prunable, trainable_variables};
 pub use rewind::{Retraining, Rewind, Snapshots, copies, reinitialise};
 pub use schedule::{PruningSchedule, ladder_density};
-pub use selector::{Amount, EmptyLayer, Scope, Selector};
+pub use selector::{Amount, EmptyLayer, Indivisible, NOfM, Scope, Selector};
 pub use ticket::{Ticket, TicketRecord, architecture_digest, restore};
 
 #[cfg(doctest)]

@@ -83,7 +83,7 @@ impl MaskObserver {
 
     /// Sets the optimizer's memory of dropped weights (momentum, second moments) to 0, so that nothing from before the
     /// mask lingers.
-    fn mask_state(&mut self, optimizer: &dyn Optimizer) -> Result<()> {
+    pub(crate) fn mask_state(&mut self, optimizer: &dyn Optimizer) -> Result<()> {
         for (name, tensor) in optimizer.state() {
             let owner = |layer: &&mut Layer| {
                 let rest = name.strip_prefix(layer.name.as_str());
@@ -198,4 +198,4 @@ fn laid_out(mask: &Mask, strides: &[i64]) -> Bits {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -18,6 +18,16 @@ pub enum Rank {
     Magnitude,
 }
 
+impl Rank {
+    /// An integer that orders as finite numbers rank.
+    pub(crate) fn key(self, value: f32) -> u32 {
+        match self {
+            Self::Value => value_key(value),
+            Self::Magnitude => magnitude_key(value),
+        }
+    }
+}
+
 /// The numbers of one tensor, and which of them are in the running.
 #[derive(Clone, Copy)]
 pub(crate) struct Candidates<'a> {

@@ -1,10 +1,14 @@
 //! From scores to masks.
 
+mod n_of_m;
+
+pub use n_of_m::{Indivisible, NOfM};
+
 use crate::bits::Bits;
 use crate::criterion::{LayerScores, Scores};
 use crate::mask::{Mask, MaskSet};
 use crate::memory::HostValues;
-use crate::select::{Candidates, drop_smallest};
+use crate::select::{Candidates, Unrankable, drop_smallest};
 use crate::{Error, Result};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
@@ -42,6 +46,9 @@ pub enum Scope {
     /// [`Amount::AsScoped`]. So it is for [`Selector::prune`] alone: [`Imp`](crate::Imp) and
     /// [`PruningSchedule`](crate::PruningSchedule) bring amounts of their own and refuse it.
     LayerDensities(IndexMap<String, f64>),
+    /// The same number of every few neighbours. Takes no other amount than [`Amount::AsScoped`], like the densities of single
+    /// tensors, and [`Selector::min_per_layer`] has no say.
+    NOfM(NOfM),
 }
 
 /// What to do about a layer that would keep nothing.
@@ -65,7 +72,7 @@ pub enum Amount {
     Rate(f64),
     /// This many of the survivors (of each tensor, in the per-layer scope).
     Count(usize),
-    /// What [`Scope::LayerDensities`] says.
+    /// What [`Scope::LayerDensities`] or [`Scope::NOfM`] says.
     AsScoped,
 }
 
@@ -85,12 +92,31 @@ impl Selector {
         Self { scope: Scope::LayerDensities(densities), ..Self::default() }
     }
 
-    /// A short name for records: `global`, `per_layer`, `layer_densities`.
+    /// The best `keep` of every `of` consecutive input channels: see [`NOfM`]. It refuses layers that do not divide; the first
+    /// convolution on an image is one.
+    ///
+    /// ```
+    /// use lth::{Amount, Selector, criterion::{Criterion, Magnitude}};
+    /// use tch::Tensor;
+    ///
+    /// let weight = Tensor::from_slice(&[0.1_f32, -0.9, 0.5, 0.3, 2.0, 1.0, -3.0, 0.0]).view([2, 4]);
+    /// let scores = Magnitude.score(&[("fc.weight".to_owned(), weight)], None)?;
+    /// let mask = Selector::n_of_m(2, 4).prune(&scores, Amount::AsScoped, None)?;
+    /// let kept: Vec<_> = (0..8).filter(|index| mask["fc.weight"].keeps(*index) == Some(true)).collect();
+    /// assert_eq!(kept, [1, 2, 4, 6]);
+    /// # Ok::<(), lth::Error>(())
+    /// ```
+    pub fn n_of_m(keep: usize, of: usize) -> Self {
+        Self { scope: Scope::NOfM(NOfM { keep, of, indivisible: Indivisible::Refuse }), ..Self::default() }
+    }
+
+    /// A short name for records: `global`, `per_layer`, `layer_densities`, `n_of_m`.
     pub fn name(&self) -> &'static str {
         match self.scope {
             Scope::Global => "global",
             Scope::PerLayer => "per_layer",
             Scope::LayerDensities(_) => "layer_densities",
+            Scope::NOfM(_) => "n_of_m",
         }
     }
 
@@ -130,6 +156,11 @@ impl Selector {
                     Ok(Amount::Density(density))
                 })?
             }
+            Scope::NOfM(pattern) => {
+                self.takes(amount)?;
+                pattern.validate()?;
+                layers.iter().map(|layer| pattern.kept(layer, scores.rank)).collect::<Result<Vec<_>>>()?
+            }
         };
         let masks = layers.iter().zip(kept).map(|(layer, kept)| layer.mask(&kept));
         let mask = MaskSet::from_layers(masks);
@@ -146,12 +177,17 @@ impl Selector {
     /// Checks that the scope can be asked for an amount.
     ///
     /// # Errors
-    /// [`Error::Setting`] for given densities with another amount than theirs.
+    /// [`Error::Setting`] for given densities, or so many of a group, with another amount than theirs.
     pub(crate) fn takes(&self, amount: Amount) -> Result<()> {
-        if matches!(self.scope, Scope::LayerDensities(_)) && amount != Amount::AsScoped {
-            return Err(Error::setting("amount", "`AsScoped` with given densities", format!("{amount:?}")));
+        let expected = match self.scope {
+            Scope::LayerDensities(_) => "`AsScoped` with given densities",
+            Scope::NOfM(_) => "`AsScoped` with so many of a group",
+            Scope::Global | Scope::PerLayer => return Ok(()),
+        };
+        if amount == Amount::AsScoped {
+            return Ok(());
         }
-        Ok(())
+        Err(Error::setting("amount", expected, format!("{amount:?}")))
     }
 
     /// How many units [`prune`](Self::prune) drops in all, which can be told without scores.
@@ -199,10 +235,7 @@ impl Selector {
             layers.iter().map(|layer| Units { all: layer.units, alive: layer.alive_units() }).collect();
         let count = self.count(&units, amount, beyond)?;
         let rank = |candidates: &[Candidates], count: usize| {
-            drop_smallest(candidates, scores.rank, count).map_err(|found| {
-                let Layer { name, values, .. } = &layers[found.tensor];
-                Error::NotFinite { tensor: (*name).to_owned(), index: found.index, value: values.values()[found.index] }
-            })
+            drop_smallest(candidates, scores.rank, count).map_err(|found| layers[found.tensor].unrankable(&found))
         };
         let candidates: Vec<_> = layers.iter().map(Layer::candidates).collect();
         if self.min_per_layer == 0 {
@@ -210,10 +243,8 @@ impl Selector {
         }
         let best = |layer: &Layer| -> Result<Bits> {
             let spare = layer.alive_units().saturating_sub(self.min_per_layer);
-            let mut kept = drop_smallest(&[layer.candidates()], scores.rank, spare).map_err(|found| {
-                let value = layer.values.values()[found.index];
-                Error::NotFinite { tensor: layer.name.to_owned(), index: found.index, value }
-            })?;
+            let mut kept =
+                drop_smallest(&[layer.candidates()], scores.rank, spare).map_err(|found| layer.unrankable(&found))?;
             Ok(kept.remove(0))
         };
         let protected = layers.iter().map(best).collect::<Result<Vec<_>>>()?;
@@ -312,6 +343,11 @@ impl<'a> Layer<'a> {
 
     fn alive_units(&self) -> usize {
         self.alive.as_ref().map_or(self.units, Bits::count_ones)
+    }
+
+    fn unrankable(&self, found: &Unrankable) -> Error {
+        let value = self.values.values()[found.index];
+        Error::NotFinite { tensor: self.name.to_owned(), index: found.index, value }
     }
 
     fn candidates(&self) -> Candidates<'_> {

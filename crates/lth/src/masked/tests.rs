@@ -35,7 +35,8 @@ impl BatchSource for Noise {
     }
 }
 
-fn lenet() -> (nn::VarStore, Box<dyn Network>) {
+/// Weights that no other test has a hand in.
+pub(crate) fn lenet() -> (nn::VarStore, Box<dyn Network>) {
     let store = nn::VarStore::new(Device::Cpu);
     let network = Architecture::LeNet300100 { classes: 10 }.build(&store.root(), &Standard).unwrap();
     for (place, (_, mut variable)) in (0..).zip(trainable_variables(&store)) {

@@ -321,3 +321,87 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn n_of_m_keeps_the_best_of_each_group_of_input_channels_tap_by_tap() {
+    // One filter, four channels, two taps: rows are channels. The first tap has 1, 3, 5, 7, the second 8, 6, 4, 2.
+    let taps = [1.0, 8.0, -3.0, 6.0, 5.0, -4.0, 7.0, 2.0].map(|value: f32| value);
+    let weights = [("conv.weight".to_owned(), Tensor::from_slice(&taps).view([1, 4, 1, 2]))];
+    let mask = magnitude(&Selector::n_of_m(2, 4), &weights, Amount::AsScoped).unwrap();
+    assert_eq!(bits(&mask, "conv.weight"), [0, 1, 0, 1, 1, 0, 1, 0]);
+    // Groups do not look at each other, nor do filters.
+    let weights =
+        [("fc.weight".to_owned(), Tensor::from_slice(&[9_f32, 8.0, 1.0, 2.0, 3.0, 4.0, 7.0, 7.0]).view([2, 4]))];
+    let mask = magnitude(&Selector::n_of_m(1, 2), &weights, Amount::AsScoped).unwrap();
+    // Among equals the first goes.
+    assert_eq!(bits(&mask, "fc.weight"), [1, 0, 0, 1, 0, 1, 0, 1]);
+}
+
+#[test]
+fn n_of_m_leaves_what_an_earlier_mask_dropped() {
+    let weights =
+        [("fc.weight".to_owned(), Tensor::from_slice(&[4_f32, 3.0, 2.0, 1.0, 4.0, 3.0, 2.0, 1.0]).view([1, 8]))];
+    let earlier = MaskSet::from_tensors(&[(
+        "fc.weight".to_owned(),
+        Tensor::from_slice(&[0_u8, 1, 1, 1, 0, 0, 0, 1]).view([1, 8]),
+    )]);
+    let scores = Magnitude.score(&weights, None).unwrap();
+    let mask = Selector::n_of_m(2, 4).prune(&scores, Amount::AsScoped, Some(&earlier.unwrap())).unwrap();
+    assert_eq!(bits(&mask, "fc.weight"), [0, 1, 1, 0, 0, 0, 0, 1]);
+}
+
+#[test]
+fn layers_that_do_not_divide_are_refused_or_kept() {
+    let weights = [
+        ("conv1.weight".to_owned(), Tensor::from_slice(&distinct(27)).view([1, 3, 3, 3])),
+        ("bn.weight".to_owned(), Tensor::from_slice(&distinct(4))),
+        ("conv2.weight".to_owned(), Tensor::from_slice(&distinct(36)).view([1, 4, 3, 3])),
+    ];
+    let error = magnitude(&Selector::n_of_m(2, 4), &weights, Amount::AsScoped).unwrap_err().to_string();
+    assert!(error.starts_with("`conv1.weight`: expected a multiple of 4 input channels"), "{error}");
+    let pattern = NOfM { keep: 2, of: 4, indivisible: Indivisible::Keep };
+    let keeping = Selector { scope: Scope::NOfM(pattern), ..Selector::default() };
+    let mask = magnitude(&keeping, &weights, Amount::AsScoped).unwrap();
+    let survivors = ["conv1.weight", "bn.weight", "conv2.weight"].map(|name| mask[name].survivors());
+    assert_eq!(survivors, [27, 4, 18]);
+}
+
+#[test]
+fn settings_of_n_of_m_outside_their_range_are_refused() {
+    let weights = [("fc.weight".to_owned(), Tensor::from_slice(&distinct(8)).view([2, 4]))];
+    let refuse = |selector: &Selector, amount| magnitude(selector, &weights, amount).unwrap_err().to_string();
+    assert_eq!(refuse(&Selector::n_of_m(0, 4), Amount::AsScoped), "keep is 0, expected 1 to the 4 of a group");
+    assert_eq!(refuse(&Selector::n_of_m(5, 4), Amount::AsScoped), "keep is 5, expected 1 to the 4 of a group");
+    assert!(refuse(&Selector::n_of_m(0, 0), Amount::AsScoped).contains("keep is 0"));
+    let density = refuse(&Selector::n_of_m(2, 4), Amount::Density(0.5));
+    assert_eq!(density, "amount is Density(0.5), expected `AsScoped` with so many of a group");
+    let broken = [("fc.weight".to_owned(), Tensor::from_slice(&[1_f32, f32::NAN, 1.0, 1.0]).view([1, 4]))];
+    let error = magnitude(&Selector::n_of_m(2, 4), &broken, Amount::AsScoped).unwrap_err();
+    assert!(matches!(error, Error::NotFinite { index: 1, .. }), "{error}");
+    let filters = FilterNorm { p: 1.0 }.score(&weights, None).unwrap();
+    let error = Selector::n_of_m(2, 4).prune(&filters, Amount::AsScoped, None).unwrap_err().to_string();
+    assert!(error.contains("a score for each weight"), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn every_group_keeps_its_largest(
+        keep in 1_usize..4, spare in 0_usize..3, groups in 1_usize..4, filters in 1_usize..4, taps in 1_usize..4, seed in 1_u64..1000,
+    ) {
+        let of = keep + spare;
+        let count = filters * groups * of * taps;
+        let values: Vec<f32> = (0..count as u64).map(|i| ((i + seed) * 7919 % 1009) as f32 - 500.0).collect();
+        let shape = [filters, groups * of, taps].map(|side| side as i64);
+        let weights = [("w".to_owned(), Tensor::from_slice(&values).view(shape))];
+        let mask = magnitude(&Selector::n_of_m(keep, of), &weights, Amount::AsScoped).unwrap();
+        prop_assert_eq!(mask.survivors() * of, count * keep);
+        for (filter, group, tap) in (0..filters).flat_map(|f| (0..groups).flat_map(move |g| (0..taps).map(move |t| (f, g, t)))) {
+            let members = (0..of).map(|member| (filter * groups * of + group * of + member) * taps + tap);
+            let (kept, dropped): (Vec<usize>, Vec<usize>) = members.partition(|&index| mask["w"].keeps(index) == Some(true));
+            prop_assert_eq!(kept.len(), keep);
+            let least = kept.iter().map(|&index| values[index].abs()).fold(f32::INFINITY, f32::min);
+            prop_assert!(dropped.iter().all(|&index| values[index].abs() <= least));
+        }
+    }
+}

@@ -11,7 +11,8 @@ use std::path::Path;
 use tch::Kind;
 
 /// A page with an object to drag, maps of any number of models side by side under one colour scale, any position as the anchor,
-/// any layer, cross-sections, profiles and predictions, one object at a time or the mean of all. Works from disk, by mouse, touch and keyboard.
+/// any layer, cross-sections, profiles and predictions, one object at a time or the mean of all. Works from disk, by mouse, touch and
+/// keyboard.
 ///
 /// Features are kept projected on their first principal components, in 16 bits, so that the page can compute the similarity to any
 /// anchor; it shows the largest error of the projection over the five anchors of the paper.
