@@ -14,6 +14,7 @@
 //! | the same at a fraction of the cost, exactly | [`reuse::ConvProgram`] |
 //! | numbers of a map | [`SimilarityMap`]: local and global drop, jaggedness, profile, stride spectrum, repetition |
 //! | consistency of a classifier | [`CropConsistency`], [`circular_consistency`], [`roll_change`], [`ShiftMaps::one_step_changes`] |
+//! | whether a layer's maps move as the image does | [`equivariance_error`] |
 //! | whether features say where the object is | [`LinearSvm::separability`], [`arithmetic`] |
 //! | to see it all and drag the object about | [`Page`] |
 //! | networks that do better | [`AntiAlias`]: [`BlurPool2d`], [`ApsPool2d`], circular or full borders |
@@ -22,6 +23,7 @@ mod antialias;
 mod aps;
 mod blur;
 mod consistency;
+mod equivariance;
 mod error;
 mod extractor;
 mod grid;
@@ -37,6 +39,7 @@ pub use antialias::{AntiAlias, AntiAliasConfig, Borders, Reduction};
 pub use aps::{ApsConfig, ApsNorm, ApsPool2d, OddSides};
 pub use blur::{BlurConfig, BlurPadding, BlurPool2d, binomial_taps};
 pub use consistency::{CropConsistency, Neighbours, RollChange, circular_consistency, roll_change};
+pub use equivariance::equivariance_error;
 pub use error::{Error, Result};
 pub use extractor::{FeatureExtractor, LOGITS, MapFeature, NetworkProbe};
 pub use grid::{Anchor, ShiftGrid};
