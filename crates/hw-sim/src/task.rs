@@ -58,7 +58,10 @@ pub struct Shape {
     pub stride: [u64; 2],
     /// Vertical and horizontal distance between taps.
     pub dilation: [u64; 2],
-    /// Distinct words of input, weight and output over all groups and samples; padding zeros are not words.
+    /// Rows and columns of a map of the input, without padding, whether windows reach all of it or not.
+    pub input: [u64; 2],
+    /// Distinct words of input, weight and output over all groups and samples; padding zeros are not words, and what lies between
+    /// windows is none.
     pub words: [u64; 3],
 }
 
@@ -95,9 +98,11 @@ impl Shape {
     /// The first size of 0, or MACs or words past 2^56, the most that engines count with.
     pub fn validate(&self, layer: &str) -> Result<(), HwError> {
         let nothing = |field: &str| HwError::field(format!("layer `{layer}`"), field, "at least 1", 0);
-        let Self { groups, n, k, c, y, x, r, s, stride, dilation, words } = *self;
+        let Self { groups, n, k, c, y, x, r, s, stride, dilation, input, words } = *self;
         let bounds = [groups, n, k, c, y, x, r, s];
         let steps = [
+            ("input rows", input[0]),
+            ("input columns", input[1]),
             ("vertical stride", stride[0]),
             ("horizontal stride", stride[1]),
             ("vertical dilation", dilation[0]),
@@ -108,6 +113,7 @@ impl Shape {
             return Err(nothing(field));
         }
         product(layer, &bounds, "MACs")?;
+        product(layer, &[groups, n, c, input[0], input[1]], "input pixels")?;
         for (quantity, count) in ["input words", "weight words", "output words"].into_iter().zip(words) {
             if count == 0 {
                 return Err(nothing(quantity));
@@ -190,7 +196,8 @@ impl Task {
             Pass::Forward => forward,
             Pass::InputGradient => {
                 let [input, weight, output] = forward.words;
-                Shape { k: forward.c, c: forward.k, stride: [1; 2], words: [output, weight, input], ..forward }
+                let Shape { k: c, c: k, y, x, .. } = forward;
+                Shape { k, c, stride: [1; 2], input: [y, x], words: [output, weight, input], ..forward }
             }
             Pass::WeightGradient => {
                 let [input, weight, output] = forward.words;
@@ -203,6 +210,7 @@ impl Task {
                     s: 1,
                     stride: [1; 2],
                     dilation: [1; 2],
+                    input: [1, forward.c * forward.r * forward.s],
                     words: [input, output, weight],
                     ..forward
                 }
@@ -292,6 +300,7 @@ fn forward_shape(layer: &Layer, batch: u64) -> Result<Shape, HwError> {
                 s: kernel[1],
                 stride,
                 dilation,
+                input,
                 words: words.map(|count| count as u64),
             }
         }
@@ -314,14 +323,16 @@ fn forward_shape(layer: &Layer, batch: u64) -> Result<Shape, HwError> {
             product_shape(groups, 1, m, n, k, words)
         }
     };
-    let Shape { groups, n, k, c, y, x, r, s, .. } = shape;
+    let Shape { groups, n, k, c, y, x, r, s, input, .. } = shape;
     wide(&[groups, n, k, c, y, x, r, s], "MACs")?;
+    wide(&[groups, n, c, input[0], input[1]], "input pixels")?;
     Ok(shape)
 }
 
 fn product_shape(groups: u64, n: u64, rows: u64, k: u64, c: u64, words: [u128; 3]) -> Shape {
     let (stride, dilation) = ([1; 2], [1; 2]);
-    Shape { groups, n, k, c, y: 1, x: rows, r: 1, s: 1, stride, dilation, words: words.map(|count| count as u64) }
+    let (input, words) = ([1, rows], words.map(|count| count as u64));
+    Shape { groups, n, k, c, y: 1, x: rows, r: 1, s: 1, stride, dilation, input, words }
 }
 
 #[cfg(test)]
@@ -371,6 +382,7 @@ mod tests {
         let huge = Shape { n: 1 << 40, y: 1 << 40, ..good };
         for (shape, message) in [
             (Shape { r: 0, ..good }, "layer `fc`: r is 0, expected at least 1"),
+            (Shape { input: [0, 1], ..good }, "layer `fc`: input rows is 0, expected at least 1"),
             (Shape { stride: [1, 0], ..good }, "layer `fc`: horizontal stride is 0, expected at least 1"),
             (Shape { words: [4, 0, 5], ..good }, "layer `fc`: weight words is 0, expected at least 1"),
             (huge, "layer `fc`: its MACs do not fit in 64 bits"),

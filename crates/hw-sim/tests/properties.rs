@@ -299,30 +299,38 @@ fn at_density_one_and_eight_bits_every_rival_is_the_dense_machine() {
 }
 
 #[test]
-fn scnn_multiplies_what_a_stride_leaves_out() {
+fn scnn_holds_and_multiplies_all_of_its_input() {
     let scnn = Accelerator::preset("scnn-like").unwrap();
-    let conv = |kernel, stride, padding| {
-        let op = Operator::conv2d(64, 64, kernel, stride, padding, [16, 32]);
+    let Engine::Scnn(engine) = &scnn.engine else { panic!("{:?}", scnn.engine) };
+    // 64 channels to 64, all dense, 8 bits; stored dense, that being smaller than run lengths.
+    let conv = |kernel, stride, padding, input| {
+        let op = Operator::conv2d(64, 64, kernel, stride, padding, input);
         with_bits(Workload::new("conv", vec![Layer::new("conv", op)]), [8; 3])
     };
-    // As many outputs as `even`, of four times the pixels: tiles of 2 × 4, all 1024 multipliers busy, 64·64·9·512 products.
-    let strided = conv(3, 2, 1);
-    assert_eq!((compute(&scnn, &strided), strided.macs().unwrap()), (4 * 4608, even().macs().unwrap()));
-    // A multiplication for every product, an accumulation for every one that an output takes.
-    let Engine::Scnn(engine) = &scnn.engine else { panic!("{:?}", scnn.engine) };
-    let macs = even().macs().unwrap() as f64;
-    let expected = macs * (4.0 * scnn.mac_pj(8, 8) + engine.accumulator_pj);
-    let found = cost(&scnn, &strided).layers[0].mac_pj;
-    assert!((found / expected - 1.0).abs() < 1e-12, "{found} pJ, expected {expected}");
-    // Where outputs are a pixel apart, nothing is left out: so it is the same convolution on all of the input.
-    let whole = cost(&scnn, &conv(3, 1, 1)).layers[0].mac_pj;
-    assert!((whole / (4.0 * macs * (scnn.mac_pj(8, 8) + engine.accumulator_pj)) - 1.0).abs() < 1e-12);
-    assert_eq!(compute(&scnn, &conv(3, 1, 1)), 4 * 4608);
-    // Between windows of one pixel that stand four apart the chip multiplies, after the last it does not.
-    let apart = conv(1, 4, 0);
-    let found = cost(&scnn, &apart).layers[0].mac_pj;
-    let (taken, made) = ((64 * 64 * 4 * 8) as f64, (64 * 64 * 13 * 29) as f64);
-    assert!((found / (made * scnn.mac_pj(8, 8) + taken * engine.accumulator_pj) - 1.0).abs() < 1e-12);
+    // Kernel, stride, padding, input; then by hand: pixels held, taps that outputs take, and cycles: 64 maps × 8 groups of 8 filters ×
+    // fours of a tile's pixels × fours of a group's weights.
+    for (kernel, stride, padding, input, pixels, taken, cycles) in [
+        // As many outputs as `even`, of four times the pixels: tiles of 2 × 4, all 1024 multipliers busy.
+        (3, 2, 1, [16, 32], 512, 9 * 128, 64 * 8 * 2 * 18),
+        // Nothing is left out.
+        (3, 1, 1, [16, 32], 512, 9 * 512, 64 * 8 * 2 * 18),
+        // Between windows of one pixel that stand four apart, and after the last of them.
+        (1, 4, 0, [16, 32], 512, 4 * 8, 64 * 8 * 2 * 2),
+        // Of one output, at any stride: each of 49 pixels meets each of 49 weights.
+        (7, 1, 0, [7, 7], 49, 49, 64 * 8 * 98),
+        (7, 7, 0, [7, 7], 49, 49, 64 * 8 * 98),
+        // Padding is not held. Windows reach into it: 144 taps, of which the chip makes those within the map.
+        (3, 2, 1, [7, 7], 49, 9 * 16, 64 * 8 * 18),
+    ] {
+        let net = conv(kernel, stride, padding, input);
+        assert_eq!(net.macs().unwrap(), 64 * 64 * taken, "{net:?}");
+        let found = &cost(&scnn, &net).layers[0];
+        let products = (64 * 64 * pixels * kernel * kernel) as f64;
+        let expected = products * scnn.mac_pj(8, 8) + (64 * 64 * taken) as f64 * engine.accumulator_pj;
+        assert!((found.mac_pj / expected - 1.0).abs() < 1e-12, "{net:?}: {} pJ, expected {expected}", found.mac_pj);
+        let input = found.traffic.iter().find(|it| it.level == 0 && it.operand == OperandKind::Input).unwrap();
+        assert_eq!((found.compute_cycles, input.read_bits), (cycles, 8 * 64 * pixels), "{net:?}");
+    }
 }
 
 #[test]

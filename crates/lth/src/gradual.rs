@@ -1,7 +1,7 @@
 //! Pruning in the course of one training.
 
 use crate::criterion::Criterion;
-use crate::mask::MaskSet;
+use crate::mask::{Mask, MaskSet};
 use crate::masked::MaskObserver;
 use crate::prunable::{NamedTensor, Prunable};
 use crate::schedule::PruningSchedule;
@@ -136,9 +136,9 @@ impl<'a> GradualPruner<'a> {
         let done = done.ok_or_else(|| mismatch(DONE, "a number of prunings that the schedule does not have"))?;
         let masks = self.weights.iter().map(|(name, _)| {
             let mask = state.get(&format!("{MASK}{name}")).ok_or_else(|| mismatch(name, "no mask"))?;
-            Ok((name.clone(), mask.shallow_clone()))
+            Ok((name.clone(), Mask::from_tensor(name, mask)?))
         });
-        Ok((done, MaskSet::from_tensors(&masks.collect::<Result<Vec<_>>>()?)?))
+        Ok((done, MaskSet::from_layers(masks.collect::<Result<Vec<_>>>()?)))
     }
 }
 

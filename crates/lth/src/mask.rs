@@ -24,6 +24,23 @@ pub struct Mask {
 }
 
 impl Mask {
+    /// A mask given as a tensor of zeros and ones.
+    ///
+    /// # Errors
+    /// [`Error::NotBinary`] for another entry.
+    pub(crate) fn from_tensor(name: &str, tensor: &Tensor) -> Result<Self> {
+        // In the tensor's own kind: as `f32`, 1e-60 would be 0.
+        let neither = tensor.f_ne(0.0)?.f_logical_and(&tensor.f_ne(1.0)?)?.f_flatten(0, -1)?.f_nonzero()?;
+        if neither.size()[0] > 0 {
+            let index = neither.int64_value(&[0, 0]);
+            let value = tensor.f_flatten(0, -1)?.f_double_value(&[index])?;
+            return Err(Error::NotBinary { name: name.to_owned(), index: index as usize, value });
+        }
+        let host = HostValues::new(name, &tensor.f_to_kind(Kind::Float)?)?;
+        let bits = Bits::from_bools(host.values().iter().map(|value| *value == 1.0));
+        Ok(Self::new(tensor.size(), bits))
+    }
+
     pub(crate) fn new(shape: Vec<i64>, bits: Bits) -> Self {
         debug_assert_eq!(shape.iter().product::<i64>(), bits.len() as i64);
         Self { shape, bits }
@@ -113,17 +130,9 @@ impl MaskSet {
     pub fn from_tensors(tensors: &[NamedTensor]) -> Result<Self> {
         let mut layers = IndexMap::new();
         for (name, tensor) in tensors {
-            // In the tensor's own kind: as `f32`, 1e-60 would be 0.
-            let neither = tensor.f_ne(0.0)?.f_logical_and(&tensor.f_ne(1.0)?)?.f_flatten(0, -1)?.f_nonzero()?;
-            if neither.size()[0] > 0 {
-                let index = neither.int64_value(&[0, 0]);
-                let value = tensor.f_flatten(0, -1)?.f_double_value(&[index])?;
-                return Err(Error::NotBinary { name: name.clone(), index: index as usize, value });
-            }
-            let host = HostValues::new(name, &tensor.f_to_kind(Kind::Float)?)?;
-            let bits = Bits::from_bools(host.values().iter().map(|value| *value == 1.0));
+            let mask = Mask::from_tensor(name, tensor)?;
             let weight = name.strip_suffix("_mask").unwrap_or(name);
-            if layers.insert(weight.to_owned(), Mask::new(tensor.size(), bits)).is_some() {
+            if layers.insert(weight.to_owned(), mask).is_some() {
                 return Err(Error::mismatch(weight, "one mask", "two"));
             }
         }

@@ -5,6 +5,7 @@
 mod browser;
 
 use browser::Browser;
+use indexmap::IndexMap;
 use serde_json::{Value, json};
 use std::path::Path;
 use tch::Tensor;
@@ -169,6 +170,12 @@ fn the_object_follows_mouse_finger_and_keys_and_the_numbers_are_those_of_the_map
     assert!(rows.contains(&format!("class as at the anchor\t{share} %")), "{share} % in {rows:?}");
     browser.choose("view", "prediction");
     assert_eq!(browser.value("document.getElementById('error').textContent"), "");
+    // The darkest colour of the legend is there, as it is not where classes have colours of their own.
+    let darkest = "document.getElementById('legend').getContext('2d').getImageData(0, 0, 1, 1).data[3]";
+    assert_eq!(browser.value(darkest), 255);
+    browser.choose("object", "0");
+    assert_eq!(browser.value(darkest), 0);
+    browser.choose("object", "2");
     browser.choose("view", "similarity");
     let fragment = browser.value("location.hash");
     browser.open(&path, fragment.as_str().unwrap());
@@ -186,6 +193,48 @@ fn the_object_follows_mouse_finger_and_keys_and_the_numbers_are_those_of_the_map
     for view in ["difference", "prediction"] {
         browser.choose("view", view);
         assert_eq!(browser.value("document.getElementById('error').textContent"), "", "{view}");
+    }
+}
+
+#[test]
+fn the_mean_of_objects_is_one_of_their_pictures_too_and_models_without_classes_show_none() {
+    let Some(mut browser) = Browser::start() else { return };
+    let study = ShiftStudy::new(ShiftGrid::new([40, 40], [20, 20], 1).unwrap(), Placer::on_colour(vec![0.0]));
+    let maps = waves(study.grid, 1, 12, 0.2);
+    let without = IndexMap::from([("layer1".to_owned(), maps.features("layer1").unwrap().shallow_clone())]);
+    let without = ShiftMaps::new(study.grid, without, Similarity::Cosine, None).unwrap();
+    // White, but for the right half of one and the left half of the other, which one sees through.
+    let half = |left: f32| {
+        let alpha = (0..400).map(|at| if at % 20 < 10 { left } else { 1.0 - left }).collect();
+        Sprite::new(Picture::new(1, [20, 20], vec![1.0; 400]).unwrap(), alpha).unwrap()
+    };
+    let mut page = Page::new("t", "c", study.grid, study.placer, &[], PageConfig::default()).unwrap();
+    page.object("left", &half(1.0)).unwrap().object("right", &half(0.0)).unwrap();
+    page.model("silent", "", &[&without, &without]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("page.html");
+    page.write(&path).unwrap();
+    browser.open(&path, "#object=2");
+    let grey = |browser: &mut Browser, column: usize| {
+        let scale = "const scene = document.getElementById('scene'), side = scene.width / 40;";
+        let pixel =
+            format!("[...scene.getContext('2d').getImageData(Math.round(side * {column}), side * 19, 1, 1).data][0]");
+        browser.value(&format!("(() => {{ {scale} return {pixel}; }})()")).as_f64().unwrap()
+    };
+    // Columns 9 to 28 hold the objects: half of white on either side.
+    for column in [12, 25] {
+        let found = grey(&mut browser, column);
+        assert!((found - 127.5).abs() < 2.0, "{found} in column {column}");
+    }
+    browser.choose("object", "0");
+    assert_eq!([12, 25].map(|column| grey(&mut browser, column)), [255.0, 0.0]);
+    for object in ["0", "2"] {
+        browser.choose("object", object);
+        browser.choose("view", "prediction");
+        let drawn = "document.querySelector('canvas.map').getContext('2d').getImageData(3, 3, 1, 1).data[3] + \
+                     document.getElementById('legend').getContext('2d').getImageData(0, 0, 1, 1).data[3]";
+        assert_eq!(browser.value(drawn), 0, "nothing is drawn of what the model does not say");
+        browser.choose("view", "similarity");
     }
 }
 

@@ -96,10 +96,10 @@ impl<'a> Smoothed<'a> {
     /// finite.
     pub fn certify(&self, image: &Tensor, config: &SmoothingConfig, seed: u64) -> Result<Option<Certificate>> {
         config.validate()?;
-        let first = self.counts(image, config.selection, derive(seed, Purpose::Noise, 0))?;
+        let first = self.counts(image, config.selection, stream(seed, 0))?;
         let class = largest(&first);
         // Fresh noise: a class chosen and counted on the same passes would be certified too easily.
-        let counts = self.counts(image, config.certification, derive(seed, Purpose::Noise, 1))?;
+        let counts = self.counts(image, config.certification, stream(seed, 1))?;
         let radius = certified_radius(counts[class], config.certification, config.alpha, self.sigma);
         Ok(radius.map(|radius| Certificate { class: class as i64, radius }))
     }
@@ -110,7 +110,7 @@ impl<'a> Smoothed<'a> {
     /// As [`Smoothed::certify`].
     pub fn predict(&self, image: &Tensor, passes: u64, alpha: f64, seed: u64) -> Result<Option<i64>> {
         SmoothingConfig { selection: passes, certification: passes, alpha }.validate()?;
-        let mut counts = self.counts(image, passes, derive(seed, Purpose::Noise, 2))?;
+        let mut counts = self.counts(image, passes, stream(seed, 2))?;
         let class = largest(&counts);
         let first = std::mem::take(&mut counts[class]);
         let second = counts[largest(&counts)];
@@ -118,7 +118,7 @@ impl<'a> Smoothed<'a> {
     }
 
     /// What to attack in the smoothed model's place, which is piecewise constant: the base's mean probabilities under `passes`
-    /// draws of noise, as [`SoftSmoothed`]. 16 and more are usual.
+    /// draws of noise, as [`SoftSmoothed`]. 16 and more are usual. Each image goes through the base as often, all at a time.
     ///
     /// # Errors
     /// No pass.
@@ -126,8 +126,8 @@ impl<'a> Smoothed<'a> {
         if passes == 0 {
             return Err(Error::setting("passes", "at least 1", passes));
         }
-        let seed = derive(seed, Purpose::Noise, 3);
-        Ok(SoftSmoothed { model: self.model, sigma: self.sigma, passes, seed, noise: RefCell::new(None) })
+        let noise = RefCell::new(None);
+        Ok(SoftSmoothed { model: self.model, sigma: self.sigma, passes, seed: stream(seed, 3), noise })
     }
 
     /// How often the base gives each class in `passes` noisy passes. Every pass has a generator of its own, so the batch
@@ -163,8 +163,8 @@ impl<'a> Smoothed<'a> {
     }
 }
 
-/// The log of a base's mean probabilities under a few fixed draws of noise: a classifier like any other, that is not random, so
-/// that every attack takes it. Cross-entropy on it is what SmoothAdv (Salman et al. 2019, arXiv 1906.04584) maximises.
+/// The log of a base's mean probabilities under a few fixed draws of noise: a classifier like any other, and random only where its
+/// base is, so that every attack takes it. Cross-entropy on it is what SmoothAdv (Salman et al. 2019, arXiv 1906.04584) maximises.
 ///
 /// What such an attack finds is to be judged by [`Smoothed::predict`], with noise of its own.
 ///
@@ -220,10 +220,25 @@ impl Classifier for SoftSmoothed<'_> {
     fn logits(&self, images: &Tensor) -> Tensor {
         let noisy = images.unsqueeze(0) + self.noise(images).unsqueeze(1);
         let logits = self.model.logits(&noisy.flatten(0, 1));
-        let passes = self.passes as i64;
-        let probabilities = logits.log_softmax(-1, logits.kind()).reshape([passes, images.size()[0], -1]);
+        let (passes, count) = (self.passes as i64, images.size()[0]);
+        let classes = match logits.size()[..] {
+            [rows, classes] if rows == passes * count => classes,
+            // No logits: who asked for them will see that.
+            _ => return logits,
+        };
+        let probabilities = logits.log_softmax(-1, logits.kind()).reshape([passes, count, classes]);
         probabilities.logsumexp([0].as_slice(), false) - (passes as f64).ln()
     }
+
+    fn is_random(&self) -> bool {
+        self.model.is_random()
+    }
+}
+
+/// Seeds of the four uses that noise has here, apart from those that training under noise derives from the same seed, a step each:
+/// a base must not have learned from the noise that certifies it.
+fn stream(seed: u64, of: u64) -> u64 {
+    derive(derive(seed, Purpose::Noise, u64::MAX), Purpose::Noise, of)
 }
 
 fn largest(counts: &[u64]) -> usize {

@@ -244,9 +244,12 @@ impl<'a> RobustTraining<'a> {
                 reported(cross_entropy(&clean, target)?, Vec::new(), (&clean, target))
             }
             Defence::Noise { deviation } => {
-                let [rows, ..] = input.size()[..] else {
-                    return Err(Error::mismatch("images", "[batch, ...]".to_owned(), "a scalar".to_owned()));
-                };
+                let (size, kind) = (input.size(), input.f_kind()?);
+                let floating = matches!(kind, Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16);
+                let [rows, ..] = size[..] else { return Err(beyond_noise(&size, kind)) };
+                if !floating {
+                    return Err(beyond_noise(&size, kind));
+                }
                 let noisy = logits(&(input + gaussian(input, rows as usize, deviation, seed, 0)));
                 reported(cross_entropy(&noisy, target)?, Vec::new(), (&noisy, target))
             }
@@ -276,6 +279,10 @@ impl Objective<Batch> for RobustTraining<'_> {
     fn loss(&mut self, batch: &Batch, progress: &Progress) -> core_tensor::Result<Loss> {
         self.step(batch, progress.step).map_err(Error::in_step)
     }
+}
+
+fn beyond_noise(size: &[i64], kind: Kind) -> Error {
+    Error::mismatch("images", "[batch, ...] of a floating-point kind".to_owned(), format!("{size:?} of kind {kind:?}"))
 }
 
 /// With the accuracy, and the total as `cross_entropy` where there are no terms.

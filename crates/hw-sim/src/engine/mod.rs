@@ -143,8 +143,7 @@ pub(crate) struct Flow {
 impl Flow {
     pub(crate) fn words(level: usize, operand: OperandKind, reads: u128, writes: u128, bits: u8) -> Self {
         let bits = u128::from(bits);
-        let (read_bits, write_bits) = (reads.saturating_mul(bits), writes.saturating_mul(bits));
-        Self { level, operand, reads, writes, read_bits, write_bits }
+        Self { level, operand, reads, writes, read_bits: reads * bits, write_bits: writes * bits }
     }
 }
 

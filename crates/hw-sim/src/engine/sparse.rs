@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Activity, Flows, dense_bits, passes, scaled, side, slowest_of, unit_energy, width};
 use crate::accelerator::Accelerator;
 use crate::error::HwError;
-use crate::task::{OperandKind, Shape, Task};
+use crate::task::{OperandKind, Task};
 
 /// `elements` processing elements, one filter each, with `multipliers` multipliers that take only non-zero weights;
 /// all wait for the fullest filter (Cambricon-X, Zhang et al., MICRO 2016).
@@ -28,8 +28,9 @@ pub struct CambriconX {
 
 /// `rows × cols` elements that own a spatial tile each and multiply every non-zero weight with every non-zero
 /// activation, `weights × activations` a cycle (SCNN, Parashar et al., ISCA 2017). Kernels of 1 × 1 and linear
-/// layers lose the reuse that this needs. An element's tile is of input pixels, as many for each output as lie between its window and
-/// the next: under a stride also those products are made that no output takes, which cost a multiplication and no accumulation.
+/// layers lose the reuse that this needs. Tiles are of input pixels, and all of them are held and multiplied: where windows do not
+/// overlap in full, under a stride and at borders without padding, also those products are made that no output takes, which cost a
+/// multiplication and no accumulation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scnn {
@@ -97,15 +98,6 @@ impl CambriconX {
     }
 }
 
-/// Rows and columns of the input that are multiplied: a stride for each output, of the last as much as its window holds. As many as
-/// outputs where the stride is 1.
-fn multiplied(shape: &Shape) -> [u64; 2] {
-    let along = |outputs: u64, kernel: u64, stride: u64| {
-        (outputs - 1).saturating_mul(stride).saturating_add(stride.min(kernel))
-    };
-    [along(shape.y, shape.r, shape.stride[0]), along(shape.x, shape.s, shape.stride[1])]
-}
-
 impl Scnn {
     pub(super) fn validate(&self) -> Result<(), HwError> {
         let fields = [
@@ -125,30 +117,32 @@ impl Scnn {
         let shape = &task.shape;
         let elements = self.rows * self.cols;
         let groups = u128::from(shape.groups);
-        let [height, width] = multiplied(shape);
-        let tile = height.div_ceil(self.rows).saturating_mul(width.div_ceil(self.cols));
+        let [height, width] = shape.input;
+        let tile = height.div_ceil(self.rows) * width.div_ceil(self.cols);
         let group_weights = self.filters_per_group.min(shape.k).saturating_mul(shape.r * shape.s);
         let filter_groups = u128::from(shape.k.div_ceil(self.filters_per_group));
         let activations = slowest_of(tile, task.input.density, elements).div_ceil(self.activations);
         let weights = slowest_of(group_weights, task.weight.density, 1).div_ceil(self.weights);
         let maps = groups * u128::from(shape.n) * u128::from(shape.c);
-        let cycles = (maps * filter_groups).saturating_mul(u128::from(activations)).saturating_mul(u128::from(weights));
+        let cycles = maps * filter_groups * u128::from(activations) * u128::from(weights);
         let of_values = |products: u128| scaled(scaled(products, task.weight.density), task.input.density);
-        let taken = of_values(u128::from(shape.macs()));
-        let products = u128::from(shape.macs() / (shape.y * shape.x));
-        let executed = of_values(products.saturating_mul(u128::from(height)).saturating_mul(u128::from(width)));
+        let held = maps * u128::from(height * width);
+        let products = held * u128::from(shape.k) * u128::from(shape.r * shape.s);
+        // Windows that reach into padding take fewer.
+        let (executed, taken) = (of_values(products), of_values(products.min(u128::from(shape.macs()))));
 
         let mut flows = Flows::new(accelerator);
-        let input_reads = scaled(u128::from(shape.words[0]), task.input.density) * filter_groups;
+        let input_reads = scaled(held, task.input.density) * filter_groups;
         flows.array(OperandKind::Input, input_reads, 0, task.input.bits);
-        let weight_reads = (maps * filter_groups)
-            .saturating_mul(u128::from(activations))
-            .saturating_mul(u128::from(slowest_of(group_weights, task.weight.density, 1)));
+        let weight_reads = maps
+            * filter_groups
+            * u128::from(activations)
+            * u128::from(slowest_of(group_weights, task.weight.density, 1));
         flows.array(OperandKind::Weight, weight_reads, 0, task.weight.bits);
         flows.array(OperandKind::Output, 0, u128::from(shape.words[2]), task.output_bits);
         let mut stored = dense_bits(task);
         let index = |words: u64, density: f64| scaled(u128::from(words), density) * u128::from(self.index_bits);
-        let [input, weight, _] = shape.words;
+        let (input, weight) = (held as u64, shape.words[1]);
         stored[0] = compressed(input, task.input.density, task.input.bits, index(input, task.input.density));
         if task.stored_weight_bits.is_none() {
             stored[1] = compressed(weight, task.weight.density, task.weight.bits, index(weight, task.weight.density));
@@ -157,7 +151,7 @@ impl Scnn {
         let repeats = passes(task, self.multiplier_bits);
         let multiplied_pj = executed as f64 * accelerator.mac_pj(task.input.bits, task.weight.bits);
         Activity {
-            compute_cycles: cycles.saturating_mul(repeats),
+            compute_cycles: cycles * repeats,
             peak_macs: lanes as f64 / repeats as f64,
             mac_pj: multiplied_pj + taken as f64 * self.accumulator_pj,
             flows: flows.memory(task, stored),

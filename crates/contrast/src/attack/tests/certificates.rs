@@ -1,11 +1,11 @@
 //! Randomised smoothing: what is certified, and its soft twin under attack.
 
-use super::models::{linear, points, values};
+use super::models::{flipping, linear, points, uniform, values};
 use crate::attack::smoothing::{
     Certificate, Smoothed, SmoothingConfig, certified_accuracy, certified_radius, lower_confidence_bound,
     two_sided_binomial,
 };
-use crate::attack::{Attack, Ball, Classifier, Error, Goal, Pgd};
+use crate::attack::{Attack, Ball, Classifier, Error, Goal, Pgd, Stochastic};
 use tch::{Kind, Tensor};
 
 #[test]
@@ -110,7 +110,28 @@ fn a_soft_smoothed_model_has_the_mean_probabilities_of_its_passes() {
         // A standard error of at most .17 / √20,000 = .0012.
         assert!((many.double_value(&[place, 0]) - expected / mass).abs() < 0.006, "{place}");
     }
+    assert_eq!(soft.logits(&images.narrow(0, 0, 0)).size(), [0, 2]);
     assert!(matches!(smoothed.soft(0, 0), Err(Error::Setting { setting: "passes", .. })));
+}
+
+#[test]
+fn a_soft_twin_is_as_random_as_its_base_and_no_better_formed() {
+    let images = uniform(&[4, 4], 5, (0.2, 0.8), Kind::Double);
+    let goal = Goal::untargeted(&Tensor::zeros([4], (Kind::Int64, tch::Device::Cpu)));
+    let random = Stochastic(flipping(0.3));
+    let smoothed = Smoothed::new(&random, 0.1, 64).unwrap();
+    let soft = smoothed.soft(4, 0).unwrap();
+    assert!(soft.is_random());
+    Pgd::new(Ball::l2(0.1)).run(&soft, &images, &goal, 0).unwrap();
+    // What is no row of logits an image does not become one.
+    let square = |x: &Tensor| x.reshape([-1, 2, 2]);
+    let doubled = |x: &Tensor| Tensor::cat(&[x, x], 0);
+    let bases: [&dyn Classifier; 2] = [&square, &doubled];
+    for base in bases {
+        let soft = Smoothed::new(base, 0.1, 64).unwrap().soft(3, 0).unwrap();
+        let error = Pgd::new(Ball::l2(0.1)).run(&soft, &images, &goal, 0).unwrap_err();
+        assert!(matches!(error, Error::LogitsShape { .. }), "{error}");
+    }
 }
 
 #[test]

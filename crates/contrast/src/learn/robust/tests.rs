@@ -187,6 +187,64 @@ fn noise_has_its_deviation_is_drawn_anew_and_is_not_clipped() {
     assert_eq!(value(&train(0.0, 0, 0).abs().max()), 0.0, "without noise images are what they were");
 }
 
+#[test]
+fn noise_on_bytes_or_on_no_batch_is_refused() {
+    let refuse = |input: Tensor| {
+        let batch = Batch { input, target: Tensor::zeros([2], (Kind::Int64, tch::Device::Cpu)), index: vec![0, 1] };
+        let logits: Logits = Box::new(|x, _| x.to_kind(Kind::Float));
+        let mut objective = RobustTraining::of(logits, RobustConfig::noisy(64.0), 0).unwrap();
+        objective.loss(&batch, &Progress::default()).unwrap_err().to_string()
+    };
+    let options = |kind| (kind, tch::Device::Cpu);
+    assert!(refuse(Tensor::zeros([2, 3], options(Kind::Uint8))).contains("[2, 3] of kind Uint8"));
+    assert!(refuse(Tensor::zeros([0; 0], options(Kind::Float))).contains("[] of kind Float"));
+}
+
+#[test]
+fn a_base_does_not_learn_from_the_noise_that_certifies_it() {
+    use crate::attack::smoothing::{Smoothed, SmoothingConfig};
+    use crate::attack::{Classifier, gaussian};
+    // Rows of noise, in bits, that training under seed 0 sees in its first steps and that certificates of seed 0 take.
+    let rows = |noise: &Tensor| -> Vec<Vec<u32>> {
+        let flat = noise.reshape([-1, 8]).to_kind(Kind::Float);
+        let row = |row: i64| Vec::<f32>::try_from(flat.get(row)).unwrap().into_iter().map(f32::to_bits).collect();
+        (0..flat.size()[0]).map(row).collect()
+    };
+    let seen = std::cell::RefCell::new(Vec::new());
+    let zeros = |rows: i64| Tensor::zeros([rows, 8], (Kind::Float, tch::Device::Cpu));
+    for step in 0..6 {
+        let logits: Logits = Box::new(|x, _| {
+            seen.borrow_mut().extend(rows(x));
+            x.slice(1, 0, 2, 1)
+        });
+        let batch = Batch {
+            input: zeros(20),
+            target: Tensor::zeros([20], (Kind::Int64, tch::Device::Cpu)),
+            index: (0..20).collect(),
+        };
+        let mut objective = RobustTraining::of(logits, RobustConfig::noisy(0.25), 0).unwrap();
+        objective.loss(&batch, &Progress { epoch: 0, step }).unwrap();
+    }
+    let learned = seen.take();
+    let base = |x: &Tensor| {
+        seen.borrow_mut().extend(rows(x));
+        x.slice(1, 0, 2, 1)
+    };
+    let smoothed = Smoothed::new(&base, 0.25, 20).unwrap();
+    let config = SmoothingConfig { selection: 20, certification: 20, alpha: 0.001 };
+    let image = zeros(1).get(0);
+    smoothed.certify(&image, &config, 0).unwrap();
+    smoothed.predict(&image, 20, 0.001, 0).unwrap();
+    let _ = smoothed.soft(20, 0).unwrap().logits(&zeros(1));
+    let certified = seen.take();
+    assert_eq!((learned.len(), certified.len()), (120, 80));
+    assert!(certified.iter().all(|row| !learned.contains(row)));
+    // Nor from each other's: and such rows are told apart, since the same seed has the same.
+    assert!((0..80).all(|row| !certified[..row].contains(&certified[row])));
+    let again = gaussian(&zeros(20), 20, 0.25, derive(0, Purpose::Noise, 0), 0);
+    assert_eq!(rows(&again), learned[..20]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]

@@ -7,7 +7,7 @@ use contrast::attack::{Attack, Ball, Goal, Pgd};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-/// Noisy images at a time.
+/// Noisy images at a time, but for attacks: those send as many an image as the attack sees draws.
 const BATCH: usize = 500;
 
 /// How a network is smoothed, certified and attacked; part of a run's description.
@@ -31,7 +31,7 @@ pub(super) struct Certified {
     pub(super) predictions: u64,
 }
 
-/// The metric of how many images an attack took from a class that is certified beyond its radius.
+/// The metric of how often, over images and radii, an attack took an image from a class that is certified as far or farther.
 pub(super) const BROKEN: &str = "smoothed/broken";
 
 /// The metric of certified accuracy (%) at a radius.

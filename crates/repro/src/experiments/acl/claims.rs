@@ -70,7 +70,7 @@ fn notes(tier: Tier, case: &Case) -> Vec<String> {
                 .to_owned(),
         );
         notes.push(
-            "R9 asks of our certificates, on images and budgets (L2) of their own: networks trained from scratch under Gaussian noise, as \
+            "R9 asks of our certificates, on the first 100 of a seed's attacked images and with budgets (L2) of its own: networks trained from scratch under Gaussian noise, as \
              long as the other baselines, with a tenth of the published 100,000 passes an image. It and its claims were written before any \
              figure of it had been seen."
                 .to_owned(),

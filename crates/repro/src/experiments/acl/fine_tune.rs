@@ -7,7 +7,7 @@ use super::pretrain::{Setting, fit};
 use super::{ENCODER, PICTURE, picture};
 use crate::{Metrics, RunContext};
 use contrast::learn::{
-    Branch, BranchSwitch, DualBatchNorm, Logits, RobustConfig, RobustTraining, Scope, SemiBatch, SemiConfig,
+    Branch, BranchSwitch, Defence, DualBatchNorm, Logits, RobustConfig, RobustTraining, Scope, SemiBatch, SemiConfig,
     SemiLoader, SemiSplit, SemiSupervised, extract, fine_tuned, pseudo_label_accuracy, pseudo_labels,
 };
 use core_tensor::checkpoint::{LoadPolicy, load_state, read_state};
@@ -90,12 +90,15 @@ pub(super) enum Tuning {
 impl TuningParams {
     /// Seconds on one core, roughly.
     pub(super) fn effort(&self) -> f64 {
-        let (images, attack) = match &self.tuning {
-            Tuning::Robust(config) => (self.labels.count(), &config.attack),
-            Tuning::Semi { config, .. } => (self.setting.unlabelled, &config.attack),
-            Tuning::LabelsAlone(config) => (self.labels.count(), &config.attack),
+        let (images, steps) = match &self.tuning {
+            Tuning::Robust(RobustConfig { defence: Defence::None | Defence::Noise { .. }, .. }) => {
+                (self.labels.count(), 0)
+            }
+            Tuning::Robust(config) => (self.labels.count(), config.attack.steps),
+            Tuning::Semi { config, .. } => (self.setting.unlabelled, config.attack.steps),
+            Tuning::LabelsAlone(config) => (self.labels.count(), config.attack.steps),
         };
-        let passes = (2.0 + 0.7 * attack.steps as f64) / 2.0;
+        let passes = (2.0 + 0.7 * steps as f64) / 2.0;
         // Forward, in evaluation mode.
         let certified = 0.2 * self.certified.as_ref().map_or(0.0, Certified::passes);
         (self.epochs as f64 * images as f64 * passes + certified) / 64.0 * self.setting.pass_seconds()
