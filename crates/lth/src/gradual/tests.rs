@@ -161,8 +161,8 @@ fn settings_and_states_that_do_not_fit_are_refused() {
 #[test]
 fn a_weight_that_is_called_a_mask_keeps_its_name() {
     let store = nn::VarStore::new(Device::Cpu);
-    store.root().ones("gate_mask", &[4, 4]);
-    store.root().ones("gate", &[4, 4]);
+    let _ = store.root().ones("gate_mask", &[4, 4]);
+    let _ = store.root().ones("gate", &[4, 4]);
     let (prunable, selector) = (Prunable::matching(["gate*"]), Selector::per_layer());
     let config = GradualConfig { prunable, selector, ..config() };
     let mut gradual = GradualPruner::new(config, &store, &Magnitude).unwrap();
