@@ -4,15 +4,16 @@ use super::learning::{Length, Model, train};
 use super::settings::{Objective, Settings};
 use crate::{Device, Metrics, RunContext};
 use contrast::learn::{
-    Features, KnnConfig, MoCo, MoCoConfig, Projector, ProjectorConfig, SimClr, SimClrAugmentation, SimClrConfig, Tower,
-    TwoViews, knn_accuracy,
+    Features, KnnConfig, Layout, MoCo, MoCoConfig, Projector, ProjectorConfig, SimClr, SimClrAugmentation,
+    SimClrConfig, Tower, TwoViews, knn_accuracy, retrieval_top1,
 };
 use core_tensor::checkpoint::{Header, read_state, state_of, write_safetensors};
-use core_tensor::data::{Augmentation, Dataset, Loader, LoaderConfig, OnDevice};
+use core_tensor::data::{Augmentation, BatchSource, Dataset, Loader, LoaderConfig, OnDevice};
 use core_tensor::nn::Standard;
 use core_tensor::optim::NamedTensors;
-use core_tensor::train::{CrossEntropy, Observer};
+use core_tensor::train::{CrossEntropy, Observer, evaluate};
 use lth::criterion::{Criterion, Magnitude};
+use lth::transfer::Matching;
 use lth::{
     Amount, EmptyLayer, FirstRound, Imp, ImpConfig, MaskObserver, MaskRecord, MaskSet, NamedTensor, Prunable, Selector,
     copies, restore,
@@ -34,6 +35,8 @@ pub(super) struct Params {
 pub(super) const WEIGHTS: &str = "weights.safetensors";
 /// Numbers of an embedding.
 const EMBEDDING: i64 = 32;
+/// Images among whose views an image's other view is looked for, as in the reference code.
+const SEARCHED: usize = 256;
 
 /// The artifact with the mask of a round.
 pub(super) fn mask_file(round: u32) -> String {
@@ -88,11 +91,11 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     let total = u64::from(settings.rounds) + settings.controls.len() as u64;
     let (mut round, mut controlled) = (0, BTreeMap::<u32, MaskSet>::new());
     // What the search trains a round's ticket to, on its way to the next round.
-    let mut trained = BTreeMap::<u32, f64>::new();
+    let mut trained = BTreeMap::<u32, Worth>::new();
     let mut search = |number: u32, mask: &MaskSet| -> anyhow::Result<()> {
         rounds.train(number, mask)?;
         if settings.controls.contains(&number) {
-            trained.insert(number, task.knn(settings)?);
+            trained.insert(number, task.worth(settings)?);
         }
         Ok(())
     };
@@ -109,19 +112,28 @@ pub(super) fn measure(params: &Params, seed: u64, context: &mut RunContext) -> a
     }
 
     let pretrained = prunable().select(&named(&weights))?;
+    let whole = MaskSet::ones_like(&pretrained);
+    let mut dense_scores = Vec::new();
     for (done, (&number, mask)) in (1_u32..).zip(&controlled) {
         // The last round is nowhere trained yet, nor is one that was read from the folder.
         let ticket = match trained.get(&number) {
-            Some(&knn) => knn,
-            None => rounds.knn(number, mask)?,
+            Some(&worth) => worth,
+            None => rounds.worth(number, mask)?,
         };
         let random = mask.shuffle_within_layers(start_seed * 100 + u64::from(number));
         metrics.insert(format!("one_shot_{number}"), agreement_with_one_shot(mask, &pretrained)?);
         metrics.insert(format!("untrained_{number}"), agreement_with_one_shot(mask, &untrained)?);
-        metrics.insert(format!("ticket_knn_{number}"), ticket);
-        metrics.insert(format!("random_knn_{number}"), rounds.knn(number, &random)?);
+        // All three on the same batches in the same order.
+        for (arm, worth) in
+            [("ticket", ticket), ("random", rounds.worth(number, &random)?), ("dense", rounds.worth(number, &whole)?)]
+        {
+            metrics.insert(format!("{arm}_knn_{number}"), worth.knn);
+            metrics.insert(format!("{arm}_score_{number}"), worth.score);
+            dense_scores.extend((arm == "dense").then_some(worth.score));
+        }
         context.progress(u64::from(settings.rounds + done), total, "");
     }
+    metrics.insert("dense_score_std".to_owned(), Matching::new(&dense_scores, &dense_scores)?.dense_std);
     Ok(metrics)
 }
 
@@ -155,12 +167,21 @@ impl Rounds<'_> {
         self.task.train(Length::constant(*round_steps, *round_rate, seed), Some(mask))
     }
 
-    /// Accuracy of nearest neighbours (%) after such a training of the pre-trained weights.
-    fn knn(&self, round: u32, mask: &MaskSet) -> anyhow::Result<f64> {
+    /// After such a training of the pre-trained weights.
+    fn worth(&self, round: u32, mask: &MaskSet) -> anyhow::Result<Worth> {
         restore(self.start, &self.task.model.store)?;
         self.train(round, mask)?;
-        self.task.knn(self.settings)
+        self.task.worth(self.settings)
     }
+}
+
+/// What a network is worth on the images that it is pre-trained on, in percent.
+#[derive(Debug, Clone, Copy)]
+struct Worth {
+    /// Nearest neighbours, one yardstick for all objectives.
+    knn: f64,
+    /// By the objective's own measure: accuracy, or how often an image's other view is the nearest of all views.
+    score: f64,
 }
 
 /// A network and what it is pre-trained on.
@@ -210,11 +231,7 @@ impl Task {
             train(&mut CrossEntropy::new(network), store, &loader, observers, length)?;
             return Ok(());
         };
-        let shape = self.train.shape();
-        let size = [shape.height, shape.width];
-        let augmentation =
-            if shape.channels == 1 { SimClrAugmentation::small_grey(size) } else { SimClrAugmentation::cifar(size) };
-        let views = TwoViews::new(self.train.clone(), &augmentation.transforms(shape.channels), config, seed)?;
+        let views = TwoViews::new(self.train.clone(), &self.views(), config, seed)?;
         let views = OnDevice::new(views, self.device);
         match &self.key {
             None => {
@@ -235,7 +252,37 @@ impl Task {
         Ok(())
     }
 
-    /// Accuracy of nearest neighbours on the source classes: one yardstick for all objectives.
+    fn views(&self) -> Augmentation {
+        let shape = self.train.shape();
+        let size = [shape.height, shape.width];
+        let grey = shape.channels == 1;
+        let views = if grey { SimClrAugmentation::small_grey(size) } else { SimClrAugmentation::cifar(size) };
+        views.transforms(shape.channels)
+    }
+
+    fn worth(&self, settings: &Settings) -> anyhow::Result<Worth> {
+        Ok(Worth { knn: self.knn(settings)?, score: self.score()? })
+    }
+
+    fn score(&self) -> anyhow::Result<f64> {
+        let network = self.model.network.as_ref();
+        if self.projector.is_none() {
+            let loader = Loader::new(self.test.clone(), &Augmentation::default(), LoaderConfig::evaluation(500), 0)?;
+            return Ok(evaluate(network, &OnDevice::new(loader, self.device))?.accuracy);
+        }
+        // The same views of the test images whoever is asked.
+        let config = LoaderConfig { drop_last: true, ..LoaderConfig::training(SEARCHED) };
+        let views = OnDevice::new(TwoViews::new(self.test.clone(), &self.views(), config, 0)?, self.device);
+        let mut found = 0.0;
+        for batch in views.epoch(0)? {
+            let batch = batch?;
+            let features = tch::no_grad(|| network.features(&batch.views, false));
+            found += retrieval_top1(&features, Layout::Stacked)?.double_value(&[]);
+        }
+        Ok(found / views.batches_per_epoch() as f64)
+    }
+
+    /// Accuracy of nearest neighbours on the source classes.
     fn knn(&self, settings: &Settings) -> anyhow::Result<f64> {
         let features = |set: Dataset| -> anyhow::Result<Features> {
             let loader = Loader::new(set, &Augmentation::default(), LoaderConfig::evaluation(500), 0)?;

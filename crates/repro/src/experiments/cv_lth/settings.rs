@@ -42,7 +42,8 @@ pub(super) struct Settings {
     /// Learning rate of all of these steps.
     pub(super) round_rate: f64,
     pub(super) rounds: u32,
-    /// Rounds whose masks are tried on the pre-training task itself, beside random ones and those of one-shot pruning.
+    /// Rounds whose masks are tried on the pre-training task itself, beside the dense network, random masks and those of one-shot
+    /// pruning.
     pub(super) controls: Vec<u32>,
     pub(super) batch_size: usize,
     /// Labels of each class of a downstream draw.
@@ -134,7 +135,7 @@ impl Settings {
             round_steps: 30,
             round_rate: 0.05,
             rounds: 10,
-            controls: vec![3, 5, 10],
+            controls: vec![3, 4, 5, 10],
             batch_size: 64,
             labels: 10,
             draws: 3,

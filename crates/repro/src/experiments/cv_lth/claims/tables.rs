@@ -14,11 +14,36 @@ impl View<'_> {
             header.extend([format!("ticket, {percent:.1} %"), format!("random mask, {percent:.1} %")]);
             metrics.extend([format!("ticket_knn_{round}"), format!("random_knn_{round}")]);
         }
+        header.push("dense, as long".to_owned());
+        metrics.push(format!("dense_knn_{}", self.settings.controls.last().copied().unwrap_or_default()));
         Ok(Table {
             title: "Tickets on the images they were found on".into(),
             caption: "Nearest neighbours on the source classes, % right: of the dense network before and after pre-training, \
-                      and of what one round's training makes of the pre-trained weights under a mask. Random masks have the \
-                      ticket's layer densities."
+                      and of what one round's training makes of the pre-trained weights under a mask, or without one. Random masks \
+                      have the ticket's layer densities."
+                .into(),
+            header,
+            rows: self.pretraining_rows(&metrics, 1.0)?,
+        })
+    }
+
+    /// The same by each objective's own measure.
+    pub(super) fn own_score_table(&self) -> anyhow::Result<Table> {
+        let mut header = vec!["pre-training".to_owned()];
+        let mut metrics = Vec::new();
+        for round in &self.settings.controls {
+            let percent = sparsity(*round);
+            for (arm, whose) in [("ticket", "ticket"), ("random", "random mask"), ("dense", "dense, as long as for")] {
+                header.push(format!("{whose}, {percent:.1} %"));
+                metrics.push(format!("{arm}_score_{round}"));
+            }
+        }
+        header.push("σ of dense".to_owned());
+        metrics.push("dense_score_std".to_owned());
+        Ok(Table {
+            title: "Tickets on the task that they were found on".into(),
+            caption: "After one round's training of the pre-trained weights, on the same batches in the same order: test accuracy \
+                      (supervised), or how often an image's other view is the nearest of 511, % (SimCLR, MoCo)."
                 .into(),
             header,
             rows: self.pretraining_rows(&metrics, 1.0)?,
