@@ -95,7 +95,7 @@ pub(super) fn seeds(tier: Tier) -> u64 {
     if tier == Tier::Standard { 6 } else { 3 }
 }
 
-/// Seconds of a run on one core, roughly: the networks of a tier differ too much for steps to tell. A quarter of a
+/// Seconds of a run on one core, roughly: the networks of a tier differ too much for steps to tell. A third of a
 /// pre-training's are its controls.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seconds {
@@ -109,8 +109,8 @@ pub(super) struct Seconds {
 impl Seconds {
     pub(super) fn of(tier: Tier) -> Self {
         match tier {
-            Tier::Quick => Self { pretraining: [9.0, 19.0, 19.0], transfer: 17.0, scenes: 0.0, fresh: 11.0 },
-            _ => Self { pretraining: [380.0, 490.0, 240.0], transfer: 230.0, scenes: 65.0, fresh: 90.0 },
+            Tier::Quick => Self { pretraining: [9.0, 14.0, 14.0], transfer: 17.0, scenes: 0.0, fresh: 11.0 },
+            _ => Self { pretraining: [470.0, 600.0, 290.0], transfer: 230.0, scenes: 65.0, fresh: 90.0 },
         }
     }
 }

@@ -14,13 +14,16 @@ impl View<'_> {
             header.extend([format!("ticket, {percent:.1} %"), format!("random mask, {percent:.1} %")]);
             metrics.extend([format!("ticket_knn_{round}"), format!("random_knn_{round}")]);
         }
-        header.push("dense, as long".to_owned());
-        metrics.push(format!("dense_knn_{}", self.settings.controls.last().copied().unwrap_or_default()));
+        for round in &self.settings.controls {
+            header.push(format!("dense, order of {:.1} %", sparsity(*round)));
+            metrics.push(format!("dense_knn_{round}"));
+        }
         Ok(Table {
             title: "Tickets on the images they were found on".into(),
             caption: "Nearest neighbours on the source classes, % right: of the dense network before and after pre-training, \
-                      and of what one round's training makes of the pre-trained weights under a mask, or without one. Random masks \
-                      have the ticket's layer densities."
+                      and of what one round's training makes of the pre-trained weights under a mask, or without one. The dense \
+                      network is trained as long, on the batches of each ticket in their order. Random masks have the ticket's layer \
+                      densities."
                 .into(),
             header,
             rows: self.pretraining_rows(&metrics, 1.0)?,
@@ -33,7 +36,7 @@ impl View<'_> {
         let mut metrics = Vec::new();
         for round in &self.settings.controls {
             let percent = sparsity(*round);
-            for (arm, whose) in [("ticket", "ticket"), ("random", "random mask"), ("dense", "dense, as long as for")] {
+            for (arm, whose) in [("ticket", "ticket"), ("random", "random mask"), ("dense", "dense, order of")] {
                 header.push(format!("{whose}, {percent:.1} %"));
                 metrics.push(format!("{arm}_score_{round}"));
             }
