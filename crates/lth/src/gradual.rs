@@ -104,22 +104,23 @@ impl<'a> GradualPruner<'a> {
     /// [`mask`](Self::mask) in between with a [`MaskObserver`].
     ///
     /// # Errors
-    /// What the criterion or the selector refuses.
+    /// What the criterion or the selector refuses; nothing has changed then.
     pub fn prune_after(&mut self, steps: u64) -> Result<bool> {
-        let before = self.done;
-        while let Some(amount) = self.amounts.get(self.done) {
-            let due = self.config.first_step.saturating_add(self.config.every.saturating_mul(self.done as u64));
-            if due > steps {
-                break;
-            }
-            let scores = self.criterion.score(&self.weights, Some(&self.mask))?;
-            self.mask = self.config.selector.prune(&scores, *amount, Some(&self.mask))?;
-            self.done += 1;
+        let (amounts, GradualConfig { first_step, every, selector, .. }) = (&self.amounts, &self.config);
+        let due = |done: usize| first_step.saturating_add(every.saturating_mul(done as u64)) <= steps;
+        let now: Vec<Amount> =
+            (self.done..amounts.len()).take_while(|done| due(*done)).map(|done| amounts[done]).collect();
+        if now.is_empty() {
+            return Ok(false);
         }
-        if self.done > before {
-            self.held = MaskObserver::on(&self.mask, &self.weights)?;
+        let (mut mask, done) = (self.mask.clone(), self.done + now.len());
+        for amount in now {
+            let scores = self.criterion.score(&self.weights, Some(&mask))?;
+            mask = selector.prune(&scores, amount, Some(&mask))?;
         }
-        Ok(self.done > before)
+        self.held = MaskObserver::on(&mask, &self.weights)?;
+        (self.done, self.mask) = (done, mask);
+        Ok(true)
     }
 
     fn prune_and_hold(&mut self, steps: u64, optimizer: &mut dyn Optimizer) -> core_tensor::Result<()> {

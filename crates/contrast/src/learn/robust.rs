@@ -42,7 +42,8 @@ pub enum Defence {
 pub struct RobustConfig {
     /// What is learned from. Default, and ACL's adversarial full fine-tuning: TRADES with β 6.
     pub defence: Defence,
-    /// The attack on training images, where the defence has one; its loss is the defence's. Default, as TRADES's reference code: 10 steps of 2/255
+    /// The attack on training images, where the defence has one; its loss is the defence's. Default, as TRADES's reference
+    /// code: 10 steps of 2/255
     /// within an Linf ball of 8/255, from next to the image.
     pub attack: Pgd,
 }
@@ -246,10 +247,10 @@ impl<'a> RobustTraining<'a> {
             Defence::Noise { deviation } => {
                 let (size, kind) = (input.size(), input.f_kind()?);
                 let floating = matches!(kind, Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16);
-                let [rows, ..] = size[..] else { return Err(beyond_noise(&size, kind)) };
-                if !floating {
-                    return Err(beyond_noise(&size, kind));
-                }
+                let Some(&rows) = size.first().filter(|_| floating) else {
+                    let expected = "[batch, ...] of a floating-point kind".to_owned();
+                    return Err(Error::mismatch("images", expected, format!("{size:?} of kind {kind:?}")));
+                };
                 let noisy = logits(&(input + gaussian(input, rows as usize, deviation, seed, 0)));
                 reported(cross_entropy(&noisy, target)?, Vec::new(), (&noisy, target))
             }
@@ -279,10 +280,6 @@ impl Objective<Batch> for RobustTraining<'_> {
     fn loss(&mut self, batch: &Batch, progress: &Progress) -> core_tensor::Result<Loss> {
         self.step(batch, progress.step).map_err(Error::in_step)
     }
-}
-
-fn beyond_noise(size: &[i64], kind: Kind) -> Error {
-    Error::mismatch("images", "[batch, ...] of a floating-point kind".to_owned(), format!("{size:?} of kind {kind:?}"))
 }
 
 /// With the accuracy, and the total as `cross_entropy` where there are no terms.

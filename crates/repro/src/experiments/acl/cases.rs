@@ -57,6 +57,10 @@ pub(super) fn is_pretraining(kind: &str) -> bool {
     kind.starts_with("pre-training")
 }
 
+/// Deviations of the noise that networks are trained and smoothed under, and the one at which training without noise is, too.
+pub(super) const SIGMAS: [f64; 3] = [0.12, SIGMA, 0.5];
+pub(super) const SIGMA: f64 = 0.25;
+
 /// Training under noise of this deviation.
 pub(super) fn noise_method(sigma: f64) -> String {
     format!("noise {sigma}")
@@ -241,11 +245,11 @@ fn standard(set: ImageSet) -> Case {
     case.tune(LABELS_ALONE, DUAL, TuningParams { tuning: labels_alone, epochs: 55, batch_size: 100, ..aff.clone() });
     let supervised = TuningParams { labels: Labels { per_class: 600 }, epochs: 6, batch_size: 120, ..aff };
     for (method, config) in baselines() {
-        let certified = (config.defence == Defence::None).then(|| smoothing(0.25));
+        let certified = (config.defence == Defence::None).then(|| smoothing(SIGMA));
         let tuning = Tuning::Robust(config);
         case.tune(method, RANDOM, TuningParams { tuning, certified, ..supervised.clone() });
     }
-    for sigma in [0.12, 0.25, 0.5] {
+    for sigma in SIGMAS {
         let (tuning, certified) = (Tuning::Robust(RobustConfig::noisy(sigma)), Some(smoothing(sigma)));
         case.tune(&noise_method(sigma), RANDOM, TuningParams { tuning, certified, ..supervised.clone() });
     }

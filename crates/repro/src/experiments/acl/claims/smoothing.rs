@@ -1,14 +1,11 @@
 //! Randomised smoothing: what is proved beside what is attacked.
 
-use super::super::cases::{RANDOM, noise_method};
+use super::super::cases::{RANDOM, SIGMA, SIGMAS, noise_method};
 use super::super::certify::{BROKEN, Certified, bare_name, certified_name, standing_name};
 use super::{OURS, POINTS, View};
 use crate::section::{Axis, Curve, Point, Series, Table, cell};
 use crate::{Claim, JudgedClaim, Relation, Samples, Test, Tier};
 
-/// Deviations of the noise, and the one at which training without noise is smoothed, too.
-const SIGMAS: [f64; 3] = [0.12, 0.25, 0.5];
-const SIGMA: f64 = 0.25;
 const COHEN: &str = "arXiv 1902.02918";
 
 impl View<'_> {
