@@ -187,6 +187,7 @@ fn faces() -> Outcome {
     let config = DetectorConfig {
         network: ProxyConfig { features: 1, ..ProxyConfig::default() },
         width: 1,
+        context: true,
         size: 8,
         crop_scale: 1.2,
         threshold: 0.5,

@@ -41,6 +41,7 @@ fn main() -> anyhow::Result<()> {
     let mut detector = Detector::new(DetectorConfig {
         network: ProxyConfig::default(),
         width: 12,
+        context: true,
         size: sizes.crop as u32,
         crop_scale: 1.1,
         threshold: 0.5,

@@ -3,7 +3,7 @@
 use super::data::{Crop, PixelBox};
 use super::error::{Error, Result};
 use super::metrics::{Criterion, Dev, Threshold};
-use super::model::{Backbone, PlainBackbone, Proxy, ProxyConfig, ProxyFas};
+use super::model::{Backbone, PlainBackbone, Proxy, ProxyConfig, ProxyFas, WithContext};
 use super::panel::Panel;
 use core_tensor::checkpoint::{Header, LoadPolicy, SafetensorsFile, load_variables, save_variables};
 use core_tensor::nn::Standard;
@@ -23,6 +23,10 @@ pub struct DetectorConfig {
     pub network: ProxyConfig,
     /// Width of the [`PlainBackbone`]; of a backbone of one's own it says nothing.
     pub width: i64,
+    /// Whether the [`PlainBackbone`] sees the whole picture, see [`WithContext`]; files that do not say have one that does
+    /// not. Of a backbone of one's own it says nothing.
+    #[serde(default)]
+    pub context: bool,
     /// Pixels across of the network's input: RGB, 8 bit over 255; two or more of the backbone's strides.
     pub size: u32,
     /// Side of the square that is cut out, as a multiple of the longer side of the face box.
@@ -113,7 +117,8 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// A detector on a [`PlainBackbone`] with random weights, to be trained or loaded into.
+    /// A detector on a [`PlainBackbone`], in its [context](DetectorConfig::context) or not, with random weights, to be
+    /// trained or loaded into.
     ///
     /// # Errors
     /// [`Error::BadParam`] for settings out of range.
@@ -123,7 +128,8 @@ impl Detector {
         if !(1..=4096).contains(&width) {
             return Err(Error::BadParam { name: "width", expected: "1 to 4096", value: width as f64 });
         }
-        Self::with_backbone(config, plain(width))
+        let context = config.context;
+        Self::with_backbone(config, move |path| plain(path, width, context))
     }
 
     /// The same on a backbone of one's own, which `backbone` makes under the path that it is given.
@@ -287,8 +293,9 @@ impl Detector {
     }
 }
 
-fn plain(width: i64) -> impl FnOnce(&nn::Path) -> Box<dyn Backbone> {
-    move |path| Box::new(PlainBackbone::new(path, &Standard, width))
+fn plain(path: &nn::Path, width: i64, context: bool) -> Box<dyn Backbone> {
+    let plain = Box::new(PlainBackbone::new(path, &Standard, width));
+    if context { Box::new(WithContext::new(&(path / "context"), &Standard, plain)) } else { plain }
 }
 
 /// A detector's file and what its header says, with branches as long as it says.

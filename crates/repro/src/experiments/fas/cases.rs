@@ -24,6 +24,8 @@ pub(super) struct PictureParams {
 #[serde(deny_unknown_fields)]
 pub(super) struct Recipe {
     pub(super) width: i64,
+    /// Whether the backbone sees the whole picture, see [`WithContext`](vision::fas::model::WithContext).
+    pub(super) context: bool,
     pub(super) batch: usize,
     pub(super) steps: u64,
     pub(super) peak: f64,
@@ -218,6 +220,7 @@ impl TierPlan {
     pub(super) fn of(tier: Tier) -> Self {
         let quick = Recipe {
             width: 12,
+            context: true,
             batch: 48,
             steps: 300,
             peak: 6e-3,
@@ -258,8 +261,9 @@ impl TierPlan {
                 models: compared,
                 recipe: Recipe {
                     width: 24,
-                    batch: 64,
-                    steps: 400,
+                    // As many pictures as 800 steps of 64 see.
+                    batch: 32,
+                    steps: 1600,
                     peak: 4e-3,
                     augment: Augment { gain: 0.05, cutout: 0.25, ..Augment::default() },
                     crop: 64,

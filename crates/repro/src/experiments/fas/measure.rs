@@ -16,8 +16,8 @@ use tch::{Device, Kind, Tensor};
 use vision::fas::Panel;
 use vision::fas::metrics::{Criterion, DevScores, EerRule, EvalOptions, Scored, TestScores, evaluate, evaluate_oracle};
 use vision::fas::model::{
-    Branches, CentralDifference, Columns, DeepPixBis, FasBatch, FasData, FasSource, PlainBackbone, Proxy, ProxyFas,
-    ProxyObjective, Task, weight_decay,
+    Backbone, Branches, CentralDifference, Columns, DeepPixBis, FasBatch, FasData, FasSource, PlainBackbone, Proxy,
+    ProxyFas, ProxyObjective, Task, WithContext, weight_decay,
 };
 
 /// A network of either kind.
@@ -60,7 +60,10 @@ pub(super) fn fold(
 fn build(store: &VarStore, model: Model, recipe: &Recipe) -> anyhow::Result<Network> {
     let difference = CentralDifference::default();
     let factory: &dyn LayerFactory = if model == Model::CentralDifference { &difference } else { &Standard };
-    let backbone = Box::new(PlainBackbone::new(&(store.root() / "backbone"), factory, recipe.width));
+    let path = store.root() / "backbone";
+    let plain = Box::new(PlainBackbone::new(&path, factory, recipe.width));
+    let backbone: Box<dyn Backbone> =
+        if recipe.context { Box::new(WithContext::new(&(&path / "context"), factory, plain)) } else { plain };
     Ok(if model == Model::DeepPixBis {
         Network::PixBis(DeepPixBis::new(&store.root(), factory, backbone))
     } else {

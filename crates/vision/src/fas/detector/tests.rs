@@ -7,6 +7,7 @@ fn config() -> DetectorConfig {
     DetectorConfig {
         network: ProxyConfig { features: 4, attention: Attention::LogitNormal, ..ProxyConfig::default() },
         width: 2,
+        context: false,
         size: 16,
         crop_scale: 1.1,
         threshold: 0.5,
@@ -43,6 +44,18 @@ fn a_detector_survives_its_file_and_answers_the_same() {
     assert!(matches!(endless.save(&path), Err(Error::BadParam { name: "criterion", .. })));
     std::fs::write(&path, b"no detector").unwrap();
     assert!(Detector::load(&path).is_err());
+}
+
+#[test]
+fn a_detector_that_sees_the_whole_picture_survives_its_file() {
+    let detector = Detector::new(DetectorConfig { context: true, ..config() }).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("detector.safetensors");
+    detector.save(&path).unwrap();
+    let back = Detector::load(&path).unwrap();
+    assert!(back.store().variables().contains_key("backbone.context.block2.conv.weight"));
+    let scores = [&detector, &back].map(|one| one.assess(&picture(), None).unwrap().score);
+    assert_eq!(scores[0], scores[1]);
 }
 
 #[test]
@@ -131,12 +144,14 @@ fn a_detector_that_is_too_unsure_does_not_judge() {
 }
 
 #[test]
-fn a_file_that_says_nothing_of_uncertainty_is_read() {
+fn a_file_that_says_nothing_of_uncertainty_and_context_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("detector.safetensors");
     let detector = Detector::new(config()).unwrap();
     let mut header = serde_json::to_value(config()).unwrap();
-    assert!(header.as_object_mut().unwrap().remove("most_uncertainty").is_some());
+    for unsaid in ["most_uncertainty", "context"] {
+        assert!(header.as_object_mut().unwrap().remove(unsaid).is_some());
+    }
     save_variables(&path, &detector.store, &Header::new(SCHEMA, 1, header)).unwrap();
     assert_eq!(Detector::load(&path).unwrap().config(), &config());
 }

@@ -8,6 +8,7 @@ mod attention;
 mod backbone;
 mod baselines;
 mod cdc;
+mod context;
 mod losses;
 mod mining;
 mod network;
@@ -20,6 +21,7 @@ pub use attention::{
 pub use backbone::{Backbone, PlainBackbone};
 pub use baselines::{DeepPixBis, asymmetric_triplet, reversal_coefficient, reverse_gradient, ssdg_scale};
 pub use cdc::CentralDifference;
+pub use context::WithContext;
 pub use losses::{Balance, LossWeights, ProxyObjective, ProxyTargets, contrastive_depth, heteroscedastic, proxy_loss};
 pub use mining::{AttributeMiner, MiningStats};
 pub use network::{Branches, Proxy, ProxyConfig, ProxyFas, ProxyOut, Task, weight_decay};
