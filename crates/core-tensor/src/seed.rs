@@ -23,9 +23,15 @@ pub enum Purpose {
     Data,
 }
 
-/// Derives an independent seed from a run's seed, a purpose and a counter (an epoch, a round): SplitMix64 over the three.
+/// Derives an independent seed from a run's seed, a purpose and a counter (an epoch, a round).
 pub fn derive(seed: u64, purpose: Purpose, counter: u64) -> u64 {
-    let mixed = split_mix(seed ^ split_mix(purpose as u64 + 1));
+    derive_at(seed, purpose as u64, counter)
+}
+
+/// The same for a place (a layer, say) that tells consumers of one seed apart: SplitMix64 over the three. A purpose is a
+/// place from 0 on: where both are in use, give this a seed that [`derive`] has handed out.
+pub fn derive_at(seed: u64, place: u64, counter: u64) -> u64 {
+    let mixed = split_mix(seed ^ split_mix(place.wrapping_add(1)));
     split_mix(mixed ^ split_mix(counter))
 }
 

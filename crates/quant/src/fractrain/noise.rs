@@ -1,5 +1,7 @@
 //! Random numbers by position: the n-th of a stream needs no other, so that threads and vector lanes draw at once.
 
+use core_tensor::seed::derive_at;
+
 /// A stream of uniform numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stream {
@@ -8,10 +10,9 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// The stream of a seed, a place (a layer, say) and a counter (a step, say): SplitMix64 over the three.
+    /// The stream of a seed, a place (a layer, say) and a counter (a step, say), by [`derive_at`].
     pub(super) fn new(seed: u64, place: u64, counter: u64) -> Self {
-        let mixed = split_mix(seed ^ split_mix(place.wrapping_add(1)));
-        let key = split_mix(mixed ^ split_mix(counter));
+        let key = derive_at(seed, place, counter);
         Self { before: key as u32, between: (key >> 32) as u32 }
     }
 
@@ -30,13 +31,6 @@ impl Stream {
         // Through i32, whose conversion every vector unit has.
         (x >> 8) as i32 as f32 * (1.0 / 16_777_216.0)
     }
-}
-
-fn split_mix(value: u64) -> u64 {
-    let mut z = value.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]
