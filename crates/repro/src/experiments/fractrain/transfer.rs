@@ -5,7 +5,7 @@ use super::arms::{self, Arm};
 use super::cases::drops;
 use super::claims::{ABSTRACT, POINTS};
 use super::train::{build, fit, read_weights, save_weights};
-use super::view::{ACCURACY, CP, EVERYTHING, height};
+use super::view::{ACCURACY, CP, EVERYTHING, frontier, height};
 use super::{GATED_REVISION, PAPER, REVISION, stages};
 use crate::experiments::images::ImageSet;
 use crate::experiments::training::{DataChoice, Loaders, Recipe};
@@ -241,6 +241,7 @@ fn of_setting(setting: Setting, suffixes: [&str; 4], results: &Results) -> anyho
     for arm in statics() {
         points.push((of(CP, &arm)?, of(ACCURACY, &arm)?));
     }
+    let points = frontier(points);
     let gain = |arm: &Arm| -> anyhow::Result<Samples> { Ok(of(ACCURACY, arm)?.minus(&height(&points, &of(CP, arm)?))) };
     let what = setting.label();
     let within = |method: &str| {

@@ -43,7 +43,7 @@ impl View<'_> {
         for fixed in self.case.statics() {
             points.push((self.metric(cost, &fixed)?, self.metric(ACCURACY, &fixed)?));
         }
-        Ok(self.metric(ACCURACY, arm)?.minus(&height(&points, &self.metric(cost, arm)?)))
+        Ok(self.metric(ACCURACY, arm)?.minus(&height(&frontier(points), &self.metric(cost, arm)?)))
     }
 
     /// Mean cost over the second half of a training, by seed.
@@ -59,20 +59,28 @@ impl View<'_> {
         Ok(self.metric(CP, arm)?.combine(&halves, |_, half| half))
     }
 
-    /// The distance of [`second_half`](Self::second_half) from the target, one number a pair of seed and target.
+    /// The distance of [`second_half`](Self::second_half) from the target, by seed that of the worst of its targets.
     pub(super) fn controller_errors(&self) -> anyhow::Result<Samples> {
-        let arms = self.case.steered();
-        let mut all = Samples::default();
-        for (index, arm) in arms.iter().enumerate() {
+        let mut errors = Vec::new();
+        for arm in self.case.steered() {
             let target = arm.gates().map_or(0.0, |dfq| dfq.target.percent());
-            let own = self.second_half(arm)?.map(|cp| (cp - target).abs());
-            for ((seed, distance), run) in own.seeds().into_iter().zip(own.values()).zip(own.runs()) {
-                all.insert(seed * arms.len() as u64 + index as u64, distance, [run]);
-            }
-            own.missing().iter().for_each(|reason| all.miss(reason.clone()));
+            errors.push(self.second_half(&arm)?.map(|cp| (cp - target).abs()));
         }
-        Ok(all)
+        Ok(errors.into_iter().reduce(|worst, error| worst.combine(&error, f64::max)).unwrap_or_default())
     }
+}
+
+/// Of points that ascend in cost, those that no cheaper one reaches in accuracy, by means over seeds: nobody would train at
+/// the others. Points of no seed stay, with their reasons.
+pub(super) fn frontier(points: Vec<(Samples, Samples)>) -> Vec<(Samples, Samples)> {
+    let mut best = f64::NEG_INFINITY;
+    let mut ahead = |(_, accuracy): &(Samples, Samples)| {
+        let Some(mean) = crate::statistics::mean(&accuracy.values()) else { return true };
+        let ahead = mean > best;
+        best = best.max(mean);
+        ahead
+    };
+    points.into_iter().filter(|point| ahead(point)).collect()
 }
 
 /// Seed by seed, the height of a curve at `x`: linear between points that ascend in `x`, level outside them.
@@ -111,6 +119,22 @@ mod tests {
         ] {
             assert_eq!(height(&points, &of(x)).values(), expected);
         }
+    }
+
+    #[test]
+    fn a_point_that_a_cheaper_one_reaches_is_on_no_frontier() {
+        let point = |cost: f64, accuracy: [f64; 2]| (of([cost, cost]), of(accuracy));
+        // In the mean 10, 30, 29, 30 and 31: the third is behind the second, the fourth level with it.
+        let rows = [[10.0, 10.0], [20.0, 40.0], [29.0, 29.0], [30.0, 30.0], [31.0, 31.0]];
+        let points: Vec<_> = rows.iter().zip(1..).map(|(&accuracy, cost)| point(f64::from(cost), accuracy)).collect();
+        let kept = frontier(points);
+        assert_eq!(kept.iter().map(|(cost, _)| cost.values()[0]).collect::<Vec<_>>(), [1.0, 2.0, 5.0]);
+        // At 3 a third of the way from 20 to 31, and from 40 to 31.
+        assert_eq!(height(&kept, &of([3.0, 3.0])).values(), [20.0 + 11.0 / 3.0, 37.0]);
+        let mut missing = (Samples::default(), Samples::default());
+        missing.1.miss("static 4/6 failed");
+        let kept = frontier(vec![point(1.0, [1.0, 1.0]), missing, point(3.0, [0.0, 0.0])]);
+        assert_eq!((kept.len(), kept[1].1.missing()), (2, &["static 4/6 failed".to_owned()][..]));
     }
 
     #[test]

@@ -122,6 +122,8 @@ impl View<'_> {
                 objective.name().to_owned(),
                 cell(&of("dense")?, 1),
                 cell(&of("dense_std")?, 1),
+                cell(&self.difference(objective, "ticket_3", "dense")?.values(), 1),
+                cell(&self.difference(objective, "ticket_5", "dense")?.values(), 1),
                 cell(&scale(of("matching")?), 1),
                 cell(&scale(of("failing")?), 1),
                 cell(&of("own_barrier")?, 1),
@@ -132,6 +134,8 @@ impl View<'_> {
             "pre-training",
             "dense, %",
             "σ(dense)",
+            "ticket of 48.8 % less dense",
+            "ticket of 67.2 % less dense",
             "largest matching sparsity, %",
             "next one tried",
             "barrier at θ_P",
@@ -139,7 +143,7 @@ impl View<'_> {
         ];
         Ok(Table {
             title: "Pre-trainings and their tickets".into(),
-            caption: "Largest matching sparsity, by each seed's own σ(dense): 0 where no ticket matches; the next one tried \
+            caption: "Tickets less dense, points, on the same draws of labels. Largest matching sparsity, by each seed's own σ(dense): 0 where no ticket matches; the next one tried \
                       fails, 100 where the sparsest one matches. Barrier: rise of the test error between two fine-tunings of \
                       the task's own ticket that differ in the order of their data."
                 .into(),

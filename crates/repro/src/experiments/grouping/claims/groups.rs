@@ -49,8 +49,9 @@ impl View<'_> {
         );
         let content = claim(
             "C3-box",
-            "Groups find the character: more attention is in its box than the mean map would have there",
-            "attention in the box − the same of the mean map over all scenes, mean of groups, λ chosen",
+            "Groups find the character: more attention is in its box than the mean map or attention in proportion to ink would \
+             have there",
+            "attention in the box − the larger of the same of the mean map over all scenes and of ink, mean of groups, λ chosen",
         );
         if self.tier == Tier::Quick {
             return Ok(vec![ink.not_run(STANDARD), content.not_run(STANDARD)]);
@@ -60,7 +61,7 @@ impl View<'_> {
             |of_what: &str| anyhow::Ok(of(&format!("glyph_ink{of_what}"))?.minus(&of(&format!("scrap_ink{of_what}"))?));
         Ok(vec![
             ink.judge(&told_apart("")?.minus(&told_apart("_blind")?.combine(&told_apart("_of_ink")?, f64::max)))?,
-            content.judge(&of("mass")?.minus(&of("mass_blind")?))?,
+            content.judge(&of("mass")?.minus(&of("mass_blind")?.combine(&of("mass_of_ink")?, f64::max)))?,
         ])
     }
 }
