@@ -48,6 +48,12 @@ pub(super) const BOTH: &str = "pre-training ACL, adversarial to adversarial";
 pub(super) const ONE: &str = "pre-training ACL, adversarial to standard";
 pub(super) const SHARED: &str = "pre-training ACL, dual stream, one batch norm";
 pub(super) const WIDE: &str = "pre-training ACL, dual stream, budget 0.1";
+/// Controls with as many streams: random points of the adversary's ball in its place, and of one that is as wide as
+/// [`NOISE_RADIUS`].
+pub(super) const NOISE: &str = "pre-training dual stream, noise of 8/255";
+pub(super) const WIDE_NOISE: &str = "pre-training dual stream, noise of 0.43";
+/// Uniform noise of this radius has the deviation, 0.25, of the noise that smoothed networks are trained under.
+const NOISE_RADIUS: f64 = 0.43;
 /// The pseudo-labelled stage, and its loss without its pseudo-labels.
 pub(super) const SEMI: &str = "semi-supervised";
 pub(super) const LABELS_ALONE: &str = "cross-entropy and divergence";
@@ -119,6 +125,11 @@ fn attack(radius: f64, steps: usize) -> Pgd {
 /// The contrastive attack has 5 steps of a quarter of the radius, as the paper's.
 fn acl(formulation: Formulation, radius: f64) -> AclConfig {
     AclConfig { formulation, attack: attack(radius, 5), ..AclConfig::default() }
+}
+
+/// The dual stream with random points of a ball for adversarial ones: a step of no length.
+fn noisy(radius: f64) -> AclConfig {
+    AclConfig { attack: attack(radius, 1).with_step_size(0.0), ..acl(Formulation::DUAL_STREAM, radius) }
 }
 
 /// A three-layer convolutional net on grey images of 14 × 14.
@@ -212,6 +223,8 @@ fn standard(set: ImageSet) -> Case {
     case.pretrain(ONE, base.with(acl(Formulation::AdversarialToStandard, RADIUS)));
     case.pretrain(SHARED, PretrainParams { norms: Norms::Shared, ..base.with(acl(Formulation::DUAL_STREAM, RADIUS)) });
     case.pretrain(WIDE, base.with(acl(Formulation::DUAL_STREAM, BEYOND)));
+    case.pretrain(NOISE, base.with(noisy(RADIUS)));
+    case.pretrain(WIDE_NOISE, base.with(noisy(NOISE_RADIUS)));
     let aff = TuningParams {
         setting: case.setting.clone(),
         branch: Branch::Adversarial,

@@ -5,7 +5,8 @@ mod smoothing;
 
 use super::PAPER;
 use super::cases::{
-    self, BEYOND, BOTH, Case, DUAL, LABELS_ALONE, ONE, RADIUS, RANDOM, SEMI, SHARED, SIMCLR, WIDE, tuning_label,
+    self, BEYOND, BOTH, Case, DUAL, LABELS_ALONE, NOISE, ONE, RADIUS, RANDOM, SEMI, SHARED, SIMCLR, WIDE, WIDE_NOISE,
+    tuning_label,
 };
 use super::evaluate::{AUTO_ATTACK, FLAGS, Ladder, MASKED, PGD, Shift, robust_name};
 use crate::{Ask, Claim, JudgedClaim, Relation, Results, Samples, Section, Test, Tier};
@@ -135,6 +136,28 @@ impl View<'_> {
         } else {
             wide.not_run(self.elsewhere())
         });
+        for (id, label, statement, name) in [
+            (
+                "R1e",
+                NOISE,
+                "The adversary is worth more than random noise of its budget in its place",
+                "noise of 8/255",
+            ),
+            ("R1f", WIDE_NOISE, "… and than noise fourteen times as wide, of a deviation of 0.25", "noise of 0.43"),
+        ] {
+            let claim = Claim::new(id, statement).paper("not in the paper: a control", "ours").test(
+                Test::mean(
+                    &format!("RA(ACL dual stream) − RA(dual stream with {name}), Linf 8/255"),
+                    Relation::Above(0.0),
+                ),
+                POINTS,
+            );
+            claims.push(if self.has(label) {
+                claim.judge(&acl.robust(RADIUS)?.minus(&self.probe(label, "adversarial").robust(RADIUS)?))?
+            } else {
+                claim.not_run(self.elsewhere())
+            });
+        }
         let normal = self.probe(DUAL, "normal");
         claims.extend([
             Claim::new("R2a", "Of a dual encoder the adversarial branch is the robust one, by three points or more")
