@@ -96,6 +96,22 @@ impl Samples {
         chosen
     }
 
+    /// Per seed, the largest of those that there are; a seed needs one of them.
+    #[must_use]
+    pub fn of_largest(all: &[Self]) -> Self {
+        let mut largest = Self::default();
+        for samples in all {
+            samples.missing.iter().for_each(|reason| largest.miss(reason));
+            for (&seed, Sample { value, runs }) in &samples.by_seed {
+                let known = largest.by_seed.entry(seed).or_insert(Sample { value: *value, runs: Vec::new() });
+                known.value = known.value.max(*value);
+                let new = runs.iter().filter(|run| !known.runs.contains(run)).cloned().collect::<Vec<_>>();
+                known.runs.extend(new);
+            }
+        }
+        largest
+    }
+
     /// Per seed, `f(self)`.
     #[must_use]
     pub fn map(mut self, f: impl Fn(f64) -> f64) -> Self {
@@ -148,6 +164,22 @@ mod tests {
         assert_eq!((found.seeds(), found.values()), (vec![1], vec![20.0]));
         assert_eq!(found.missing(), ["the run of seed 0 failed"]);
         assert_eq!(Samples::of_best(&[]), Samples::default());
+    }
+
+    #[test]
+    fn the_largest_is_of_whatever_a_seed_has() {
+        let run = |digit: &str| RunId::try_from(digit.repeat(16)).unwrap();
+        let (mut all, mut some) = (Samples::of([(0, 0.2)]), Samples::default());
+        all.insert(1, 0.3, [run("a")]);
+        all.insert(2, 0.4, [run("b")]);
+        some.insert(1, 0.5, [run("c"), run("a")]);
+        some.insert(2, 0.1, [run("d")]);
+        some.miss("the run of seed 0 failed");
+        let found = Samples::of_largest(&[all, some]);
+        assert_eq!((found.seeds(), found.values()), (vec![0, 1, 2], vec![0.2, 0.5, 0.4]));
+        assert_eq!(found.runs(), [run("a"), run("c"), run("b"), run("d")]);
+        assert_eq!(found.missing(), ["the run of seed 0 failed"]);
+        assert_eq!(Samples::of_largest(&[]), Samples::default());
     }
 
     #[test]

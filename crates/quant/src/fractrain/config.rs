@@ -29,6 +29,7 @@ pub struct QuantConfig {
     /// 1e-8, which leaves small gradients fewer levels than their bits say. Off by default.
     pub reference_compat: bool,
     /// Fixes the noise of stochastic rounding in single precision on the CPU; elsewhere libtorch's generator does.
+    /// [`core_tensor::seed::derive`] of a run's seed keeps it apart from what else draws from that one.
     pub seed: u64,
 }
 

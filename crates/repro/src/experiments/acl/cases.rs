@@ -52,7 +52,8 @@ pub(super) const WIDE: &str = "pre-training ACL, dual stream, budget 0.1";
 /// [`NOISE_RADIUS`].
 pub(super) const NOISE: &str = "pre-training dual stream, noise of 8/255";
 pub(super) const WIDE_NOISE: &str = "pre-training dual stream, noise of 0.43";
-/// Uniform noise of this radius has the deviation, 0.25, of the noise that smoothed networks are trained under.
+/// Uniform noise of this radius has the deviation, 0.25, of the noise that smoothed networks are trained under, before it is
+/// clipped to the box, which that one is not.
 const NOISE_RADIUS: f64 = 0.43;
 /// The pseudo-labelled stage, and its loss without its pseudo-labels.
 pub(super) const SEMI: &str = "semi-supervised";

@@ -143,7 +143,12 @@ impl View<'_> {
                 "The adversary is worth more than random noise of its budget in its place",
                 "noise of 8/255",
             ),
-            ("R1f", WIDE_NOISE, "… and than noise fourteen times as wide, of a deviation of 0.25", "noise of 0.43"),
+            (
+                "R1f",
+                WIDE_NOISE,
+                "… and than noise fourteen times as wide, of a deviation of 0.25 before it is clipped to [0, 1]",
+                "noise of 0.43",
+            ),
         ] {
             let claim = Claim::new(id, statement).paper("not in the paper: a control", "ours").test(
                 Test::mean(

@@ -3,8 +3,7 @@
 use super::PAPER;
 use super::arms::{Arm, TrainParams};
 use super::cases::Case;
-use crate::{Finished, Results, Run, RunId, Samples};
-use std::collections::BTreeMap;
+use crate::{Finished, Results, Run, Samples};
 
 /// In percent, after the last epoch.
 pub(super) const ACCURACY: &str = "test_accuracy";
@@ -63,19 +62,12 @@ impl View<'_> {
     /// The distance of [`second_half`](Self::second_half) from the target, by seed the largest of those targets that it was
     /// steered to.
     pub(super) fn controller_errors(&self) -> anyhow::Result<Samples> {
-        let (mut worst, mut all) = (BTreeMap::<u64, (f64, Vec<RunId>)>::new(), Samples::default());
+        let mut errors = Vec::new();
         for arm in self.case.steered() {
             let target = arm.gates().map_or(0.0, |dfq| dfq.target.percent());
-            let own = self.second_half(&arm)?.map(|cp| (cp - target).abs());
-            for ((seed, distance), run) in own.seeds().into_iter().zip(own.values()).zip(own.runs()) {
-                let (most, runs) = worst.entry(seed).or_default();
-                *most = most.max(distance);
-                runs.push(run);
-            }
-            own.missing().iter().for_each(|reason| all.miss(reason.clone()));
+            errors.push(self.second_half(&arm)?.map(|cp| (cp - target).abs()));
         }
-        worst.into_iter().for_each(|(seed, (most, runs))| all.insert(seed, most, runs));
-        Ok(all)
+        Ok(Samples::of_largest(&errors))
     }
 }
 

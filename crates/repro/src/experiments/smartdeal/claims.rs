@@ -34,7 +34,7 @@ const PRICED_SEED: u64 = 0;
 const NOTES: [&str; 8] = [
     "The papers' bodies were not at hand: thresholds of the tests are ours, and those of S2, S3 and of the guard were drawn beside \
      figures of a pilot on the same tasks. The papers' figures are those of their abstracts. S1, S6, S7d, S9b, S9e, S9g and S9h check \
-     the implementation: the settings settle them.",
+     the implementation: the settings settle them, as they do S8a, S8b, S8e, S8f and S9i.",
     "Rounding without a basis (S2a, S3a, S3b) has as many non-zeros and none of the basis's bits; at equal bits the \
      table has it as pruning with powers of two, and S4 asks. S4's rivals prune and quantise both, S4b's do one thing \
      each: pruning leaves 32 bits a survivor, quantisation gives every weight the widest uniform code that fits, of a \

@@ -59,9 +59,26 @@ impl View<'_> {
         let of = |metric: &str| self.at_chosen(metric, Scene::Cluttered, LossChoice::Margin, ATTENTIVE);
         let told_apart =
             |of_what: &str| anyhow::Ok(of(&format!("glyph_ink{of_what}"))?.minus(&of(&format!("scrap_ink{of_what}"))?));
-        Ok(vec![
-            ink.judge(&told_apart("")?.minus(&told_apart("_blind")?.combine(&told_apart("_of_ink")?, f64::max)))?,
-            content.judge(&of("mass")?.minus(&of("mass_blind")?.combine(&of("mass_of_ink")?, f64::max)))?,
-        ])
+        let told_apart = beyond_both(&told_apart("")?, [&told_apart("_blind")?, &told_apart("_of_ink")?]);
+        let in_box = beyond_both(&of("mass")?, [&of("mass_blind")?, &of("mass_of_ink")?]);
+        Ok(vec![ink.judge(&told_apart)?, content.judge(&in_box)?])
+    }
+}
+
+/// What groups have beyond the larger of what the mean map and attention in proportion to ink have, seed by seed.
+fn beyond_both(groups: &Samples, [mean_map, ink]: [&Samples; 2]) -> Samples {
+    groups.minus(&mean_map.combine(ink, f64::max))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attention_is_held_against_whichever_blind_map_has_more() {
+        let of = |values: [f64; 2]| Samples::of([(0, values[0]), (1, values[1])]);
+        // The first seed's ink has more than its mean map, which the groups are ahead of.
+        let found = beyond_both(&of([1.8, 2.5]), [&of([1.5, 2.0]), &of([2.2, 1.0])]);
+        assert_eq!(found.values(), [1.8 - 2.2, 0.5]);
     }
 }
