@@ -1,17 +1,19 @@
 //! PGD-20 on 1 000 images: on a network as it is trained, with its batch norms folded, and with fooled images dropped.
 //!
-//! The peers are `peers/attack_pgd.py` (torchattacks and foolbox): same network, weights and images, which this bench leaves
-//! for them in `target/attack_pgd.safetensors`. AutoAttack takes minutes, so it is no criterion bench: see
+//! The peers are `peers/attack_pgd.py` (torchattacks and foolbox): same network, weights and images, which this bench
+//! leaves for them in `target/attack_pgd.safetensors`. AutoAttack takes minutes, so it is no criterion bench: see
 //! `peers/attack_autoattack.py`.
 
 // The macros of criterion make items without documentation.
 #![allow(missing_docs)]
 
-use std::path::Path;
+mod case;
+
 use std::time::Duration;
 
+use benches::record;
 use contrast::attack::{Attack, Ball, EvalMode, Goal, Pgd, Start};
-use core_tensor::checkpoint::{Metadata, state_of, write_safetensors};
+use core_tensor::checkpoint::state_of;
 use core_tensor::networks::{Architecture, BlockKind, ResNetConfig, Shortcut, Stem};
 use core_tensor::nn::Standard;
 use core_tensor::seed::{Purpose, seed_libtorch};
@@ -36,11 +38,7 @@ fn pgd(criterion: &mut Criterion) {
     // Statistics that fit the images, and labels that the network agrees with.
     (0..40).for_each(|_| drop(tch::no_grad(|| network.forward(&images, true))));
     let labels = tch::no_grad(|| network.forward(&images, false)).argmax(-1, false);
-    let mut case = state_of(&store);
-    case.insert("images".to_owned(), images.shallow_clone());
-    case.insert("labels".to_owned(), labels.shallow_clone());
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../attack_pgd.safetensors");
-    write_safetensors(&path, &case, &Metadata::new()).expect("target is writable");
+    case::leave("attack_pgd", state_of(&store), &[("images", &images), ("labels", &labels)]);
 
     let model = EvalMode(network.as_ref());
     let folded = architecture.folded(&state_of(&store)).expect("the network's own state");
@@ -52,7 +50,8 @@ fn pgd(criterion: &mut Criterion) {
         let right = tch::no_grad(|| network.forward(&found, false)).argmax(-1, false).eq_tensor(&labels);
         right.to_kind(Kind::Double).mean(Kind::Double).double_value(&[])
     };
-    println!("robust accuracy: {}, folded {}", standing(&model), standing(&EvalMode(folded.as_ref())));
+    record("attack/pgd20_resnet8_1000", "robust_accuracy", standing(&model));
+    record("attack/pgd20_resnet8_1000_folded", "robust_accuracy", standing(&EvalMode(folded.as_ref())));
     let mut group = criterion.benchmark_group("attack");
     group.sample_size(10).measurement_time(Duration::from_secs(30));
     group.bench_function("pgd20_resnet8_1000", |bencher| {

@@ -1,7 +1,13 @@
 //! BERT: a training step of a 4 × 256 network, full and cut by a ticket, and inference of BERT-base's shape.
 //!
-//! The peers are `peers/bert_training_step.py` and `peers/bert_inference.py`: Hugging Face transformers on PyTorch.
+//! The peers are `peers/bert_training_step.py` and `peers/bert_inference.py`: Hugging Face transformers on PyTorch. A
+//! classifier reads the first token only, so ours computes the last layer for that token alone and theirs for all; the
+//! benches `…_all_rows` compute all, as theirs do. The weights and the batch lie in
+//! `target/bert_train_tiny*.safetensors`.
 
+mod case;
+
+use benches::record;
 use core_tensor::checkpoint::state_of;
 use core_tensor::networks::bert::{BertConfig, BertForSequenceClassification, BertInput, load_state_into};
 use core_tensor::nn::Standard;
@@ -19,8 +25,8 @@ fn fresh(config: &BertConfig) -> (nn::VarStore, BertForSequenceClassification) {
     (store, model)
 }
 
-fn tokens(rows: i64, length: i64, words: i64) -> BertInput {
-    BertInput::new(Tensor::randint_low(5, words, [rows, length], (Kind::Int64, Device::Cpu)))
+fn tokens(rows: i64, length: i64, words: i64) -> Tensor {
+    Tensor::randint_low(5, words, [rows, length], (Kind::Int64, Device::Cpu))
 }
 
 /// Half of the heads and 40 % of the neurons gone.
@@ -34,29 +40,47 @@ fn cut(config: &BertConfig) -> (nn::VarStore, BertForSequenceClassification) {
     (store, model)
 }
 
+/// Logits with every row of the last layer computed, in training.
+fn all_rows(model: &BertForSequenceClassification, classifier: [&Tensor; 2], input: &BertInput) -> Tensor {
+    let hidden = model.bert().hidden(input, true).unwrap();
+    let pooled = model.bert().pool(&hidden, true).unwrap();
+    pooled.dropout(model.bert().config().hidden_dropout_prob, true).linear(classifier[0], Some(classifier[1]))
+}
+
 fn training_steps(criterion: &mut Criterion) {
     let config = BertConfig::tiny(8192);
     let mut group = criterion.benchmark_group("bert");
     group.sample_size(10).measurement_time(Duration::from_secs(12));
-    let input = tokens(32, 128, 8192);
-    let target = Tensor::randint(2, [32], (Kind::Int64, Device::Cpu));
-    for (name, (store, model)) in [("train_tiny_32x128", fresh(&config)), ("train_tiny_32x128_cut", cut(&config))] {
-        let mut optimizer = Adam::new(slim_parameters(&store, 0.01), AdamConfig::decoupled()).unwrap();
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| {
-                optimizer.zero_grad().unwrap();
-                let logits = model.forward(&input, true).unwrap();
-                model.loss(&logits, &target).unwrap().backward();
-                optimizer.step(1e-5).unwrap();
-            })
-        });
+    let ids = tokens(32, 128, 8192);
+    let (input, target) = (BertInput::new(ids.shallow_clone()), Tensor::randint(2, [32], (Kind::Int64, Device::Cpu)));
+    for (cutting, (store, model)) in [("", fresh(&config)), ("_cut", cut(&config))] {
+        case::leave(&format!("bert_train_tiny{cutting}"), state_of(&store), &[("ids", &ids), ("labels", &target)]);
+        let loss = |logits: &Tensor| model.loss(logits, &target).unwrap();
+        let undisturbed = tch::no_grad(|| loss(&model.forward(&input, false).unwrap())).double_value(&[]);
+        let variables = store.variables();
+        let classifier = ["weight", "bias"].map(|part| &variables[&format!("classifier.{part}")]);
+        let first_row = || model.forward(&input, true).unwrap();
+        let every_row = || all_rows(&model, classifier, &input);
+        let both: [(&str, &dyn Fn() -> Tensor); 2] = [("", &first_row), ("_all_rows", &every_row)];
+        for (rows, logits) in both {
+            let name = format!("train_tiny_32x128{cutting}{rows}");
+            record(&format!("bert/{name}"), "loss", undisturbed);
+            let mut optimizer = Adam::new(slim_parameters(&store, 0.01), AdamConfig::decoupled()).unwrap();
+            group.bench_function(name, |bencher| {
+                bencher.iter(|| {
+                    optimizer.zero_grad().unwrap();
+                    loss(&logits()).backward();
+                    optimizer.step(1e-5).unwrap();
+                })
+            });
+        }
     }
     group.finish();
 }
 
 fn inference(criterion: &mut Criterion) {
     let (_store, model) = fresh(&BertConfig::base());
-    let input = tokens(8, 128, 30_522);
+    let input = BertInput::new(tokens(8, 128, 30_522));
     let mut group = criterion.benchmark_group("bert");
     group.sample_size(10).measurement_time(Duration::from_secs(12));
     group.bench_function("classify_base_8x128", |bencher| {

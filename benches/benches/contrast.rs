@@ -10,12 +10,16 @@
 // Criterion's macro makes a public function without a word.
 #![allow(missing_docs)]
 
+mod case;
+
+use benches::record;
 use contrast::learn::{
     Acl, AclConfig, BranchSwitch, DualBatchNorm, Layout, Projector, ProjectorConfig, ViewBatch, nt_xent, nt_xent_plain,
 };
 use core_tensor::networks::{Architecture, ConvNetConfig};
 use core_tensor::train::{Objective, Progress};
 use criterion::{Criterion, criterion_group, criterion_main};
+use indexmap::IndexMap;
 use std::hint::black_box;
 use tch::{Device, Kind, Tensor, nn};
 
@@ -23,10 +27,14 @@ fn loss(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("contrast");
     group.sample_size(20);
     // 1,024 rows, and two views of 1,024 images.
-    for rows in [1024, 2048] {
-        let embeddings = Tensor::randn([rows, 128], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    let [few, many] = [1024, 2048].map(|rows| Tensor::randn([rows, 128], (Kind::Float, Device::Cpu)));
+    case::leave("nt_xent", IndexMap::new(), &[("few", &few), ("many", &many)]);
+    for embeddings in [few, many] {
+        let (rows, embeddings) = (embeddings.size()[0], embeddings.set_requires_grad(true));
         type Loss = fn(&Tensor, f64, Layout) -> contrast::learn::Result<Tensor>;
         for (name, loss) in [("nt_xent", nt_xent as Loss), ("nt_xent_plain", nt_xent_plain as Loss)] {
+            let value = loss(&embeddings, 0.5, Layout::Stacked).unwrap();
+            record(&format!("contrast/{name}_{rows}x128"), "loss", value.double_value(&[]));
             group.bench_function(format!("{name}_{rows}x128"), |bencher| {
                 bencher.iter(|| {
                     let value = loss(&embeddings, 0.5, Layout::Stacked).unwrap();

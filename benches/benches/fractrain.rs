@@ -10,6 +10,10 @@
 // The macros of criterion make items without documentation.
 #![allow(missing_docs)]
 
+mod case;
+
+use benches::record;
+use core_tensor::checkpoint::state_of;
 use core_tensor::data::{Batch, BatchSource};
 use core_tensor::networks::Architecture;
 use core_tensor::nn::{Network, trace_workload};
@@ -85,6 +89,15 @@ fn step(criterion: &mut Criterion) {
     ];
     for (name, precision) in arms {
         let net = resnet20(precision);
+        if name == "static_8_8" {
+            let mut state = state_of(&net.store);
+            // Moving averages for evaluation, which the peer has none of.
+            state.retain(|name, _| !name.ends_with("input_range"));
+            case::leave("fractrain_step", state, &[("images", &source.0), ("labels", &source.1)]);
+            let logits = tch::no_grad(|| net.network.forward(&source.0, true));
+            let loss = logits.cross_entropy_for_logits(&source.1).double_value(&[]);
+            record("fractrain/step/static_8_8", "loss", loss);
+        }
         let mut plain = CrossEntropy::new(net.network.as_ref());
         let mut costly;
         let objective: &mut dyn core_tensor::train::Objective<Batch> = match &net.gates {

@@ -6,18 +6,23 @@
 //! | `grouping/multi_similarity_512x512` | `pytorch-metric-learning` ÷ 1.5 |
 //! | `grouping/step_with_module` | 1.1 × `grouping/step_of_backbone` |
 //!
-//! The peer is `peers/grouping_speed.py`, on vectors made by the same formula.
+//! The peer is `peers/grouping_speed.py`, on the same vectors, which this bench leaves in
+//! `target/grouping_*.safetensors`.
 
 // The macros of criterion make items without documentation.
 #![allow(missing_docs)]
 
+mod case;
+
 use std::hint::black_box;
 use std::time::Duration;
 
+use benches::record;
 use core_tensor::networks::Architecture;
 use core_tensor::nn::Standard;
 use core_tensor::seed::{Purpose, generator, seed_libtorch};
 use criterion::{Criterion, criterion_group, criterion_main};
+use indexmap::IndexMap;
 use rand::Rng;
 use tch::{Device, Kind, Tensor, nn};
 use vision::grouping::{
@@ -37,17 +42,31 @@ fn classes_of_five(count: i64, dim: i64) -> (Tensor, Vec<i64>) {
     (rows / norms, (0..count).map(|item| item / 5).collect())
 }
 
-fn evaluation(c: &mut Criterion) {
+/// The vectors and their classes, left for the peer with what our evaluation says of them.
+fn vectors(evaluator: &Evaluator) -> (Tensor, Vec<i64>) {
     let (embeddings, labels) = classes_of_five(60_000, 512);
-    let mut group = c.benchmark_group("grouping");
-    group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(1));
-    let evaluator = Evaluator::new([1, 10, 100, 1000]);
+    let classes = Tensor::from_slice(&labels);
+    case::leave("grouping_vectors", IndexMap::new(), &[("rows", &embeddings), ("labels", &classes)]);
     let before = peak_bytes();
     let report = evaluator.evaluate(&embeddings, &labels).expect("finite embeddings");
     println!("peak beside the embeddings: {} MB", (peak_bytes() - before) >> 20);
-    println!("recall {:?}, MAP@R {}", report.recall, report.map_at_r);
+    for &(k, recall) in &report.recall {
+        record("grouping/evaluate_60000x512", &format!("recall_{k}"), recall);
+    }
+    record("grouping/evaluate_60000x512", "r_precision", report.r_precision);
+    record("grouping/evaluate_60000x512", "map_at_r", report.map_at_r);
+    (embeddings, labels)
+}
+
+fn evaluation(c: &mut Criterion) {
+    let mut group = c.benchmark_group("grouping");
+    group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(1));
+    let evaluator = Evaluator::new([1, 10, 100, 1000]);
+    let mut made = None;
     group.bench_function("evaluate_60000x512", |b| {
-        b.iter(|| evaluator.evaluate(black_box(&embeddings), &labels).expect("finite embeddings").map_at_r)
+        // Only now, so that a filter that leaves this out need not wait.
+        let (embeddings, labels) = made.get_or_insert_with(|| vectors(&evaluator));
+        b.iter(|| evaluator.evaluate(black_box(embeddings), labels).expect("finite embeddings").map_at_r)
     });
     group.finish();
 }
@@ -56,12 +75,17 @@ fn multi_similarity(c: &mut Criterion) {
     let (raw, _) = classes_of_five(510, 512);
     let raw = Tensor::cat(&[&raw, &raw.narrow(0, 0, 2)], 0).set_requires_grad(true);
     let labels: Vec<i64> = (0..512).map(|item| item / 4).collect();
+    let classes = Tensor::from_slice(&labels);
+    case::leave("grouping_loss", IndexMap::new(), &[("rows", &raw), ("labels", &classes)]);
+    let loss = |batch: &Embedded| MultiSimilarity::default().loss(batch, None).expect("pairs");
+    let value = loss(&Embedded::new(&raw, &labels).expect("finite embeddings")).double_value(&[]);
+    record("grouping/multi_similarity_512x512", "loss", value);
     let mut group = c.benchmark_group("grouping");
     group.measurement_time(Duration::from_secs(4));
     group.bench_function("multi_similarity_512x512", |b| {
         b.iter(|| {
             let batch = Embedded::new(&raw, &labels).expect("finite embeddings");
-            MultiSimilarity::default().loss(&batch, None).expect("pairs").backward();
+            loss(&batch).backward();
         })
     });
     group.finish();

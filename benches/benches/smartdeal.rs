@@ -11,14 +11,18 @@
 // The macros of criterion make items without documentation.
 #![allow(missing_docs)]
 
+mod case;
+
 use std::hint::black_box;
 use std::time::Duration;
 
+use benches::record;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use indexmap::IndexMap;
 use ndarray::Array2;
 use quant::smartdeal::{
-    Basis, BlockRule, DecomposeConfig, LayerShape, Layout, Record, SdConv2dKernel, SdLayer, SdLinearKernel, SdzModel,
-    SdzReader, SdzWriter, decompose,
+    Basis, BlockRule, DecomposeConfig, Factors, LayerShape, Layout, Record, SdConv2dKernel, SdLayer, SdLinearKernel,
+    SdzModel, SdzReader, SdzWriter, decompose,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -95,6 +99,12 @@ fn decomposing(c: &mut Criterion) {
             Array2::from_shape_vec((192, 3), weights).expect("192 × 3")
         })
         .collect();
+    let values: Vec<f64> = blocks.iter().flatten().copied().collect();
+    case::leave("smartdeal_blocks", IndexMap::new(), &[("blocks", &Tensor::from_slice(&values).view([20, 192, 3]))]);
+    let found: Vec<_> = blocks.iter().map(|block| decompose(&block.view(), &config).expect("finite weights")).collect();
+    let mean = |of: fn(&Factors) -> f64| found.iter().map(of).sum::<f64>() / found.len() as f64;
+    record("smartdeal/decompose/block_192x3", "mean_iterations", mean(|factors| factors.trace.len() as f64));
+    record("smartdeal/decompose/block_192x3", "relative_error", mean(|factors| factors.relative_error));
     let mut next = 0;
     group.bench_function("block_192x3", |b| {
         b.iter(|| {

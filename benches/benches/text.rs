@@ -6,6 +6,7 @@
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 
+use benches::record;
 use core_tensor::text::glue::{Split, Task};
 use core_tensor::text::squad::{FeatureConfig, SquadSet};
 use core_tensor::text::{Casing, VocabularyConfig, WordPiece};
@@ -55,9 +56,10 @@ fn glue(c: &mut Criterion) {
     let pieces = vocabulary.unwrap_or_else(|| trained(&texts));
     let mut group = c.benchmark_group("text");
     group.sample_size(10);
-    group.bench_function(format!("{name}: read, tokenise, label"), |b| {
-        b.iter(|| black_box(Task::Sst2.load(&glue, Split::Train).unwrap().labelled(&pieces, 128).unwrap()));
-    });
+    let labelled = || Task::Sst2.load(&glue, Split::Train).unwrap().labelled(&pieces, 128).unwrap();
+    let tokens: usize = labelled().iter().map(|sentence| sentence.encoded.len()).sum();
+    record(&format!("text/{name}: read, tokenise, label"), "tokens", tokens as f64);
+    group.bench_function(format!("{name}: read, tokenise, label"), |b| b.iter(|| black_box(labelled())));
     group.finish();
 }
 

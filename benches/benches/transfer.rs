@@ -12,6 +12,7 @@ use std::hint::black_box;
 use std::io::Write;
 use std::path::Path;
 
+use benches::record;
 use core_tensor::checkpoint::state_of;
 use core_tensor::networks::Architecture;
 use core_tensor::nn::Standard;
@@ -30,15 +31,19 @@ fn resnet50() -> nn::VarStore {
 fn masks(criterion: &mut Criterion) {
     let store = resnet50();
     let weights = Prunable::conv_only().except(["conv1.weight"]).select_from(&store).unwrap();
-    let some = |keep: i64| {
+    // As the peer makes them: of the weights at place p those whose `step` p mod 2147483647 mod 10 is below `tenths`.
+    let some = |step: i64, tenths: i64| {
         let mask = |(name, weight): &(String, Tensor)| {
-            let places =
-                Tensor::arange(weight.numel() as i64, (tch::Kind::Int64, Device::Cpu)).view(weight.size().as_slice());
-            (name.clone(), (places * 7).remainder(10).lt(keep).to_kind(tch::Kind::Uint8))
+            let places = Tensor::arange(weight.numel() as i64, (tch::Kind::Int64, Device::Cpu));
+            let kept = (places * step).remainder(2_147_483_647).remainder(10).lt(tenths);
+            (name.clone(), kept.to_kind(tch::Kind::Uint8).view(weight.size().as_slice()))
         };
         MaskSet::from_tensors(&weights.iter().map(mask).collect::<Vec<_>>()).unwrap()
     };
-    let (a, b) = (some(3), some(5).shuffle_within_layers(0));
+    let (a, b) = (some(48_271, 3), some(69_621, 5));
+    let found = MaskComparison::new(&a, &b).unwrap();
+    record("transfer/compare_resnet50", "jaccard", found.jaccard());
+    record("transfer/compare_resnet50", "hamming", found.hamming());
     let mut group = criterion.benchmark_group("transfer");
     group.sample_size(20);
     group.bench_function("compare_resnet50", |bencher| {

@@ -1,33 +1,34 @@
-"""Inference of a classifier of BERT-base's shape, batch 8 x 128, with Hugging Face transformers on PyTorch (median of 8
-after 2 warm-up passes), and of its hidden states alone.
+"""Inference of a classifier of BERT-base's shape, batch 8 x 128, with Hugging Face transformers on PyTorch, and of its
+hidden states alone.
 
-Random weights: they do not matter for the time. Same shapes as `benches/bert.rs`.
+Random weights: they do not matter for the time. Same shapes as `benches/bert.rs`. Needs torch, transformers < 5. Each
+attention that transformers has for a CPU is timed. Prints one JSON object a part and attention, with the seconds of
+eight passes after two that do not count; the last of a part is the faster one again, with `"fastest": true`.
 """
 
 import json
 import statistics
-import time
 
 import torch
+from timing import seconds
 from transformers import BertConfig, BertForSequenceClassification
 
 
-def median_of(run):
-    times = []
-    for _ in range(10):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[2:])
-
-
-@torch.no_grad()
+@torch.inference_mode()
 def main():
-    torch.manual_seed(0)
-    model = BertForSequenceClassification(BertConfig(num_labels=2)).eval()
-    ids = torch.randint(5, 30522, (8, 128))
-    print(json.dumps({"model": "classify", "seconds": median_of(lambda: model(input_ids=ids))}))
-    print(json.dumps({"model": "hidden", "seconds": median_of(lambda: model.bert(input_ids=ids))}))
+    records = []
+    for attention in ("sdpa", "eager"):
+        torch.manual_seed(0)
+        model = BertForSequenceClassification(BertConfig(num_labels=2, attn_implementation=attention)).eval()
+        ids = torch.randint(5, 30522, (8, 128))
+        for name, part in [("classify", model), ("hidden", model.bert)]:
+            times = seconds(lambda: part(input_ids=ids), rounds=8, warm_up=2)
+            records.append({"model": name, "attention": attention, "seconds": times})
+    for name in ("classify", "hidden"):
+        of_part = [record for record in records if record["model"] == name]
+        fastest = min(of_part, key=lambda record: statistics.median(record["seconds"]))
+        for record in [*of_part, fastest | {"fastest": True}]:
+            print(json.dumps(record))
 
 
 if __name__ == "__main__":

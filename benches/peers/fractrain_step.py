@@ -1,33 +1,41 @@
-"""A quantised training step in PyTorch: ResNet-20, batch 128 x 3 x 32 x 32, 8/8/8 bits, and stochastic rounding of 10 M floats.
+"""A quantised training step in PyTorch: ResNet-20, batch 128 x 3 x 32 x 32, 8/8/8 bits, and stochastic rounding of 10 M
+floats.
 
-The same network, batch, optimizer and numerics as `benches/fractrain.rs`, composed of PyTorch operations: weights rounded
-per output channel and inputs per tensor by min and max with straight-through gradients, gradients of convolution outputs
-rounded stochastically in an autograd function. The second variant rounds forward with `torch.fake_quantize_*`, the kernels
-of PyTorch's fake-quantisation modules (whose zero point is an integer), and has the same gradient function. Both are
-timed in both memory layouts.
+    cargo bench -p benches --bench fractrain -- step      # writes target/fractrain_step.safetensors
+    python fractrain_step.py [target/fractrain_step.safetensors] [--rounds 8]
+
+The same network, weights, batch, optimizer and numerics as `benches/fractrain.rs`, composed of PyTorch operations:
+weights rounded per output channel and inputs per tensor by min and max with straight-through gradients, gradients of
+convolution outputs rounded stochastically in an autograd function. The second variant rounds forward with
+`torch.fake_quantize_*`, the kernels of PyTorch's fake-quantisation modules (whose zero point is an integer), and has
+the same gradient function. Both are timed in both memory layouts; `loss` is that of the first step. Needs torch, numpy,
+safetensors. Prints one JSON object a line, with the seconds of each round after two that do not count.
 """
 
 import argparse
 import json
-import statistics
-import time
+from pathlib import Path
 
 import torch
+from resnet import resnet20
+from safetensors.torch import load_file
+from timing import seconds
 from torch import nn
 from torch.nn import functional as F
 
+CASE = Path(__file__).resolve().parents[2] / "target" / "fractrain_step.safetensors"
 BITS = 8
 STEPS = 2**BITS - 1
 
 
-def grid(x, low, high):
+def grid(low, high):
     return torch.clamp((high - low) / STEPS, min=1e-38), low
 
 
 class Affine(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, low, high):
-        step, low = grid(x, low, high)
+        step, low = grid(low, high)
         return x.sub(low).div_(step).clamp_(0, STEPS).round_().mul_(step).add_(low)
 
     @staticmethod
@@ -46,7 +54,7 @@ class RoundGradient(torch.autograd.Function):
 
 
 def stochastic(x):
-    step, low = grid(x, x.min(), x.max())
+    step, low = grid(*torch.aminmax(x))
     noise = torch.rand_like(x).sub_(0.5)
     return x.sub(low).div_(step).add_(noise).clamp_(0, STEPS).round_().mul_(step).add_(low)
 
@@ -56,7 +64,7 @@ class QuantConv(nn.Conv2d):
 
     def forward(self, x):
         flat = self.weight.detach().flatten(1)
-        low, high = flat.amin(1), flat.amax(1)
+        low, high = torch.aminmax(flat, dim=1)
         if self.fake_quant:
             step = torch.clamp((high - low) / STEPS, min=1e-38)
             zero = torch.round(-low / step).to(torch.int32).clamp_(0, STEPS)
@@ -68,76 +76,49 @@ class QuantConv(nn.Conv2d):
         else:
             shape = (-1, 1, 1, 1)
             weight = Affine.apply(self.weight, low.view(shape), high.view(shape))
-            x = Affine.apply(x, x.detach().min(), x.detach().max())
+            x = Affine.apply(x, *torch.aminmax(x.detach()))
         return RoundGradient.apply(F.conv2d(x, weight, None, self.stride, self.padding))
 
 
-class Block(nn.Module):
-    def __init__(self, inputs, outputs, stride):
-        super().__init__()
-        self.conv1 = QuantConv(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = QuantConv(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.downsample = None
-        if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(QuantConv(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-
-    def forward(self, x):
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
-
-
-class ResNet20(nn.Module):
-    def __init__(self, classes=10):
-        super().__init__()
-        self.conv1 = QuantConv(3, 16, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        blocks, inputs = [], 16
-        for width, stride in [(16, 1), (32, 2), (64, 2)]:
-            for index in range(3):
-                blocks.append(Block(inputs, width, stride if index == 0 else 1))
-                inputs = width
-        self.blocks = nn.Sequential(*blocks)
-        self.fc = nn.Linear(64, classes)
-
-    def forward(self, x):
-        x = self.blocks(F.relu(self.bn1(self.conv1(x))))
-        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
-
-
-def timed(work, rounds):
-    times = []
-    for _ in range(rounds + 2):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[2:])
+def quantised(network):
+    """With every convolution replaced by one that rounds."""
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Conv2d):
+                sizes = child.in_channels, child.out_channels, child.kernel_size, child.stride, child.padding
+                setattr(module, name, QuantConv(*sizes, bias=False))
+    return network
 
 
 def main():
     parser = argparse.ArgumentParser()
+    parser.add_argument("case", nargs="?", default=CASE)
     parser.add_argument("--rounds", type=int, default=8)
-    rounds = parser.parse_args().rounds
-    images, labels = torch.randn(128, 3, 32, 32), torch.randint(0, 10, (128,))
+    arguments = parser.parse_args()
     for name in ["composed", "fake_quant"]:
-        for layout in [torch.contiguous_format, torch.channels_last]:
+        for label, layout in [("channels first", torch.contiguous_format), ("channels last", torch.channels_last)]:
             torch.manual_seed(0)
             QuantConv.fake_quant = name == "fake_quant"
-            model = ResNet20()
-            optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-            inputs = images.contiguous(memory_format=layout)
+            state = load_file(arguments.case)
+            images, labels = state.pop("images").contiguous(memory_format=layout), state.pop("labels")
+            model = quantised(resnet20())
+            model.load_state_dict(state)
+            model = model.to(memory_format=layout)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, fused=True)
+            losses = []
 
             def step():
-                optimizer.zero_grad()
-                F.cross_entropy(model(inputs), labels).backward()
+                optimizer.zero_grad(set_to_none=True)
+                loss = F.cross_entropy(model(images), labels)
+                loss.backward()
                 optimizer.step()
+                losses.append(loss.detach())
 
-            label = "last" if layout is torch.channels_last else "first"
-            print(json.dumps({"step": f"{name}, channels {label}", "seconds": timed(step, rounds)}), flush=True)
+            times = seconds(step, arguments.rounds, warm_up=2)
+            print(json.dumps({"step": f"{name}, {label}", "loss": losses[0].item(), "seconds": times}), flush=True)
     values = torch.randn(10_000_000)
-    print(json.dumps({"step": "stochastic, 10 M", "seconds": timed(lambda: stochastic(values), rounds)}))
+    times = seconds(lambda: stochastic(values), arguments.rounds, warm_up=2)
+    print(json.dumps({"step": "stochastic, 10 M", "seconds": times}))
 
 
 if __name__ == "__main__":

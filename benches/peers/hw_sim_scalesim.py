@@ -1,15 +1,20 @@
 """SCALE-Sim beside hw-sim: the same configuration and layers, the same figures, and the time each takes.
 
-Set-up, in a throw-away environment:
-    python -m venv target/peer && target/peer/bin/pip install scalesim "numpy<2"
-Run:
-    target/peer/bin/python benches/peers/hw_sim_scalesim.py --bin target/release --network resnet18 --size 32 --dataflow os
+    cargo bench -p hw-sim -- resnet18      # writes target/hw_sim_resnet18.csv
+    python hw_sim_scalesim.py --topology target/hw_sim_resnet18.csv --size 32 --dataflow os   SCALE-Sim's seconds alone
+    python hw_sim_scalesim.py --network resnet18 --size 32 --dataflow os                      also compares the reports
 
-Prints JSON objects, one a line: CPU seconds of each, whether the compute, bandwidth and access reports are identical to the
-byte, and SCALE-Sim's time over the closed form's (`--closed-form-us`, as `cargo bench -p hw-sim` measured it on the same machine).
+Needs scalesim 3.0.0, numpy < 2. SCALE-Sim is called from Python and writes no traces: what is timed is its run, by the
+clock, without the start of Python, imports and reading. Reports are compared with those of our emulation: hw-sim's
+release binaries lie where `--bin` says, and are built if it is not given.
+
+Prints JSON objects, one a line: SCALE-Sim's seconds, the network's cycles and the words read from DRAM; with
+`--network` also the processor seconds of our emulation, and whether the compute, bandwidth and access reports are
+identical to the byte.
 """
 
 import argparse
+import csv
 import json
 import os
 import pathlib
@@ -17,6 +22,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 
 CONFIG = """[general]
 run_name = peer
@@ -55,6 +61,15 @@ UseRamulatorTrace: False
 REPORTS = ["COMPUTE_REPORT.csv", "BANDWIDTH_REPORT.csv", "DETAILED_ACCESS_REPORT.csv"]
 
 
+def binaries(folder):
+    """The folder of hw-sim's release binaries."""
+    if folder:
+        return folder.resolve()
+    root = pathlib.Path(__file__).resolve().parents[2]
+    subprocess.run(["cargo", "build", "--release", "-p", "hw-sim", "--bins", "--examples"], cwd=root, check=True)
+    return root / os.environ.get("CARGO_TARGET_DIR", "target") / "release"
+
+
 def cpu_seconds(command, cwd):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -64,42 +79,65 @@ def cpu_seconds(command, cwd):
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def simulate(folder):
+    """Runs SCALE-Sim in the folder, and gives the seconds of its run."""
+    from scalesim.scale_sim import scalesim
+
+    files = {"config": str(folder / "peer.cfg"), "topology": str(folder / "net.csv"), "layout": str(folder / "net.csv")}
+    tool = scalesim(save_disk_space=True, verbose=False, **files)
+    start = time.perf_counter()
+    tool.run_scale(top_path=str(folder / "theirs"))
+    return time.perf_counter() - start
+
+
+def column(folder, report, name):
+    with open(folder / report) as file:
+        header, *lines = list(csv.reader(file, skipinitialspace=True))
+    return [float(line[header.index(name)]) for line in lines]
+
+
+def topology(arguments, folder):
+    """The layers, as text."""
+    if arguments.topology:
+        return arguments.topology.read_text()
+    export = [folder / "examples/export_topology", arguments.network]
+    return subprocess.run(export, capture_output=True, text=True, check=True).stdout
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bin", type=pathlib.Path, help="where hw-sim's release binaries are; built if not given")
     parser.add_argument("--network", default="resnet18")
+    parser.add_argument("--topology", type=pathlib.Path, help="a file of layers, instead of a network; nothing is compared")
     parser.add_argument("--size", default=32, type=int)
     parser.add_argument("--dataflow", default="os", choices=["os", "ws", "is"])
     parser.add_argument("--layers", type=int, help="only the first so many layers")
-    parser.add_argument("--closed-form-us", type=float, help="microseconds of the closed form for the same layers")
     arguments = parser.parse_args()
-    if not arguments.bin:
-        root = pathlib.Path(__file__).resolve().parents[2]
-        subprocess.run(["cargo", "build", "--release", "-p", "hw-sim", "--bins", "--examples"], cwd=root, check=True)
-        target = os.environ.get("CARGO_TARGET_DIR", "target")
-        arguments.bin = root / target / "release"
-    binaries = arguments.bin.resolve()
+    programs = None if arguments.topology else binaries(arguments.bin)
 
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         (folder / "peer.cfg").write_text(CONFIG.format(size=arguments.size, dataflow=arguments.dataflow))
-        exported = subprocess.run([binaries / "examples/export_topology", arguments.network], capture_output=True, text=True, check=True)
-        lines = exported.stdout.splitlines()
+        lines = topology(arguments, programs).splitlines()
         lines = lines[: 1 + arguments.layers] if arguments.layers else lines
         (folder / "net.csv").write_text("\n".join(lines) + "\n")
-        ours = cpu_seconds([str(binaries / "hw-sim"), "run", "-c", "peer.cfg", "-t", "net.csv", "-i", "conv", "-p", "ours"], folder)
-        tool = [sys.executable, "-m", "scalesim.scale", "-c", "peer.cfg", "-t", "net.csv", "-l", "net.csv", "-p", "theirs", "-i", "conv", "-s", "Y"]
-        theirs = cpu_seconds(tool, folder)
-        same = [(folder / "ours/peer" / name).read_bytes() == (folder / "theirs/peer" / name).read_bytes() for name in REPORTS]
-
-    case = {"network": arguments.network, "layers": len(lines) - 1, "array": arguments.size, "dataflow": arguments.dataflow}
-    print(json.dumps({"model": "scalesim", **case, "seconds": theirs}))
-    identical = {name: equal for name, equal in zip(REPORTS, same)}
-    print(json.dumps({"model": "hw-sim emulation", **case, "seconds": ours, "identical": identical}))
-    if arguments.closed_form_us:
-        seconds = arguments.closed_form_us * 1e-6
-        print(json.dumps({"model": "hw-sim closed form", **case, "seconds": seconds, "times_faster": theirs / seconds}))
-    sys.exit(0 if all(same) else 1)
+        network = arguments.topology.stem if arguments.topology else arguments.network
+        case = {"network": network, "layers": len(lines) - 1, "array": arguments.size, "dataflow": arguments.dataflow}
+        took = simulate(folder)
+        theirs = folder / "theirs/peer"
+        # The tool reports the index of a layer's last cycle, one less than how many there are.
+        cycles = sum(1 + last for last in column(theirs, REPORTS[0], "Total Cycles"))
+        stalls = sum(column(theirs, REPORTS[0], "Stall Cycles"))
+        reads = sum(sum(column(theirs, REPORTS[2], f"DRAM {operand} Reads")) for operand in ("IFMAP", "Filter"))
+        record = {"model": "scalesim", **case, "cycles": cycles, "compute_cycles": cycles - stalls, "dram_reads": reads}
+        print(json.dumps(record | {"seconds": [took]}), flush=True)
+        if not programs:
+            return
+        command = [str(programs / "hw-sim"), "run", "-c", "peer.cfg", "-t", "net.csv", "-i", "conv", "-p", "ours"]
+        seconds, ours = cpu_seconds(command, folder), folder / "ours/peer"
+        identical = {name: (ours / name).read_bytes() == (theirs / name).read_bytes() for name in REPORTS}
+        print(json.dumps({"model": "hw-sim emulation", **case, "cpu_seconds": seconds, "identical": identical}))
+    sys.exit(0 if all(identical.values()) else 1)
 
 
 if __name__ == "__main__":

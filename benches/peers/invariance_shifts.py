@@ -1,30 +1,42 @@
-"""Features of ResNet-18 for a 32 x 32 object at all 65 x 65 positions of a 96 x 96 canvas, evaluated naively in batches.
+"""Features of ResNet-18 for a 32 x 32 object at all 65 x 65 positions of a 96 x 96 canvas, evaluated naively in
+batches.
 
-Same network and work as `benches/invariance.rs`: as torchvision builds it, eager, evaluation mode, no gradients, 2 threads,
-batches of 128. Three ways a user may run it: as built, channels-last, and channels-last with batch norms folded.
+    cargo bench -p benches --bench invariance -- shifts      # writes target/invariance_shifts.safetensors
+    python invariance_shifts.py [target/invariance_shifts.safetensors] [--rows 65] [--rounds 3]
+
+Same network, weights, object and work as `benches/invariance.rs`: torchvision's network, eager, evaluation mode, no
+gradients, batches of 128. Three ways a user may run it: as built, channels-last, and channels-last with batch norms
+folded. With fewer rows of positions the seconds are scaled to all. Needs torch, torchvision, numpy, safetensors. Prints
+one JSON object a way: the mean of all features, the seconds of each round after a warm-up batch.
 """
 
 import argparse
 import copy
 import json
-import time
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
+from timing import seconds
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import resnet18
 
+CASE = Path(__file__).resolve().parents[2] / "target" / "invariance_shifts.safetensors"
+BATCH = 128
 
-def batches(obj, rows, size):
+
+def batches(obj, rows):
     positions = [(i, j) for i in range(rows) for j in range(65)]
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     deviation = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-    for start in range(0, len(positions), size):
-        some = positions[start : start + size]
-        images = torch.ones(len(some), 3, 96, 96)
+    white, obj = (1 - mean) / deviation, (obj - mean) / deviation
+    for start in range(0, len(positions), BATCH):
+        some = positions[start : start + BATCH]
+        images = white.expand(len(some), 3, 96, 96).contiguous()
         for image, (i, j) in zip(images, some):
             image[:, i : i + 32, j : j + 32] = obj
-        yield (images - mean) / deviation
+        yield images
 
 
 def folded(model):
@@ -39,31 +51,36 @@ def folded(model):
     return model
 
 
-@torch.no_grad()
-def seconds(model, obj, rows, channels_last):
-    start = time.perf_counter()
-    for images in batches(obj, rows, 128):
-        if channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        model(images)
-    return (time.perf_counter() - start) * 65 / rows
-
-
+@torch.inference_mode()
 def main():
     parser = argparse.ArgumentParser()
+    parser.add_argument("case", nargs="?", default=CASE)
     # A part of the rows, scaled up: the naive evaluation takes the same time for each.
     parser.add_argument("--rows", type=int, default=65)
-    rows = parser.parse_args().rows
-    torch.set_num_threads(2)
-    torch.manual_seed(0)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    state = load_file(arguments.case)
+    obj = state.pop("object")
     model = resnet18(weights=None).eval()
+    model.load_state_dict(state)
     model.fc = nn.Identity()
-    obj = torch.rand(3, 32, 32)
     last = copy.deepcopy(model).to(memory_format=torch.channels_last)
     fused = folded(model).to(memory_format=torch.channels_last)
-    for name, network, channels_last in [("as built", model, False), ("channels last", last, True), ("folded", fused, True)]:
-        network(torch.zeros(128, 3, 96, 96))
-        print(json.dumps({"model": name, "rows": rows, "seconds": seconds(network, obj, rows, channels_last)}))
+    for name, network, layout in [
+        ("as built", model, torch.contiguous_format),
+        ("channels last", last, torch.channels_last),
+        ("folded", fused, torch.channels_last),
+    ]:
+        features = []
+
+        def evaluate():
+            images = (batch.contiguous(memory_format=layout) for batch in batches(obj, arguments.rows))
+            features.append(torch.cat([network(batch) for batch in images]))
+
+        network(next(batches(obj, 2)).contiguous(memory_format=layout))
+        times = [time * 65 / arguments.rows for time in seconds(evaluate, arguments.rounds, warm_up=0)]
+        record = {"model": name, "rows": arguments.rows, "mean_feature": features[-1].double().mean().item()}
+        print(json.dumps(record | {"seconds": times}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,38 +1,44 @@
 """NT-Xent, forward and backward, in PyTorch's tensor operations: normalise, multiply, mask the diagonal, cross-entropy.
 
-    python nt_xent.py          median seconds for 1,024 and 2,048 rows of 128
+    cargo bench -p benches --bench contrast -- nt_xent      # writes target/nt_xent.safetensors
+    python nt_xent.py [target/nt_xent.safetensors]
 
-Prints one JSON object a line.
+On the embeddings of the bench: 1,024 and 2,048 rows of 128. Needs torch, numpy, safetensors. Prints one JSON object a
+size: the loss, and the seconds of 30 runs after five that do not count.
 """
 
 import json
-import statistics
-import time
+import sys
+from pathlib import Path
 
 import torch
 import torch.nn.functional as functional
+from safetensors.torch import load_file
+from timing import seconds
+
+CASE = Path(__file__).resolve().parents[2] / "target" / "nt_xent.safetensors"
 
 
-def nt_xent(embeddings, temperature=0.5):
-    rows = embeddings.shape[0]
+def nt_xent(embeddings, diagonal, partner, temperature=0.5):
     unit = functional.normalize(embeddings, dim=1)
     similarity = unit @ unit.T / temperature
-    similarity = similarity.masked_fill(torch.eye(rows, dtype=torch.bool), float("-inf"))
-    partner = torch.arange(rows).roll(rows // 2)
-    return functional.cross_entropy(similarity, partner)
+    return functional.cross_entropy(similarity.masked_fill_(diagonal, float("-inf")), partner)
 
 
 def main():
-    torch.manual_seed(0)
-    for rows in (1024, 2048):
-        embeddings = torch.randn(rows, 128, requires_grad=True)
-        seconds = []
-        for repeat in range(35):
-            start = time.perf_counter()
-            torch.autograd.grad(nt_xent(embeddings), embeddings)
-            if repeat >= 5:
-                seconds.append(time.perf_counter() - start)
-        print(json.dumps({"rows": rows, "seconds": statistics.median(seconds), "threads": torch.get_num_threads()}))
+    case = load_file(sys.argv[1] if len(sys.argv) > 1 else CASE)
+    for embeddings in sorted(case.values(), key=len):
+        rows = len(embeddings)
+        embeddings.requires_grad_(True)
+        # They depend on the batch's size alone, so a training makes them once.
+        diagonal, partner = torch.eye(rows, dtype=torch.bool), torch.arange(rows).roll(rows // 2)
+
+        def step():
+            torch.autograd.grad(nt_xent(embeddings, diagonal, partner), embeddings)
+
+        loss = nt_xent(embeddings, diagonal, partner).item()
+        record = {"rows": rows, "loss": loss, "seconds": seconds(step, rounds=30, warm_up=5)}
+        print(json.dumps(record | {"threads": torch.get_num_threads()}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,30 +1,46 @@
-"""One training step of ResNet-20, batch 128 x 3 x 32 x 32, in PyTorch's eager loop (median of 10 after 3 warm-up steps).
+"""One training step of ResNet-20, batch 128 x 3 x 32 x 32, in PyTorch's eager loop, in both memory layouts.
 
-Same network, loss and optimizer as `benches/training_step.rs`.
+    cargo bench -p benches --bench training_step      # writes target/training_step.safetensors
+    python training_step.py [target/training_step.safetensors]
+
+Same network, batch, loss and optimizer as `benches/training_step.rs`, from the same weights: `loss` is that of the
+first step. Needs torch, numpy, safetensors. Prints one JSON object a layout, with the seconds of ten steps after three
+that do not count.
 """
 
 import json
-import statistics
-import time
+import sys
+from pathlib import Path
 
 import torch
 from resnet import resnet20
+from safetensors.torch import load_file
+from timing import seconds
 from torch.nn import functional as F
+
+CASE = Path(__file__).resolve().parents[2] / "target" / "training_step.safetensors"
 
 
 def main():
-    torch.manual_seed(0)
-    model = resnet20()
-    images, labels = torch.randn(128, 3, 32, 32), torch.randint(0, 10, (128,))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-    times = []
-    for _ in range(13):
-        start = time.perf_counter()
-        optimizer.zero_grad()
-        F.cross_entropy(model(images), labels).backward()
-        optimizer.step()
-        times.append(time.perf_counter() - start)
-    print(json.dumps({"model": "ResNet-20, batch 128", "seconds": statistics.median(times[3:])}))
+    case = sys.argv[1] if len(sys.argv) > 1 else CASE
+    for name, layout in [("channels last", torch.channels_last), ("channels first", torch.contiguous_format)]:
+        state = load_file(case)
+        images, labels = state.pop("images").contiguous(memory_format=layout), state.pop("labels")
+        model = resnet20()
+        model.load_state_dict(state)
+        model = model.to(memory_format=layout)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=True)
+        losses = []
+
+        def step():
+            optimizer.zero_grad(set_to_none=True)
+            loss = F.cross_entropy(model(images), labels)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+
+        times = seconds(step, rounds=10, warm_up=3)
+        print(json.dumps({"layout": name, "seconds": times, "loss": losses[0].item()}), flush=True)
 
 
 if __name__ == "__main__":

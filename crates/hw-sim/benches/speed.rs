@@ -2,7 +2,13 @@
 
 #![expect(missing_docs, reason = "criterion_group! makes an item without a comment")]
 
+// The file that benches of the torch crates have as a library: this crate builds without libtorch.
+#[allow(unreachable_pub, unused_imports, reason = "elsewhere it is a library with tests")]
+#[path = "../../../benches/src/lib.rs"]
+mod results;
+
 use std::hint::black_box;
+use std::path::Path;
 
 use core_tensor::workload::Pass;
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -10,9 +16,10 @@ use hw_sim::Accelerator;
 use hw_sim::bitfusion::{BitFusion, FusionLayer};
 use hw_sim::comparison::Sweep;
 use hw_sim::networks::{builtin, with_bits};
-use hw_sim::scalesim::Topology;
+use hw_sim::scalesim::{self, Interface, ScaleSimConfig, Topology};
 use hw_sim::systolic::{Dataflow, Gemm, SystolicArray, emulate};
 use hw_sim::task::Task;
+use results::record;
 
 fn closed_form(c: &mut Criterion) {
     let net = builtin("resnet50").unwrap();
@@ -27,6 +34,48 @@ fn closed_form(c: &mut Criterion) {
     c.bench_function("resnet50 on tpu-like, cycles, traffic and energy, a network", |b| {
         b.iter(|| tpu.cost(black_box(&net)).unwrap())
     });
+}
+
+/// What `benches/peers/hw_sim_scalesim.py` has SCALE-Sim do with the layers that are left in `target/hw_sim_resnet18.csv`.
+fn beside_scalesim(c: &mut Criterion) {
+    let net = builtin("resnet18").unwrap();
+    let topology = Topology::from_workload(&net).unwrap();
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../hw_sim_resnet18.csv");
+    std::fs::write(path, topology.to_csv()).unwrap();
+    let array = SystolicArray::new(32, 32, Dataflow::OutputStationary);
+    let config = ScaleSimConfig {
+        run_name: "peer".into(),
+        array,
+        buffer_kb: [64; 3],
+        interface: Interface::Calc,
+        sparsity: None,
+    };
+    let tasks = Task::of_workload(&net, &[Pass::Forward]).unwrap();
+    let gemms: Vec<Gemm> = tasks.iter().map(|task| task.shape.gemm()).collect();
+    let cycles = |gemms: &[Gemm]| gemms.iter().map(|&gemm| array.cost("l", gemm).unwrap().cycles).sum::<u64>();
+    let (accelerator, net) = (config.to_accelerator().unwrap(), with_bits(net, [8, 8, 8]));
+    let emulated = scalesim::run(&config, &topology).unwrap();
+    // A report has the index of a layer's last cycle, one less than how many there are.
+    let emulated_cycles = emulated.total_cycles() + emulated.layers.len() as u64;
+    let reads = emulated.layers.iter().map(|layer| layer.streams.input.dram_reads + layer.streams.weight.dram_reads);
+    let id = |name: &str| format!("resnet18 on 32x32 os/{name}");
+    record(&id("cycles in closed form"), "compute_cycles", cycles(&gemms) as f64);
+    let cost = accelerator.cost(&net).unwrap();
+    let computing = cost.cycles() - cost.stall_cycles();
+    record(&id("cycles, traffic and energy in closed form"), "compute_cycles", computing as f64);
+    record(&id("emulated reports"), "cycles", emulated_cycles as f64);
+    record(&id("emulated reports"), "dram_reads", reads.sum::<u64>() as f64);
+
+    let mut group = c.benchmark_group("resnet18 on 32x32 os");
+    group.bench_function("cycles in closed form", |b| b.iter(|| cycles(black_box(&gemms))));
+    group.bench_function("cycles, traffic and energy in closed form", |b| {
+        b.iter(|| accelerator.cost(black_box(&net)).unwrap())
+    });
+    group.sample_size(10);
+    group.bench_function("emulated reports", |b| {
+        b.iter(|| scalesim::run(black_box(&config), &topology).unwrap().files())
+    });
+    group.finish();
 }
 
 fn emulation(c: &mut Criterion) {
@@ -108,5 +157,5 @@ fn sweep(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, closed_form, emulation, tiling, mapping, sweep);
+criterion_group!(benches, closed_form, beside_scalesim, emulation, tiling, mapping, sweep);
 criterion_main!(benches);

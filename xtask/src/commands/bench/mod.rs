@@ -1,22 +1,43 @@
-//! `cargo xtask bench`: criterion's benches, and the same work done by Python peers in the same run.
+//! `cargo xtask bench`: criterion's benches, and the same work done by Python peers in turn with them.
 
+mod agreement;
+mod arguments;
+mod benches;
 mod compare;
 mod environment;
+mod machine;
 mod manifest;
+mod markdown;
 mod measure;
-mod results;
+mod median;
+mod origin;
+mod output;
+mod places;
+mod programs;
+mod report;
+mod rounds;
+mod scripts;
+mod targets;
+mod threads;
+mod versions;
 
+use std::env;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
-use std::time::SystemTime;
+use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, ensure};
 
-use self::compare::{Outcome, compare};
-use self::environment::environment;
-use self::manifest::{Manifest, Peer};
-use self::measure::{Measurement, measurements};
-use self::results::{Origin, Results};
+use self::arguments::Arguments;
+use self::environment::Environments;
+use self::manifest::Manifest;
+use self::origin::Origin;
+use self::places::Places;
+use self::programs::{Programs, cargo_bench};
+use self::report::Report;
+use self::rounds::Log;
+use self::scripts::Scripts;
+use self::threads::threads;
 use super::setup;
 use crate::process;
 use crate::workspace::Workspace;
@@ -24,9 +45,16 @@ use crate::workspace::Workspace;
 /// Set up what is missing, then `cargo bench`
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Run the peers of benches/peers/peers.toml too, and write docs/results/bench.json and bench.md
+    /// Run the peers of benches/peers/peers.toml in turn with ours, and write docs/results/bench.json and bench.md; into
+    /// bench-results/ of the target folder if anything is handed to cargo bench
     #[arg(long)]
     peers: bool,
+    /// Rounds of ours and theirs in turn
+    #[arg(long, requires = "peers", default_value = "3")]
+    rounds: NonZeroUsize,
+    /// Threads of either side; without it as many as the machine runs at once
+    #[arg(long, requires = "peers")]
+    threads: Option<NonZeroUsize>,
     /// Python that has the peers' requirements; without it a throw-away environment is made below target/
     #[arg(long, requires = "peers")]
     python: Option<PathBuf>,
@@ -38,8 +66,19 @@ pub(crate) struct Args {
     rest: Vec<String>,
 }
 
-/// The two packages that hold benches; hw-sim has its own because it must build without libtorch.
-const PACKAGES: [&str; 2] = ["benches", "hw-sim"];
+/// What is handed to cargo bench.
+fn handed_on(rest: &[String]) -> Vec<String> {
+    let command_line: Vec<String> = env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    with_dashes(rest, &command_line)
+}
+
+/// The end of the command line that clap gave us, with the `--` that it takes for its own if nothing for cargo stands in
+/// front of it.
+fn with_dashes(rest: &[String], command_line: &[String]) -> Vec<String> {
+    let before = command_line.strip_suffix(rest).and_then(<[String]>::last);
+    let dashes = before.filter(|before| !rest.is_empty() && *before == "--");
+    dashes.into_iter().chain(rest).cloned().collect()
+}
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let workspace = Workspace::current()?;
@@ -47,99 +86,101 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.peers {
         return run_beside_peers(args, &workspace);
     }
-    let mut cargo = cargo_bench(args, &workspace)?;
-    cargo.args(&args.rest);
+    let mut cargo = cargo_bench(&workspace, args.data.as_deref())?;
+    cargo.args(handed_on(&args.rest));
     process::replace_with(cargo)
 }
 
-/// Each of our bench programs, and its peers right after it: a machine's speed is not the same half an hour later.
+/// Each of our bench programs in turn with its peers, and the report.
 fn run_beside_peers(args: &Args, workspace: &Workspace) -> Result<ExitCode> {
-    let manifest = Manifest::read(&workspace.root().join("benches/peers/peers.toml"))?;
-    let origin = Origin::now(workspace.root());
+    let peers = workspace.root().join("benches/peers");
+    let manifest = Manifest::read(&peers.join("peers.toml"))?;
+    let arguments = Arguments::new(&handed_on(&args.rest));
+    let (threads, rounds) = (threads(args.threads), args.rounds.get());
     let target = workspace.target_dir()?;
-    let run = |what: &[&str]| -> Result<()> {
-        let mut cargo = cargo_bench(args, workspace)?;
-        cargo.args(what).args(&args.rest);
-        if process::run(cargo)? != ExitCode::SUCCESS {
-            bail!("the benches failed, see above");
-        }
-        Ok(())
+    let data = std::path::absolute(workspace.data_root(args.data.as_deref()))?;
+    let python = args.python.as_deref();
+    let named = [(&*data, "{data}"), (&*target, "{target}"), (workspace.root(), "{workspace}")];
+    let places = Places::new(named.into_iter().chain(python.map(|python| (python, "{python}"))));
+    let shown = arguments.given().iter().map(|argument| places.hide(argument)).collect();
+    let origin = Origin::now(workspace.root(), threads.get(), rounds, shown);
+
+    let programs = Programs {
+        workspace,
+        target: &target,
+        data: args.data.as_deref(),
+        arguments: &arguments,
+        threads,
+        places: &places,
     };
-    // All is built before anything is timed.
-    run(&["--no-run"])?;
-    let (mut benches, mut peers) = (Vec::<Measurement>::new(), Vec::new());
-    for program in workspace.bench_programs(&PACKAGES)? {
-        // File systems stamp files by a clock that ticks a few milliseconds late.
-        let begun = SystemTime::now() - std::time::Duration::from_millis(100);
-        run(&["--bench", &program])?;
-        let mut measured = measurements(&target.join("criterion"), begun)?;
-        measured.retain(|new| benches.iter().all(|known| known.id != new.id));
-        peers.extend(compare(&manifest, &measured, |peer| run_peer(args, workspace, &manifest, &target, peer)));
-        benches.append(&mut measured);
+    let environments = Environments::new(&manifest, target.join("peers"), python);
+    let mut scripts = Scripts { folder: &peers, data: &data, target: &target, threads, places: &places, environments };
+    let names = programs.names()?;
+    ensure!(!names.is_empty(), "there is no bench program of that name");
+    // All is built before anything is timed; for a part of the benches only what it turns out to need.
+    programs.build()?;
+    if arguments.given().is_empty() {
+        scripts.environments.make_all();
     }
-    benches.sort_by(|a, b| a.id.cmp(&b.id));
-    peers.sort_by_key(|pair| manifest.peers.iter().position(|peer| peer.name == pair.name));
-    let failed = peers.iter().filter(|peer| matches!(peer.outcome, Outcome::Failed { .. })).count();
-    Results::new(origin, benches, peers).write(&workspace.root().join("docs/results"))?;
-    if failed > 0 {
-        eprintln!("{failed} of the peers could not be run; bench.md says why");
-        return Ok(ExitCode::FAILURE);
+    let mut log = Log::default();
+    for program in names {
+        let ours = |only: Option<&[&str]>| programs.run(&program, only);
+        log.take_turns(&manifest, rounds, &program, ours, |peer| scripts.run(peer));
     }
-    Ok(ExitCode::SUCCESS)
+    let report = Report::new(origin, &manifest, log, scripts.environments.versions());
+    report.write(&results_folder(workspace.root(), &target, &arguments))?;
+    let complaints = report.complaints();
+    if complaints.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("{}; bench.md says which", complaints.join(", "));
+    Ok(ExitCode::FAILURE)
 }
 
-/// `cargo bench` of our packages, together whatever is chosen of them, so that they are built once.
-fn cargo_bench(args: &Args, workspace: &Workspace) -> Result<Command> {
-    let mut cargo = workspace.cargo();
-    cargo.arg("bench").args(PACKAGES.iter().flat_map(|package| ["--package", package]));
-    if let Some(data) = &args.data {
-        // Our benches read the same files as the peers.
-        cargo.env("REPRO_DATA", std::path::absolute(data)?);
-    }
-    Ok(cargo)
-}
-
-/// What a peer's script prints.
-fn run_peer(args: &Args, workspace: &Workspace, manifest: &Manifest, target: &Path, peer: &Peer) -> Result<String> {
-    let python = match &args.python {
-        Some(python) => python.clone(),
-        None => environment(&target.join("peers").join(&peer.environment), manifest.requirements(&peer.environment))?,
-    };
-    let data = workspace.data_root(args.data.as_deref());
-    let fill = |argument: &String| {
-        let argument = argument.replace("{data}", &data.to_string_lossy());
-        argument.replace("{target}", &target.to_string_lossy())
-    };
-    let output = Command::new(&python)
-        .arg(workspace.root().join("benches/peers").join(&peer.script))
-        .args(peer.args.iter().map(fill))
-        .output()
-        .with_context(|| format!("cannot run {}", python.display()))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    eprint!("{said}");
-    if !output.status.success() {
-        // Where things lie on this machine is nobody else's business.
-        let why = last_line(&said).replace(&*data.to_string_lossy(), "{data}");
-        bail!("{} failed ({}){why}", peer.script, output.status);
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// A tool's last words behind a colon: where Python and most others put the reason of a failure. Nothing of one that said
-/// nothing.
-fn last_line(text: &str) -> String {
-    let line = text.lines().map(str::trim).rfind(|line| !line.is_empty());
-    line.map_or_else(String::new, |line| format!(": {line}"))
+/// The project's results are those of a whole run; others lie where they are in nobody's way.
+fn results_folder(root: &Path, target: &Path, arguments: &Arguments) -> PathBuf {
+    if arguments.given().is_empty() { root.join("docs/results") } else { target.join("bench-results") }
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::{Command, FromArgMatches};
+
     use super::*;
 
+    fn parse(text: &str) -> Result<Args, clap::Error> {
+        let command = <Args as clap::Args>::augment_args(Command::new("bench"));
+        Args::from_arg_matches(&command.try_get_matches_from(text.split_whitespace())?)
+    }
+
     #[test]
-    fn the_reason_of_a_failure_is_its_last_words() {
-        let said = "Traceback (most recent call last):\n  File \"p.py\"\nOSError: no vocab.txt\n\n";
-        assert_eq!(last_line(said), ": OSError: no vocab.txt");
-        assert_eq!(last_line("\n"), "");
+    fn arguments_for_cargo_and_for_criterion_are_handed_on() {
+        for text in ["forest", "forest -- --quick", "-- --quick", "--no-run", "--no-run -- --quick x", ""] {
+            let line: Vec<String> =
+                "bench --peers".split(' ').chain(text.split_whitespace()).map(str::to_owned).collect();
+            let args = parse(&line.join(" ")).unwrap();
+            assert!(args.peers);
+            assert_eq!(with_dashes(&args.rest, &line).join(" "), text);
+        }
+    }
+
+    #[test]
+    fn rounds_and_threads_are_at_least_one() {
+        assert_eq!(parse("bench --peers").unwrap().rounds.get(), 3);
+        let args = parse("bench --peers --rounds 1 --threads 2").unwrap();
+        assert_eq!((args.rounds.get(), threads(args.threads).get()), (1, 2));
+        for wrong in ["--rounds 0", "--threads 0", "--rounds many"] {
+            assert!(parse(&format!("bench --peers {wrong}")).is_err(), "{wrong}");
+        }
+        // Without peers there are none.
+        assert!(parse("bench --rounds 2").is_err());
+    }
+
+    #[test]
+    fn only_a_whole_run_is_the_projects_result() {
+        let folder =
+            |given: &[String]| results_folder(Path::new("/house"), Path::new("/target"), &Arguments::new(given));
+        assert_eq!(folder(&[]), Path::new("/house/docs/results"));
+        assert_eq!(folder(&["forest".to_owned()]), Path::new("/target/bench-results"));
     }
 }
