@@ -29,7 +29,7 @@ pub fn derive(seed: u64, purpose: Purpose, counter: u64) -> u64 {
 }
 
 /// The same for a place (a layer, say) that tells consumers of one seed apart: SplitMix64 over the three. A purpose is a
-/// place from 0 on: where both are in use, give this a seed that [`derive`] has handed out.
+/// place from 0 on: where both are in use, give this a seed that [`derive()`] has handed out.
 pub fn derive_at(seed: u64, place: u64, counter: u64) -> u64 {
     let mixed = split_mix(seed ^ split_mix(place.wrapping_add(1)));
     split_mix(mixed ^ split_mix(counter))
