@@ -41,7 +41,8 @@ pub struct LayerCost {
     pub compute_cycles: u64,
     /// Cycles in which it waits for memory.
     pub stall_cycles: u64,
-    /// Dense MACs over what the array could do in all cycles at these widths; skipping zeros can exceed 1.
+    /// Dense MACs, padding's among them, over what the array could do in all cycles at these widths; skipping zeros can
+    /// exceed 1.
     pub utilisation: f64,
     /// Energy of multiplying and accumulating, in pJ.
     pub mac_pj: f64,
