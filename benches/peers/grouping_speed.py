@@ -42,8 +42,7 @@ def same_class(rows, labels, furthest):
     """Of every vector's nearest others, nearest first, whether they are of its class."""
     import faiss
 
-    # Of vectors of one length the inner product has the same order as the distance, and costs less.
-    index = faiss.IndexFlatIP(rows.shape[1])
+    index = faiss.IndexFlatL2(rows.shape[1])
     index.add(rows.numpy())
     _, neighbours = index.search(rows.numpy(), furthest + 1)
     return labels[torch.from_numpy(neighbours[:, 1:])] == labels[:, None]
