@@ -24,7 +24,7 @@ use rand_chacha::rand_core::SeedableRng;
 use std::hint::black_box;
 use tch::{Device, Kind, Tensor, nn};
 use vision::fas::metrics::{self, Dev, EvalOptions, PadReport, Scored, TestScores, Threshold, evaluate};
-use vision::fas::model::{PlainBackbone, ProxyConfig, ProxyFas};
+use vision::fas::model::{PlainBackbone, ProxyConfig, ProxyFas, WithContext};
 use vision::fas::synth::{Generator, GeneratorConfig, Population};
 
 fn generate(criterion: &mut Criterion) {
@@ -39,7 +39,9 @@ fn generate(criterion: &mut Criterion) {
 
 fn infer(criterion: &mut Criterion) {
     let store = nn::VarStore::new(Device::Cpu);
-    let backbone = Box::new(PlainBackbone::new(&(store.root() / "backbone"), &Standard, 24));
+    let path = store.root() / "backbone";
+    let backbone = Box::new(PlainBackbone::new(&path, &Standard, 24));
+    let backbone = Box::new(WithContext::new(&(&path / "context"), &Standard, backbone));
     let network = ProxyFas::new(&store.root(), &Standard, backbone, ProxyConfig::default()).unwrap();
     let pictures = Tensor::rand([16, 3, 128, 128], (Kind::Float, Device::Cpu));
     let mut group = criterion.benchmark_group("fas");

@@ -17,8 +17,7 @@ import json
 from pathlib import Path
 
 import torch
-from resnet import resnet20
-from safetensors.torch import load_file
+from resnet import resnet20, training
 from timing import seconds
 from torch import nn
 from torch.nn import functional as F
@@ -99,23 +98,9 @@ def main():
         for label, layout in [("channels first", torch.contiguous_format), ("channels last", torch.channels_last)]:
             torch.manual_seed(0)
             QuantConv.fake_quant = name == "fake_quant"
-            state = load_file(arguments.case)
-            images, labels = state.pop("images").contiguous(memory_format=layout), state.pop("labels")
             model = quantised(resnet20())
-            model.load_state_dict(state)
-            model = model.to(memory_format=layout)
-            optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, fused=True)
-            losses = []
-
-            def step():
-                optimizer.zero_grad(set_to_none=True)
-                loss = F.cross_entropy(model(images), labels)
-                loss.backward()
-                optimizer.step()
-                losses.append(loss.detach())
-
-            times = seconds(step, arguments.rounds, warm_up=2)
-            print(json.dumps({"step": f"{name}, {label}", "loss": losses[0].item(), "seconds": times}), flush=True)
+            found = training(model, arguments.case, layout, lr=0.01, rounds=arguments.rounds, warm_up=2)
+            print(json.dumps({"step": f"{name}, {label}", **found}), flush=True)
     values = torch.randn(10_000_000)
     times = seconds(lambda: stochastic(values), arguments.rounds, warm_up=2)
     print(json.dumps({"step": "stochastic, 10 M", "seconds": times}))

@@ -13,10 +13,7 @@ import sys
 from pathlib import Path
 
 import torch
-from resnet import resnet20
-from safetensors.torch import load_file
-from timing import seconds
-from torch.nn import functional as F
+from resnet import resnet20, training
 
 CASE = Path(__file__).resolve().parents[2] / "target" / "training_step.safetensors"
 
@@ -24,23 +21,8 @@ CASE = Path(__file__).resolve().parents[2] / "target" / "training_step.safetenso
 def main():
     case = sys.argv[1] if len(sys.argv) > 1 else CASE
     for name, layout in [("channels last", torch.channels_last), ("channels first", torch.contiguous_format)]:
-        state = load_file(case)
-        images, labels = state.pop("images").contiguous(memory_format=layout), state.pop("labels")
-        model = resnet20()
-        model.load_state_dict(state)
-        model = model.to(memory_format=layout)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=True)
-        losses = []
-
-        def step():
-            optimizer.zero_grad(set_to_none=True)
-            loss = F.cross_entropy(model(images), labels)
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.detach())
-
-        times = seconds(step, rounds=10, warm_up=3)
-        print(json.dumps({"layout": name, "seconds": times, "loss": losses[0].item()}), flush=True)
+        found = training(resnet20(), case, layout, lr=0.1, rounds=10, warm_up=3)
+        print(json.dumps({"layout": name, **found}), flush=True)
 
 
 if __name__ == "__main__":

@@ -43,8 +43,7 @@ pub struct RobustConfig {
     /// What is learned from. Default, and ACL's adversarial full fine-tuning: TRADES with β 6.
     pub defence: Defence,
     /// The attack on training images, where the defence has one; its loss is the defence's. Default, as TRADES's reference
-    /// code: 10 steps of 2/255
-    /// within an Linf ball of 8/255, from next to the image.
+    /// code: 10 steps of 2/255 within an Linf ball of 8/255, from next to the image.
     pub attack: Pgd,
 }
 

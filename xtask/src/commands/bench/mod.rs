@@ -21,6 +21,7 @@ mod targets;
 mod threads;
 mod versions;
 
+use std::collections::BTreeMap;
 use std::env;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -126,6 +127,11 @@ fn run_beside_peers(args: &Args, workspace: &Workspace) -> Result<ExitCode> {
     for program in names {
         let ours = |only: Option<&[&str]>| programs.run(&program, only);
         log.take_turns(&manifest, rounds, &program, ours, |peer| scripts.run(peer));
+        // A run of an hour that is broken off has left what it measured.
+        let so_far = Report::new(origin.clone(), &manifest, log.clone(), BTreeMap::new());
+        if let Err(error) = so_far.write(&parts_folder(&target)) {
+            eprintln!("{}", crate::commands::with_reasons(&error));
+        }
     }
     let report = Report::new(origin, &manifest, log, scripts.environments.versions());
     report.write(&results_folder(workspace.root(), &target, &arguments))?;
@@ -139,7 +145,12 @@ fn run_beside_peers(args: &Args, workspace: &Workspace) -> Result<ExitCode> {
 
 /// The project's results are those of a whole run; others lie where they are in nobody's way.
 fn results_folder(root: &Path, target: &Path, arguments: &Arguments) -> PathBuf {
-    if arguments.given().is_empty() { root.join("docs/results") } else { target.join("bench-results") }
+    if arguments.given().is_empty() { root.join("docs/results") } else { parts_folder(target) }
+}
+
+/// Where reports lie that are none of a whole run, or not yet.
+fn parts_folder(target: &Path) -> PathBuf {
+    target.join("bench-results")
 }
 
 #[cfg(test)]

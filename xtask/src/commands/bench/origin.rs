@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::machine::{machine, said, unknown};
 
 /// When, where, of what and how the figures were measured.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Origin {
     /// As in Git, with `-dirty` when tracked files differ.
     pub(super) commit: String,

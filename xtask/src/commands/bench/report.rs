@@ -1,10 +1,9 @@
 //! The report: `bench.json`, and `bench.md` for a reader.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 
 use super::benches::{Bench, benches};
@@ -15,6 +14,7 @@ use super::origin::Origin;
 use super::rounds::{FailedRun, Log};
 use super::targets::{Checked, check};
 use super::versions::Versions;
+use crate::staging;
 
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
@@ -79,17 +79,24 @@ impl Report {
     }
 }
 
+/// All of the file or, where the disk is full, nothing: an older one stays.
 fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
-    let path = folder.join(name);
-    fs::create_dir_all(folder)
-        .and_then(|()| fs::write(&path, text))
-        .with_context(|| format!("cannot write {}", path.display()))?;
+    let (path, part) = (folder.join(name), folder.join(format!("{name}.part")));
+    staging::create_dir(folder)?;
+    let written = staging::write(&part, text.as_bytes()).and_then(|()| staging::rename(&part, &path));
+    if let Err(error) = written {
+        // What is left of it is of no use.
+        let _ = staging::remove(&part);
+        return Err(error);
+    }
     println!("wrote {}", path.display());
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn report(log: Log) -> Report {
@@ -121,6 +128,23 @@ mod tests {
         assert_eq!(json["targets"][0]["not_run"], "no bench `x`");
         assert_eq!(json["unmeasured"][0]["why"], "no bench");
         assert!(fs::read_to_string(folder.path().join("bench.md")).unwrap().contains("- commit: abc\n"));
+    }
+
+    #[test]
+    fn a_report_that_cannot_be_written_leaves_the_older_one() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("bench.json"), "older").unwrap();
+        // Nothing can be written where a folder lies.
+        fs::create_dir(folder.path().join("bench.json.part")).unwrap();
+        let error = report(Log::default()).write(folder.path()).unwrap_err();
+        assert!(format!("{error:#}").contains("bench.json.part"), "{error:#}");
+        assert_eq!(fs::read_to_string(folder.path().join("bench.json")).unwrap(), "older");
+        report(Log::default()).write(folder.path()).unwrap();
+        let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        assert_eq!(
+            names.collect::<std::collections::BTreeSet<_>>(),
+            ["bench.json", "bench.md"].map(String::from).into()
+        );
     }
 
     #[test]

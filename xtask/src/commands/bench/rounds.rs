@@ -19,7 +19,7 @@ pub(super) struct Run {
 }
 
 /// A run of one of our programs that failed.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct FailedRun {
     pub(super) program: String,
     pub(super) round: usize,
@@ -27,14 +27,14 @@ pub(super) struct FailedRun {
 }
 
 /// A round of a peer.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Round {
     pub(super) round: usize,
     #[serde(flatten)]
     pub(super) outcome: Outcome,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub(super) enum Outcome {
     Compared(Pair),
@@ -60,7 +60,7 @@ pub(super) struct Pair {
 }
 
 /// All that the rounds gave.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Log {
     /// Our benches by their ids: a measurement a round.
     pub(super) benches: BTreeMap<String, Vec<Measurement>>,

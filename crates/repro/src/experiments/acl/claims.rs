@@ -1,13 +1,12 @@
 //! The paper's statements as inequalities over runs of the same seed.
 
 mod exhibits;
+mod labels;
+mod probes;
 mod smoothing;
 
 use super::PAPER;
-use super::cases::{
-    self, BEYOND, BOTH, Case, DUAL, LABELS_ALONE, NOISE, ONE, RADIUS, RANDOM, SEMI, SHARED, SIMCLR, WIDE, WIDE_NOISE,
-    tuning_label,
-};
+use super::cases::{self, Case, DUAL, RADIUS, RANDOM, SIMCLR, tuning_label};
 use super::evaluate::{AUTO_ATTACK, FLAGS, Ladder, MASKED, PGD, Shift, robust_name};
 use crate::{Ask, Claim, JudgedClaim, Relation, Results, Samples, Section, Test, Tier};
 
@@ -21,7 +20,7 @@ const POINTS: &str = "points";
 pub(super) fn judge(ask: &Ask, results: &Results) -> anyhow::Result<Section> {
     let mut section = Section::default();
     let Some(case) = cases::of(ask)? else {
-        let claim = robust_claim().not_run("needs CIFAR-10 under the data folder, and a GPU for a day");
+        let claim = probes::robust_claim().not_run("needs CIFAR-10 under the data folder, and a GPU for a day");
         section.claims.push(claim);
         return Ok(section);
     };
@@ -93,15 +92,6 @@ struct View<'a> {
     results: &'a Results,
 }
 
-fn robust_claim() -> Claim {
-    Claim::new(
-        "R1a",
-        "Features learned against an adversary, frozen, are more robust than SimCLR's by eight points or more: linear probe",
-    )
-    .paper(PROBED, OURS)
-        .test(Test::mean("RA(ACL dual stream) − RA(SimCLR), Linf 8/255", Relation::AtLeast(8.0)), POINTS)
-}
-
 impl View<'_> {
     fn claims(&self) -> anyhow::Result<Vec<JudgedClaim>> {
         let mut claims = self.pretraining_claims()?;
@@ -109,184 +99,6 @@ impl View<'_> {
         claims.extend(self.shift_claims()?);
         claims.extend(self.attack_claims()?);
         claims.extend(self.smoothing_claims()?);
-        Ok(claims)
-    }
-
-    /// Linear probes: the adversary, the branches, the formulations.
-    fn pretraining_claims(&self) -> anyhow::Result<Vec<JudgedClaim>> {
-        let (acl, simclr) = (self.probe(DUAL, "adversarial"), self.probe(SIMCLR, "normal"));
-        let gain = |budget| anyhow::Ok(acl.robust(budget)?.minus(&simclr.robust(budget)?));
-        let mut claims = vec![
-            robust_claim().judge(&gain(RADIUS)?)?,
-            Claim::new("R1b", "… and lose at most three points of clean accuracy")
-                .paper(PROBED, OURS)
-                .test(Test::mean("SA(ACL dual stream) − SA(SimCLR)", Relation::AtLeast(-3.0)), POINTS)
-                .judge(&acl.clean()?.minus(&simclr.clean()?))?,
-            Claim::new("R1c", "… and beyond the budget that it was trained for")
-                .paper("not in the abstract; SimCLR hardly stands there, so that little could fail", OURS)
-                .test(Test::mean("RA(ACL dual stream) − RA(SimCLR), Linf 0.1", Relation::Above(0.0)), POINTS)
-                .judge(&gain(BEYOND)?)?,
-        ];
-        let wide = Claim::new("R1d", "Pre-training at budget 0.1 pays at budget 0.1, over pre-training at 8/255")
-            .paper("not in the paper", "ours")
-            .test(Test::mean("RA(ACL at 0.1) − RA(ACL at 8/255), Linf 0.1", Relation::Above(0.0)), POINTS);
-        claims.push(if self.has(WIDE) {
-            let wide_gain = self.probe(WIDE, "adversarial").robust(BEYOND)?.minus(&acl.robust(BEYOND)?);
-            wide.judge(&wide_gain)?
-        } else {
-            wide.not_run(self.elsewhere())
-        });
-        for (id, label, statement, name) in [
-            (
-                "R1e",
-                NOISE,
-                "The adversary is worth more than random noise of its budget in its place",
-                "noise of 8/255",
-            ),
-            (
-                "R1f",
-                WIDE_NOISE,
-                "… and than noise fourteen times as wide, of a deviation of 0.25 before it is clipped to [0, 1]",
-                "noise of 0.43",
-            ),
-        ] {
-            let claim = Claim::new(id, statement).paper("not in the paper: a control", "ours").test(
-                Test::mean(
-                    &format!("RA(ACL dual stream) − RA(dual stream with {name}), Linf 8/255"),
-                    Relation::Above(0.0),
-                ),
-                POINTS,
-            );
-            claims.push(if self.has(label) {
-                claim.judge(&acl.robust(RADIUS)?.minus(&self.probe(label, "adversarial").robust(RADIUS)?))?
-            } else {
-                claim.not_run(self.elsewhere())
-            });
-        }
-        let normal = self.probe(DUAL, "normal");
-        claims.extend([
-            Claim::new("R2a", "Of a dual encoder the adversarial branch is the robust one, by three points or more")
-                .paper("adversarial branch for adversarial fine-tuning", CODE)
-                .test(Test::mean("RA(adversarial) − RA(normal), Linf 8/255", Relation::AtLeast(3.0)), POINTS)
-                .judge(&acl.robust(RADIUS)?.minus(&normal.robust(RADIUS)?))?,
-            Claim::new("R2b", "… at about the same clean accuracy")
-                .paper("not stated", "ours")
-                .test(Test::mean("SA(adversarial) − SA(normal)", Relation::Within([-4.0, 4.0].into())), POINTS)
-                .judge(&acl.clean()?.minus(&normal.clean()?))?,
-        ]);
-        let shared = Claim::new(
-            "R2c",
-            "The adversarial branch of two batch norms costs at most a point of clean accuracy against a shared one",
-        )
-        .paper("dual batch norm in all published models", CODE)
-        .test(Test::mean("SA(dual, adversarial branch) − SA(shared)", Relation::AtLeast(-1.0)), POINTS);
-        claims.push(if self.has(SHARED) {
-            shared.judge(&acl.clean()?.minus(&self.probe(SHARED, "normal").clean()?))?
-        } else {
-            shared.not_run(self.elsewhere())
-        });
-        for (id, label, name) in [("C2a", BOTH, "adversarial to adversarial"), ("C2b", ONE, "adversarial to standard")]
-        {
-            let claim = Claim::new(id, &format!("The dual stream beats {name}: linear probe"))
-                .paper("dual stream in all published models; here on frozen features", CODE)
-                .test(Test::mean(&format!("RA(dual stream) − RA({name}), Linf 8/255"), Relation::Above(0.0)), POINTS);
-            claims.push(if self.has(label) {
-                claim.judge(&acl.robust(RADIUS)?.minus(&self.probe(label, "adversarial").robust(RADIUS)?))?
-            } else {
-                claim.not_run(self.elsewhere())
-            });
-        }
-        Ok(claims)
-    }
-
-    /// Fine-tuning with few labels, against training from scratch.
-    fn label_claims(&self) -> anyhow::Result<Vec<JudgedClaim>> {
-        let few = self.few();
-        let (acl, scratch) = (self.tuned("AFF", DUAL, few), self.tuned("AFF", RANDOM, few));
-        let gain = acl.robust(RADIUS)?.minus(&scratch.robust(RADIUS)?);
-        let mut claims = vec![
-            Claim::new(
-                "R3a",
-                &format!("ACL beats supervised adversarial training from scratch by five points or more: TRADES, {few} labels"),
-            )
-                .paper("label-efficient and robust", ABSTRACT)
-                .test(Test::mean("RA(ACL, AFF) − RA(scratch, AFF), Linf 8/255", Relation::AtLeast(5.0)), POINTS)
-                .judge(&gain)?,
-            Claim::new("R3d", "… and is more accurate on clean images")
-                .paper("SA +2.14 over earlier robust pre-training", ABSTRACT)
-                .test(Test::mean("SA(ACL, AFF) − SA(scratch, AFF)", Relation::Above(0.0)), POINTS)
-                .judge(&acl.clean()?.minus(&scratch.clean()?))?,
-        ];
-        let many = Claim::new("R3b", "Pre-training matters more, the fewer labels there are")
-            .paper("label-efficient", ABSTRACT)
-            .test(Test::mean(&self.label_contrast(), Relation::AtLeast(0.0)), POINTS);
-        let plain =
-            Claim::new("R3c", &format!("The adversary adds to SimCLR after full fine-tuning: TRADES, {few} labels"))
-                .paper("not in the abstract, whose comparison is with other robust pre-training", OURS)
-                .test(Test::mean("RA(ACL, AFF) − RA(SimCLR, AFF), Linf 8/255", Relation::Above(0.0)), POINTS);
-        let semi = |id, figure: &str| {
-            Claim::new(
-                id,
-                &format!(
-                    "A pseudo-labelled stage lifts {figure} over fine-tuning on the {few} labels alone by two points or more"
-                ),
-            )
-                .paper("not in the abstract: what that stage adds", OURS)
-                .test(Test::mean(&format!("{figure}(semi-supervised) − {figure}(AFF)"), Relation::AtLeast(2.0)), POINTS)
-        };
-        let (semi_robust, semi_clean) = (semi("R4a", "RA"), semi("R4b", "SA"));
-        let labels_alone = |id, figure: &str| {
-            Claim::new(id, &format!("It does lift {figure} over its own loss on the {few} labels alone"))
-                .paper("not in the abstract: a control", OURS)
-                .test(
-                    Test::mean(
-                        &format!("{figure}(semi-supervised) − {figure}(its loss, labels alone)"),
-                        Relation::Above(0.0),
-                    ),
-                    POINTS,
-                )
-        };
-        let (alone_robust, alone_clean) = (labels_alone("R4c", "RA"), labels_alone("R4d", "SA"));
-        let pretrained = |id, figure: &str| {
-            Claim::new(id, &format!("Pre-training by ACL lifts {figure} of semi-supervised training on {few} labels"))
-                .paper("improves semi-supervised training with few labels", ABSTRACT)
-                .test(
-                    Test::mean(
-                        &format!("{figure}(semi-supervised from ACL) − {figure}(from scratch)"),
-                        Relation::Above(0.0),
-                    ),
-                    POINTS,
-                )
-        };
-        let (from_acl_robust, from_acl_clean) = (pretrained("R4e", "RA"), pretrained("R4f", "SA"));
-        if self.tier == Tier::Standard {
-            let rich = self.tuned("AFF", DUAL, self.many()).robust(RADIUS)?;
-            let rich = rich.minus(&self.tuned("AFF", RANDOM, self.many()).robust(RADIUS)?);
-            let guessed = self.tuned(SEMI, DUAL, few);
-            claims.extend([
-                many.judge(&gain.minus(&rich))?,
-                semi_robust.judge(&guessed.robust(RADIUS)?.minus(&acl.robust(RADIUS)?))?,
-                semi_clean.judge(&guessed.clean()?.minus(&acl.clean()?))?,
-            ]);
-            let alone = self.tuned(LABELS_ALONE, DUAL, few);
-            claims.extend([
-                alone_robust.judge(&guessed.robust(RADIUS)?.minus(&alone.robust(RADIUS)?))?,
-                alone_clean.judge(&guessed.clean()?.minus(&alone.clean()?))?,
-            ]);
-            let from_scratch = self.tuned(SEMI, RANDOM, few);
-            claims.extend([
-                from_acl_robust.judge(&guessed.robust(RADIUS)?.minus(&from_scratch.robust(RADIUS)?))?,
-                from_acl_clean.judge(&guessed.clean()?.minus(&from_scratch.clean()?))?,
-            ]);
-        } else {
-            let asked = [many, semi_robust, semi_clean, alone_robust, alone_clean, from_acl_robust, from_acl_clean];
-            claims.extend(asked.map(|claim| claim.not_run(self.elsewhere())));
-        }
-        claims.push(if self.tier == Tier::Quick {
-            plain.not_run(self.elsewhere())
-        } else {
-            plain.judge(&acl.robust(RADIUS)?.minus(&self.tuned("AFF", SIMCLR, few).robust(RADIUS)?))?
-        });
         Ok(claims)
     }
 

@@ -297,7 +297,10 @@ impl View<'_> {
                 ),
             )
             .paper("not in the paper: our controller", "ours")
-            .test(Test::every("largest |mean cp − target| of a seed's targets", Relation::AtMost(0.15)), "% of full precision")
+            .test(
+                Test::every("largest |mean cp − target| of a seed's targets", Relation::AtMost(0.15)),
+                "% of full precision",
+            )
             .judge(&self.controller_errors()?)?)
     }
 

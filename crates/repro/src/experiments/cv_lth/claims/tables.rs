@@ -143,8 +143,8 @@ impl View<'_> {
         ];
         Ok(Table {
             title: "Pre-trainings and their tickets".into(),
-            caption: "Tickets less dense, points, on the same draws of labels. Largest matching sparsity, by each seed's own σ(dense): 0 where no ticket matches; the next one tried \
-                      fails, 100 where the sparsest one matches. Barrier: rise of the test error between two fine-tunings of \
+            caption: "Tickets less dense, points, on the same draws of labels. Largest matching sparsity, by each seed's own \
+                      σ(dense): 0 where no ticket matches; the next one tried fails, 100 where the sparsest one matches. Barrier: rise of the test error between two fine-tunings of \
                       the task's own ticket that differ in the order of their data."
                 .into(),
             header: header.map(str::to_owned).to_vec(),
